@@ -1,0 +1,1 @@
+"""Meterwright's core: everything but the window. It never imports Qt."""

@@ -1,0 +1,1 @@
+"""The workspace: one SQLite file, one writer, many readers."""

@@ -1,0 +1,60 @@
+"""What the pipeline asks the workspace to keep. One ``Change`` is one row written; a commit is one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from app.model.device import Device
+from app.model.interaction import Attempt, Frame, Interaction, Message, StepEntry
+from app.model.reading import DeviceState, Finding, SampleSet
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRemoved:
+    device: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxItem:
+    """One after-effect that must happen once its interaction is on disk (D-37). Effects are idempotent."""
+
+    id: int
+    interaction: int
+    effect: str
+    payload: Mapping[str, Any]
+    created: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxDone:
+    id: int
+    at: datetime
+    failed: str = ""  # set when the effect was given up, with the reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One value of the workspace itself: window layout, twin picture, colours. JSON-ready."""
+
+    key: str
+    value: Any
+
+
+Change: TypeAlias = (
+    Interaction
+    | StepEntry
+    | Message
+    | Attempt
+    | Frame
+    | SampleSet
+    | DeviceState
+    | Finding
+    | Device
+    | DeviceRemoved
+    | OutboxItem
+    | OutboxDone
+    | Setting
+)

@@ -1,0 +1,1 @@
+"""Honest peers over real sockets and ptys, with faults on demand."""

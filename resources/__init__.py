@@ -1,0 +1,1 @@
+"""Data files: icons, OBIS names, the demo site, translations."""
