@@ -84,6 +84,7 @@ class Answer:
     code: str = ""
     samples: tuple[SampleSet, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # connection settings that must follow (a new TLS pin)
     findings: tuple[Finding, ...] = ()
 
 
@@ -184,6 +185,9 @@ class Found:
     finding: Finding
 
 
+RefUplink: TypeAlias = Transmitted | LateOrPushed | Refused
+"""Uplinks that name the reference of a command."""
+
 Uplink: TypeAlias = Telemetry | Transmitted | LateOrPushed | Refused | Report | LinkChange | Facts | Found
 
 
@@ -205,6 +209,8 @@ class Limits:
     spacing_s: float = 0.0  # between picks of one lane
     accept_timeout_s: float = 30.0  # one call of submit
     stage_timeout_s: float = 900.0  # accepted, waiting for the device (renewable when the adapter says "still queued")
+    stage_code: str = "GW_TIMEOUT"
+    stage_is_final: bool = False  # pull: an over-age task is given up, never sent again (4.5)
     renewable: bool = False
     device_timeout_s: float = 12.0  # transmitted, waiting for the answer
     first_poll_s: float = 10.0

@@ -199,6 +199,8 @@ class CommandSpec:
     help: str = ""
     warning: str = ""  # shown with the question for DANGEROUS and TOP
     field_group: str = ""  # writes of one group leave in creation order (D-25)
+    group_rank: int = 0  # inside a group a lower rank goes first (4.3: CLEAR_CREDIT before TOP_UP)
+    priority: int | None = None  # fixed priority, whoever asks (4.3); None: by kind and origin
     changes: str = ""  # shadow field whose old value the question shows; its new value is params[changes]
     follow_up: str = ""  # read sent after success
     follow_up_on_failure: str = ""  # read sent after failure

@@ -159,6 +159,8 @@ class Message:
     state: Delivery = Delivery.QUEUED
     priority: int = 10
     sequence: int = 0  # age inside the lane (D-23)
+    field_group: str = ""
+    group_rank: int = 0
     phase: str = ""
     retry_count: int = 0
     attempt: int = 0  # number of the present attempt, 0 before the first

@@ -38,5 +38,5 @@ class ChangeFeed:
             for subscriber in tuple(self._subscribers):
                 try:
                     subscriber(change)
-                except Exception:  # a broken view must not stop a command (6.8)
+                except Exception:  # noqa: BLE001 - crash boundary: a broken view must not stop a command (6.8)
                     _log.exception("a change subscriber failed on %s", type(change).__name__)

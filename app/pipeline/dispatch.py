@@ -1,0 +1,853 @@
+"""Steps 5 to 12: messages leave their lanes, go through an adapter, and come back as outcomes.
+
+Every attempt is durable before the adapter is called. What follows a failure is one table (``_after_failure``): retry,
+give up, or lose sight of it; a command that may have had its effect is never sent again by itself
+(design.md section 4, specs/command-flow.md sections 4.4 to 4.7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import logging
+import math
+import random
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from app.errors import (
+    LinkError,
+    LinkReason,
+    LocalProtocolError,
+    ParameterError,
+    RemoteProtocolError,
+    StoreError,
+)
+from app.model.command import CommandKind, CommandSpec, ReplyPattern, Resend, check_params
+from app.model.device import Device
+from app.model.interaction import (
+    Attempt,
+    AttemptEnd,
+    Direction,
+    Failure,
+    Interaction,
+    Message,
+    Step,
+    StepEntry,
+)
+from app.model.reading import Finding, LinkState, Severity
+from app.model.records import Change, OutboxItem
+from app.model.status import CANCELLABLE, IN_FLIGHT, Delivery, Event, Move, Status
+from app.pipeline.correlate import Correlator, Expectation
+from app.pipeline.effects import closing_lines, plan
+from app.pipeline.field_twin import FieldTwin
+from app.pipeline.lanes import Lanes
+from app.pipeline.ledger import Ledger, entry, is_over, jsonable
+from app.pipeline.links import Links
+from app.ports import (
+    Accepted,
+    Adapter,
+    Answer,
+    DeliveryFailure,
+    Dispatch,
+    Disposition,
+    Execution,
+    LateOrPushed,
+    Limits,
+    RefUplink,
+    Refused,
+    Tap,
+    Telemetry,
+)
+
+_log = logging.getLogger(__name__)
+
+IDLE_S: Final = 3600.0
+SWEEP_REFS_S: Final = 1.0
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What the dispatcher asks about a device; the workbench answers."""
+
+    device: Callable[[str], Device | None]
+    spec: Callable[[str, str], CommandSpec | None]
+    limits: Callable[[str], Limits]
+    secrets: Callable[[int], Mapping[str, Any]]  # parameters that are never written down
+
+
+@dataclass(slots=True)
+class _Crossing:
+    """When an attempt's bytes first left and last came back."""
+
+    first_out: datetime | None = None
+    last_in: datetime | None = None
+
+
+class Dispatcher:
+    """Owner of messages in flight."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        twin: FieldTwin,
+        links: Links,
+        lanes: Lanes,
+        site: Site,
+        rng: random.Random,
+        spawn: Spawn,
+        add_effects: Callable[[list[OutboxItem]], None],
+    ) -> None:
+        self._ledger = ledger
+        self._twin = twin
+        self._links = links
+        self._lanes = lanes
+        self._site = site
+        self._rng = rng
+        self._spawn = spawn
+        self._add_effects = add_effects
+        self._clock = ledger.clock
+        self._correlator = Correlator()
+        self._heap: list[tuple[float, int, str, int]] = []
+        self._armed: dict[tuple[str, int], int] = {}
+        self._tokens = itertools.count(1)
+        self._wake = asyncio.Event()
+        self._started = self._clock.monotonic()
+        self._again: float | None = None
+        self._refs_checked = self._started
+        self._running = False
+
+    # ---------------------------------------------------------------- the scheduler
+
+    async def run(self) -> None:
+        """Fire deadlines and pick messages, for ever."""
+        self._running = True
+        try:
+            while True:
+                self.kick()
+                self._wake.clear()
+                now = self._clock.monotonic()
+                try:
+                    async with asyncio.timeout(max(0.0, self._next(now) - now)):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            self._running = False
+
+    def kick(self) -> None:
+        """Fire what is due and pick what may leave, now."""
+        if not self._running or self._ledger.halted:
+            return
+        now = self._clock.monotonic()
+        self._fire(now)
+        picks, held, self._again = self._lanes.pick(now, self._hold)
+        for number, reason in held.items():
+            message = self._ledger.message(number)
+            if message is not None and message.hold_reason != reason:
+                self._store(replace(message, hold_reason=reason))
+        for message in picks:
+            self._leave(message)
+        if picks:
+            self._wake.set()  # another lane slot may be free at once
+
+    def _next(self, now: float) -> float:
+        moments = [now + IDLE_S]
+        if self._heap:
+            moments.append(self._heap[0][0])
+        if self._again is not None:
+            moments.append(self._again)
+        if self._correlator.size:
+            moments.append(self._refs_checked + SWEEP_REFS_S)
+        return min(moments)
+
+    def _arm(self, kind: str, number: int, at: float) -> None:
+        token = next(self._tokens)
+        self._armed[kind, number] = token
+        heapq.heappush(self._heap, (at, token, kind, number))
+        self._wake.set()
+
+    def _disarm(self, number: int) -> None:
+        for kind in ("stage", "poll", "due", "slot"):
+            self._armed.pop((kind, number), None)
+        dead = len(self._heap) - len(self._armed)
+        if dead > 256 and dead > len(self._armed):
+            self._heap = [item for item in self._heap if self._armed.get((item[2], item[3])) == item[1]]
+            heapq.heapify(self._heap)
+
+    def _fire(self, now: float) -> None:
+        while self._heap and self._heap[0][0] <= now:
+            _at, token, kind, number = heapq.heappop(self._heap)
+            if self._armed.get((kind, number)) != token:
+                continue
+            del self._armed[kind, number]
+            match kind:
+                case "due":
+                    self._due(number)
+                case "stage":
+                    self._stage_over(number)
+                case "poll":
+                    self._spawn(self._poll(number), f"poll:{number}")
+                case "slot":
+                    self._free_slot(number)
+                case "expire":
+                    self._expire(number)
+                case _:
+                    raise AssertionError(kind)
+        if self._correlator.size and now - self._refs_checked >= SWEEP_REFS_S:
+            self._refs_checked = now
+            swept = self._correlator.sweep(now)
+            lost = {(scope, ref) for scope, ref, uplink in swept if isinstance(uplink, LateOrPushed)}
+            for scope, ref in sorted(lost):
+                self._unmatched(scope, ref)
+
+    def _hold(self, device: str) -> str:
+        """Why a device's messages must wait now (D-26); "" when they need not."""
+        limits = self._site.limits(device)
+        state = self._twin.state(device)
+        if limits.needs_link and (
+            state.link not in (LinkState.ONLINE, LinkState.REPLAY) or self._links.adapter(device) is None
+        ):
+            return f"The link is {state.link.value}."
+        if state.busy_with:
+            return f"Busy with {state.busy_with}."
+        return ""
+
+    # ---------------------------------------------------------------- in and out of the lanes
+
+    def enqueue(self, message: Message) -> None:
+        self._lanes.limit(message.lane, self._site.limits(message.device))
+        self._lanes.update(message)
+        self.kick()
+        self._wake.set()
+
+    def watch_expiry(self, interaction: Interaction) -> None:
+        """Give the interaction up when it still waits at its ``expires_at`` (G6)."""
+        if interaction.expires_at is not None:
+            left = (interaction.expires_at - self._clock.now()).total_seconds()
+            self._arm("expire", interaction.id, self._clock.monotonic() + max(0.0, left))
+
+    def cancel_messages(self, interaction: int) -> bool:
+        """Cancel every message of it, all or nothing (D-30). False: at least one was already handed over."""
+        messages = [m for m in self._ledger.messages_of(interaction) if not is_over(m)]
+        if any(message.state not in CANCELLABLE for message in messages):
+            return False
+        now = self._clock.now()
+        for message in messages:
+            self._store(message.after(Move.CANCEL, now, holds_slot=False))
+        return True
+
+    def _store(self, message: Message, *more: Change, durable: bool = False) -> None:
+        self._ledger.keep(message, *more, durable=durable)
+        self._lanes.update(message)
+        if is_over(message):
+            self._disarm(message.id)
+
+    def _due(self, number: int) -> None:
+        message = self._ledger.message(number)
+        if message is None or message.state is not Delivery.TO_RETRY:
+            return
+        self._store(message.after(Move.DUE, self._clock.now(), due=None))
+
+    def _free_slot(self, number: int) -> None:
+        """A polled task that has waited long gives its slot to others (D-53)."""
+        message = self._ledger.message(number)
+        if message is not None and message.state in IN_FLIGHT and message.holds_slot:
+            self._store(replace(message, holds_slot=False))
+
+    def _expire(self, number: int) -> None:
+        interaction = self._ledger.interaction(number)
+        if interaction is None or interaction.status not in (Status.QUEUED, Status.SUSPENDED, Status.DEFERRED):
+            return
+        if not self.cancel_messages(number):
+            return
+        now = self._clock.now()
+        text = f"{interaction.command} waited longer than it may and was given up before it was sent."
+        failure = Failure(code="EXPIRED", text=text, at=now, is_final=True)
+        self.settle(interaction, Event.ABORT, failure=failure, step=Step.QUEUE)
+
+    # ---------------------------------------------------------------- one attempt
+
+    def _leave(self, message: Message) -> None:
+        """Pick: from here on the message is in flight; its attempt becomes durable before anything is sent."""
+        now = self._clock.now()
+        interaction = self._ledger.interaction(message.interaction)
+        if interaction is None or interaction.is_settled:
+            self._store(message.after(Move.CANCEL, now))
+            return
+        message = message.after(
+            Move.PICK, now, attempt=message.attempt + 1, ref="", holds_slot=True, hold_reason="", accepted=None
+        )
+        number = message.attempt
+        lines = [entry(interaction, now, Step.QUEUE, "picked", attempt=number)]
+        if interaction.status is Status.QUEUED:
+            interaction = interaction.after(Event.SEND, now, attempts=number, failure=None)
+            lines.append(entry(interaction, now, Step.ENCODE, Event.SEND, changed=True, attempt=number))
+        else:
+            interaction = interaction.edited(now, attempts=number)
+            lines.append(entry(interaction, now, Step.ENCODE, "again", attempt=number))
+        attempt = Attempt(interaction=interaction.id, message=message.id, number=number, started=now)
+        secured = self._ledger.keep(message, attempt, interaction, *lines, durable=True)
+        self._lanes.update(message)
+        self._spawn(self._carry(message, interaction, secured), f"send:{interaction.id}")
+
+    async def _carry(
+        self, message: Message, interaction: Interaction, secured: asyncio.Future[None] | None
+    ) -> None:
+        try:
+            if secured is None:
+                return  # halted: nothing may leave; the message waits in the file as it was
+            await secured
+        except StoreError:
+            return
+        crossing = _Crossing()
+        request = self._request(interaction, message.attempt, message.phase, crossing)
+        if isinstance(request, DeliveryFailure):
+            self._after_failure(message, request.code, str(request), request.disposition)
+            return
+        adapter = self._links.adapter(message.device)
+        limits = self._site.limits(message.device)
+        limit = self._call_limit(request.spec, limits)
+        try:
+            if adapter is None:
+                raise LinkError(
+                    "The link was closed before the command could leave.", LinkReason.CLOSED, may_have_arrived=False
+                )
+            async with asyncio.timeout(limit):
+                outcome = await adapter.submit(request)
+        except TimeoutError:
+            disposition = _unless_safe(request.spec, Disposition.RETRY)
+            text = f"{request.device.name} did not answer {request.spec.title} in {limit:g} s."
+            self._failed(message, crossing, "NS_ACCEPT_TIMEOUT", text, disposition)
+        except DeliveryFailure as exc:
+            self._failed(message, crossing, exc.code, str(exc), exc.disposition, exc.detail)
+        except LinkError as exc:
+            disposition = Disposition.RETRY
+            if exc.may_have_arrived:
+                disposition = _unless_safe(request.spec, disposition)
+            self._failed(message, crossing, f"LINK_{exc.reason.name}", str(exc), disposition)
+        except RemoteProtocolError as exc:  # it answered, and the answer cannot be read (D-29)
+            answer = Answer(execution=Execution.FAILURE, code="UNDECODABLE", text=str(exc))
+            self._answered(message.id, message.attempt, answer, crossing)
+        except (LocalProtocolError, ParameterError) as exc:
+            self._failed(message, crossing, "UNSUPPORTED", str(exc), Disposition.FINAL)
+        else:
+            if isinstance(outcome, Accepted):
+                self._accepted(message, outcome.ref, crossing)
+            else:
+                self._answered(message.id, message.attempt, outcome, crossing)
+        self.kick()
+
+    def _request(
+        self, interaction: Interaction, attempt: int, phase: str = "", crossing: _Crossing | None = None
+    ) -> Dispatch | DeliveryFailure:
+        device = self._site.device(interaction.device)
+        if device is None:
+            return DeliveryFailure("NO_DEVICE", f"{interaction.device} is no longer in the tree.", Disposition.FINAL)
+        spec = self._site.spec(interaction.device, interaction.command)
+        if spec is None:
+            text = f"{device.name} does not offer {interaction.command} any more."
+            return DeliveryFailure("UNSUPPORTED", text, Disposition.FINAL)
+        try:
+            given = {k: v for k, v in interaction.params.items() if v is not None}
+            params = check_params(spec.params, {**given, **self._site.secrets(interaction.id)}, spec.name)
+        except ParameterError as exc:
+            return DeliveryFailure("BAD_PARAMETER", str(exc), Disposition.FINAL)
+        tap = self._ledger.tap(device.id, interaction.id, attempt)
+        return Dispatch(
+            interaction=interaction,
+            device=device,
+            spec=spec,
+            params=params,
+            attempt=attempt,
+            tap=self._timed(tap, crossing) if crossing is not None else tap,
+            phase=phase,
+        )
+
+    def _timed(self, tap: Tap, crossing: _Crossing) -> Tap:
+        def timed(direction: Direction, data: bytes, note: str = "", *, link: str = "") -> None:
+            now = self._clock.now()
+            if direction is Direction.OUT:
+                crossing.first_out = crossing.first_out or now
+            else:
+                crossing.last_in = now
+            tap(direction, data, note, link=link)
+
+        return timed
+
+    @staticmethod
+    def _call_limit(spec: CommandSpec, limits: Limits) -> float:
+        if spec.pattern is ReplyPattern.DIRECT and spec.answer_timeout_s is not None:
+            return spec.answer_timeout_s
+        return limits.accept_timeout_s
+
+    def _current(self, message: Message) -> Message | None:
+        """The message as it is now, if its present attempt is still ours and open."""
+        present = self._ledger.message(message.id)
+        if present is None or present.attempt != message.attempt or present.state not in IN_FLIGHT:
+            return None
+        return present
+
+    # ---------------------------------------------------------------- accepted: push, pull, by effect
+
+    def _accepted(self, message: Message, ref: str, crossing: _Crossing) -> None:
+        now = self._clock.now()
+        present = self._current(message)
+        if present is None or present.state is not Delivery.SENT_TO_NS:
+            return
+        interaction = self._ledger.interaction(message.interaction)
+        if interaction is None:
+            return
+        present = present.after(Move.ACCEPT, now, ref=ref, accepted=now)
+        lines = _crossing_lines(interaction, crossing, message.attempt)
+        text = f"Reference {ref}."
+        lines.append(entry(interaction, now, Step.NETWORK, "accepted", text=text, attempt=message.attempt))
+        self._store(present, *lines, durable=True)
+        self._await_answer(present)
+
+    def _await_answer(self, message: Message) -> None:
+        """Register the reference and set the deadlines of an accepted message."""
+        spec = self._spec_of(message)
+        limits = self._site.limits(message.device)
+        scope = self._links.scope(message.device)
+        early = self._correlator.expect(scope, message.ref, Expectation(message.id, message.attempt))
+        now = self._clock.monotonic()
+        if message.state is Delivery.SENT_TO_DEVICE:
+            self._arm("stage", message.id, now + limits.device_timeout_s)
+        else:
+            stage = limits.stage_timeout_s
+            if spec is not None and spec.answer_timeout_s is not None and spec.pattern is not ReplyPattern.DIRECT:
+                stage = spec.answer_timeout_s
+            self._arm("stage", message.id, now + stage)
+        if spec is not None and spec.pattern is ReplyPattern.PULL:
+            self._arm("poll", message.id, self._on_grid(now + limits.first_poll_s, limits))
+            self._arm("slot", message.id, now + limits.slot_hold_s)
+        for uplink in early:
+            self.take(scope, uplink)
+
+    def _on_grid(self, at: float, limits: Limits) -> float:
+        grid = limits.poll_grid_s
+        if grid <= 0:
+            return at
+        return self._started + math.ceil((at - self._started) / grid - 1e-9) * grid
+
+    async def _poll(self, number: int) -> None:
+        message = self._ledger.message(number)
+        if message is None or message.state not in IN_FLIGHT:
+            return
+        interaction = self._ledger.interaction(message.interaction)
+        adapter = self._links.adapter(message.device)
+        limits = self._site.limits(message.device)
+        crossing = _Crossing()
+        request = None
+        if interaction is not None:
+            request = self._request(interaction, message.attempt, message.phase, crossing)
+        if isinstance(request, Dispatch) and adapter is not None:
+            try:
+                async with asyncio.timeout(limits.accept_timeout_s):
+                    answer = await adapter.poll(request, message.ref)
+            except DeliveryFailure as exc:
+                if exc.disposition is Disposition.FINAL:
+                    self._failed(message, crossing, exc.code, str(exc), exc.disposition, exc.detail)
+                    self.kick()
+                    return
+                answer = None
+            except (TimeoutError, LinkError, RemoteProtocolError) as exc:
+                # D-28: a failed poll is polled again; it never sends the command a second time.
+                _log.info("poll of %s failed: %s", message.ref, exc, extra={"interaction": message.interaction})
+                answer = None
+            if answer is not None:
+                self._answered(message.id, message.attempt, answer, crossing)
+                self.kick()
+                return
+        present = self._current(message)
+        if present is not None:
+            age = (self._clock.now() - present.created).total_seconds()
+            delay = next((delay for below, delay in limits.poll_s if age < below), limits.poll_late_s)
+            self._arm("poll", number, self._on_grid(self._clock.monotonic() + delay, limits))
+
+    def _stage_over(self, number: int) -> None:
+        message = self._ledger.message(number)
+        if message is None or message.state not in (Delivery.DELIVERED_TO_NS, Delivery.SENT_TO_DEVICE):
+            return
+        limits = self._site.limits(message.device)
+        if message.state is Delivery.DELIVERED_TO_NS and limits.renewable:
+            self._spawn(self._ask_still_waiting(message), f"ask:{message.interaction}")
+            return
+        self._stage_failed(message)
+
+    async def _ask_still_waiting(self, message: Message) -> None:
+        interaction = self._ledger.interaction(message.interaction)
+        adapter = self._links.adapter(message.device)
+        limits = self._site.limits(message.device)
+        request = self._request(interaction, message.attempt, message.phase) if interaction is not None else None
+        waiting = False
+        if isinstance(request, Dispatch) and adapter is not None:
+            try:
+                async with asyncio.timeout(limits.accept_timeout_s):
+                    waiting = await adapter.is_waiting(request, message.ref)
+            except (TimeoutError, LinkError, RemoteProtocolError, DeliveryFailure) as exc:
+                _log.info("asking for %s failed: %s", message.ref, exc, extra={"interaction": message.interaction})
+        present = self._current(message)
+        if present is None:
+            return
+        if waiting:
+            self._arm("stage", message.id, self._clock.monotonic() + limits.stage_timeout_s)
+        else:
+            self._stage_failed(present)
+            self.kick()
+
+    def _stage_failed(self, message: Message) -> None:
+        limits = self._site.limits(message.device)
+        spec = self._spec_of(message)
+        if message.state is Delivery.SENT_TO_DEVICE:
+            code, seconds = "DEVICE_TIMEOUT", limits.device_timeout_s
+        else:
+            code, seconds = limits.stage_code, limits.stage_timeout_s
+        disposition = Disposition.FINAL if limits.stage_is_final else Disposition.RETRY
+        if spec is not None and disposition is Disposition.RETRY:
+            disposition = _unless_safe(spec, disposition)
+        device = self._site.device(message.device)
+        name = device.name if device is not None else message.device
+        self._after_failure(message, code, f"{name} did not answer in {seconds:g} s.", disposition)
+
+    # ---------------------------------------------------------------- uplinks
+
+    def take(self, scope: str, uplink: RefUplink) -> None:
+        """An uplink that names a reference."""
+        found = self._correlator.find(scope, uplink.ref)
+        if found is None:
+            self._correlator.park(scope, uplink.ref, uplink, self._clock.monotonic())
+            self._wake.set()
+            return
+        if isinstance(uplink, LateOrPushed):
+            self._answered(found.message, found.attempt, uplink.answer, _Crossing())
+        else:
+            message = self._ledger.message(found.message)
+            if message is None or message.attempt != found.attempt or message.state not in IN_FLIGHT:
+                return  # about an attempt that is over
+            if isinstance(uplink, Refused):
+                self._after_failure(message, uplink.code, uplink.text, uplink.disposition)
+            elif message.state is Delivery.DELIVERED_TO_NS:
+                self._transmitted(message)
+        self.kick()
+
+    def _transmitted(self, message: Message) -> None:
+        now = self._clock.now()
+        interaction = self._ledger.interaction(message.interaction)
+        if interaction is None:
+            return
+        line = entry(interaction, now, Step.METER, "transmitted", attempt=message.attempt)
+        message = message.after(Move.TRANSMIT, now)
+        self._store(message, line)
+        self._arm("stage", message.id, self._clock.monotonic() + self._site.limits(message.device).device_timeout_s)
+
+    def judge_effects(self, telemetry: Telemetry) -> None:
+        """By-effect replies: telemetry may show that a waiting command worked."""
+        device = telemetry.samples.device
+        if not self._lanes.is_busy(device):
+            return
+        adapter = self._links.adapter(device)
+        if adapter is None:
+            return
+        for message in [m for m in self._ledger.messages.values() if m.device == device and m.state in IN_FLIGHT]:
+            spec = self._spec_of(message)
+            interaction = self._ledger.interaction(message.interaction)
+            if spec is None or interaction is None or spec.pattern is not ReplyPattern.EFFECT:
+                continue
+            if message.state is Delivery.SENT_TO_NS:
+                continue
+            request = self._request(interaction, message.attempt, message.phase)
+            answer = adapter.judge_effect(request, telemetry) if isinstance(request, Dispatch) else None
+            if answer is not None:
+                self._answered(message.id, message.attempt, answer, _Crossing())
+                self.kick()
+
+    def _unmatched(self, scope: str, ref: str) -> None:
+        device = next((name for name in self._scope_devices(scope)), "")
+        self._ledger.keep(
+            Finding(
+                at=self._clock.now(),
+                device=device,
+                severity=Severity.INFO,
+                code="UNMATCHED_ANSWER",
+                text=f"An answer came for reference {ref}, which no command of this workspace is waiting for.",
+            )
+        )
+
+    def _scope_devices(self, scope: str) -> list[str]:
+        return [state.device for state in self._twin.states() if self._links.scope(state.device) == scope]
+
+    # ---------------------------------------------------------------- outcomes
+
+    def _answered(self, number: int, attempt: int, answer: Answer, crossing: _Crossing) -> None:
+        """An answer to one attempt, whatever became of the message since (D-24)."""
+        now = self._clock.now()
+        message = self._find_message(number)
+        if message is None:
+            return
+        interaction = self._ledger.interaction(message.interaction)
+        if interaction is None:
+            return
+        success = answer.execution is Execution.SUCCESS
+        lines = _crossing_lines(interaction, crossing, attempt)
+        lines.append(entry(interaction, crossing.last_in or now, Step.ANSWER, "answered", attempt=attempt))
+        lines.append(entry(interaction, now, Step.DECODE, answer.execution.value, code=answer.code, attempt=attempt))
+        extra: list[Change] = [*answer.samples, *answer.findings]
+        event = _late_event(interaction.status, success=success)
+        if event is None or message.state is Delivery.DELIVERY_SUCCESSFUL or message.state is Delivery.CANCELLED:
+            # A second answer, or one to a command given up meanwhile: kept as a note (D-20), facts still count.
+            text = f"A late answer ({answer.execution.value}) changed nothing: {interaction.status}."
+            lines.append(entry(interaction, now, Step.MATCH, "late", code="LATE_ANSWER", text=text, attempt=attempt))
+            self._ledger.keep(*lines, *extra)
+            return
+        is_late = message.attempt != attempt or message.state not in IN_FLIGHT
+        lines.append(entry(interaction, now, Step.MATCH, "late" if is_late else "matched", attempt=attempt))
+        message = message.after(Move.ANSWER, now, holds_slot=False, due=None)
+        closed = self._ledger.closed_attempt(message, attempt, AttemptEnd.ANSWERED, now, answer.code, answer.text)
+        self._lanes.update(message)
+        self._disarm(message.id)
+        self._correlator.retire(message.id, self._clock.monotonic())
+        failure = None
+        if not success:
+            text = answer.text or "The device refused."
+            failure = Failure(code=answer.code or "REFUSED", text=text, at=now, is_final=True)
+        self.settle(
+            interaction,
+            event,
+            failure=failure,
+            step=Step.UPDATED,
+            answer=answer,
+            before=[message, closed, *lines, *extra],
+            attempt=attempt,
+        )
+
+    def _find_message(self, number: int) -> Message | None:
+        message = self._ledger.message(number)
+        if message is not None:
+            return message
+        return self._ledger.settled_message(number)
+
+    def _failed(
+        self,
+        message: Message,
+        crossing: _Crossing,
+        code: str,
+        text: str,
+        disposition: Disposition,
+        detail: str = "",
+    ) -> None:
+        present = self._current(message)
+        interaction = self._ledger.interaction(message.interaction)
+        if present is None or interaction is None:
+            return  # the message went on without this attempt (a late answer to an earlier one)
+        lines = _crossing_lines(interaction, crossing, message.attempt)
+        if lines:
+            self._ledger.keep(*lines)
+        self._after_failure(present, code, text, disposition, detail)
+
+    def _after_failure(
+        self, message: Message, code: str, text: str, disposition: Disposition, detail: str = ""
+    ) -> None:
+        """Retry, give up, or lose sight of it (4.6)."""
+        now = self._clock.now()
+        interaction = self._ledger.interaction(message.interaction)
+        if interaction is None:
+            return
+        limits = self._site.limits(message.device)
+        closed = self._ledger.closed_attempt(message, message.attempt, AttemptEnd.FAILED, now, code, text)
+        policy = limits.retry
+        if disposition is Disposition.RETRY and message.retry_count < policy.retries:
+            delay = min(policy.backoff_s * 2.0**message.retry_count, policy.cap_s)
+            delay += delay * policy.jitter * self._rng.random()
+            tries = policy.retries + 1
+            said = f"{text} Try {message.attempt} of {tries}; the next in {delay:.0f} s."
+            release = f"It is tried again in {delay:.0f} s."
+            failure = Failure(code=code, text=text, at=now, detail=detail, release=release)
+            message = message.after(
+                Move.RETRY,
+                now,
+                retry_count=message.retry_count + 1,
+                due=now + timedelta(seconds=delay),
+                holds_slot=False,
+            )
+            edited = interaction.edited(now, failure=failure)
+            line = entry(edited, now, Step.NETWORK, "retry", code=code, text=said, attempt=message.attempt)
+            self._disarm(message.id)
+            self._store(message, closed, edited, line, durable=True)
+            self._arm("due", message.id, self._clock.monotonic() + delay)
+            return
+        message = message.after(Move.GIVE_UP, now, holds_slot=False)
+        self._lanes.update(message)
+        self._disarm(message.id)
+        self._correlator.retire(message.id, self._clock.monotonic())
+        event = Event.LOSE_SIGHT if disposition is Disposition.UNKNOWN else Event.FAIL
+        release = ""
+        if event is Event.LOSE_SIGHT:
+            text = f"{text} Whether {interaction.command} took effect is not known; it is not sent again by itself."
+            release = "Reading back shows what happened."
+        failure = Failure(code=code, text=text, at=now, detail=detail, release=release, is_final=event is Event.FAIL)
+        self.settle(
+            interaction, event, failure=failure, step=Step.UPDATED, before=[message, closed], attempt=message.attempt
+        )
+
+    def settle(
+        self,
+        interaction: Interaction,
+        event: Event,
+        *,
+        failure: Failure | None,
+        step: Step,
+        answer: Answer | None = None,
+        before: list[Change] | None = None,
+        attempt: int | None = None,
+        actor: str = "app",
+    ) -> Interaction:
+        """Write a settled status with its outbox in one durable transaction, and start the effects."""
+        now = self._clock.now()
+        result = jsonable(answer.result) if answer is not None and answer.result else interaction.result
+        after = interaction.after(event, now, failure=failure, result=result)
+        text = failure.text if failure is not None else (answer.text if answer is not None else "")
+        code = failure.code if failure is not None else (answer.code if answer is not None else "")
+        line = entry(after, now, step, event, changed=True, code=code, text=text, attempt=attempt, actor=actor)
+        spec = self._site.spec(after.device, after.command)
+        items = [
+            self._ledger.outbox_item(after.id, effect.value, payload, now)
+            for effect, payload in plan(after, spec, answer)
+        ]
+        rows: list[Change] = [*(before or []), after, line, *items]
+        if not items:
+            rows += closing_lines(after, now)
+        self._armed.pop(("expire", after.id), None)
+        self._ledger.keep(*rows, durable=True)
+        if items:
+            self._add_effects(items)
+        return after
+
+    # ---------------------------------------------------------------- read back, restart
+
+    async def verify(self, interaction: Interaction) -> Interaction | None:
+        """Ask the device, without side effect, whether a command of unknown outcome worked (design.md section 4).
+
+        Returns the settled interaction, or None where nobody could tell.
+        """
+        adapter: Adapter | None = self._links.adapter(interaction.device)
+        if adapter is None:
+            return None
+        request = self._request(interaction, interaction.attempts)
+        if isinstance(request, DeliveryFailure):
+            return None
+        limits = self._site.limits(interaction.device)
+        try:
+            async with asyncio.timeout(self._call_limit(request.spec, limits)):
+                answer = await adapter.verify(request)
+        except (TimeoutError, LinkError, RemoteProtocolError, DeliveryFailure) as exc:
+            text = f"Reading back failed: {exc}"
+            self._ledger.keep(entry(interaction, self._clock.now(), Step.EFFECTS, "read back", text=text))
+            return None
+        present = self._ledger.interaction(interaction.id)
+        if answer is None or present is None or present.status is not Status.OUTCOME_UNKNOWN:
+            return present if present is not None and present.status is not Status.OUTCOME_UNKNOWN else None
+        now = self._clock.now()
+        if answer.execution is Execution.SUCCESS:
+            return self.settle(present, Event.LATE_SUCCESS, failure=None, step=Step.EFFECTS, answer=answer)
+        failure = Failure(code=answer.code or "NO_EFFECT", text=answer.text, at=now, is_final=True)
+        return self.settle(present, Event.LATE_FAILURE, failure=failure, step=Step.EFFECTS, answer=answer)
+
+    def adopt(self) -> None:
+        """After a restart: put waiting messages back and take up those that were in flight (ARCHITECTURE.md)."""
+        now = self._clock.now()
+        mono = self._clock.monotonic()
+        for message in sorted(self._ledger.messages.values(), key=lambda m: m.sequence):
+            interaction = self._ledger.interaction(message.interaction)
+            if interaction is None or is_over(message):
+                continue
+            self._lanes.limit(message.lane, self._site.limits(message.device))
+            match message.state:
+                case Delivery.QUEUED:
+                    self._lanes.update(message)
+                case Delivery.TO_RETRY:
+                    self._lanes.update(message)
+                    left = (message.due - now).total_seconds() if message.due is not None else 0.0
+                    self._arm("due", message.id, mono + max(0.0, left))
+                case Delivery.DELIVERED_TO_NS | Delivery.SENT_TO_DEVICE:
+                    self._lanes.update(message)
+                    self._ledger.keep(
+                        entry(interaction, now, Step.NETWORK, "adopted", text="The program was restarted; "
+                              "its answer is awaited again.", attempt=message.attempt)
+                    )  # fmt: skip
+                    self._await_answer(message)
+                case _:
+                    self._adopt_open(message, interaction, now)
+        for interaction in list(self._ledger.interactions.values()):
+            self.watch_expiry(interaction)
+
+    def _adopt_open(self, message: Message, interaction: Interaction, now: datetime) -> None:
+        """An attempt was open when the program died: nobody knows whether it left."""
+        spec = self._spec_of(message)
+        text = "The program stopped while this attempt was under way."
+        lost = self._ledger.closed_attempt(message, message.attempt, AttemptEnd.LOST, now, "RESTART", text)
+        may_repeat = interaction.kind is CommandKind.READ or (spec is not None and spec.resend is Resend.SAFE)
+        if may_repeat:
+            message = message.after(Move.RETRY, now, due=now, holds_slot=False)
+            line = entry(interaction, now, Step.NETWORK, "retry", code="RESTART", attempt=message.attempt,
+                         text=f"{text} It may be repeated without harm and is sent again.")  # fmt: skip
+            self._lanes.update(message)
+            self._ledger.keep(message, lost, line, durable=True)
+            self._arm("due", message.id, self._clock.monotonic())
+            return
+        message = message.after(Move.GIVE_UP, now, holds_slot=False)
+        self._lanes.update(message)
+        failure = Failure(
+            code="RESTART",
+            text=f"{text} Whether {interaction.command} took effect is not known; it is not sent again by itself.",
+            at=now,
+            release="Reading back shows what happened.",
+        )
+        self.settle(
+            interaction,
+            Event.LOSE_SIGHT,
+            failure=failure,
+            step=Step.UPDATED,
+            before=[message, lost],
+            attempt=message.attempt,
+        )
+
+    def _spec_of(self, message: Message) -> CommandSpec | None:
+        interaction = self._ledger.interaction(message.interaction)
+        return self._site.spec(message.device, interaction.command) if interaction is not None else None
+
+
+def _unless_safe(spec: CommandSpec, disposition: Disposition) -> Disposition:
+    """UNKNOWN for a command whose second copy could do harm (design.md section 4, last paragraph)."""
+    if spec.kind is CommandKind.READ or spec.resend is Resend.SAFE:
+        return disposition
+    return Disposition.UNKNOWN
+
+
+def _late_event(status: Status, *, success: bool) -> Event | None:
+    match status:
+        case Status.QUEUED | Status.PROCESSING:
+            return Event.SUCCEED if success else Event.FAIL
+        case Status.FAILED:
+            return Event.LATE_SUCCESS if success else None
+        case Status.OUTCOME_UNKNOWN:
+            return Event.LATE_SUCCESS if success else Event.LATE_FAILURE
+        case _:
+            return None
+
+
+def _crossing_lines(interaction: Interaction, crossing: _Crossing, attempt: int) -> list[StepEntry]:
+    """Steps 7 and 8, from the moments at which the bytes crossed."""
+    lines = []
+    if crossing.first_out is not None:
+        lines.append(entry(interaction, crossing.first_out, Step.NETWORK, "sent", attempt=attempt))
+    if crossing.last_in is not None:
+        lines.append(entry(interaction, crossing.last_in, Step.METER, "reached", attempt=attempt))
+    return lines

@@ -1,0 +1,132 @@
+"""Step 13, after-effects: what a settled interaction changes elsewhere (specs/command-flow.md section 6).
+
+``plan`` is a pure table from an outcome to outbox items; they are written in the same transaction as the outcome
+(D-37). The runner carries them out in order; every handler is idempotent, and its changes are committed together with
+the item's end, so that a crash between the two repeats an effect at most in the planning of this process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from app.errors import WorkbenchError
+from app.model.command import CommandSpec
+from app.model.interaction import Interaction, Origin, Step
+from app.model.records import Change, OutboxDone, OutboxItem
+from app.model.status import Status
+from app.pipeline.ledger import Ledger, entry
+from app.ports import Answer
+
+_log = logging.getLogger(__name__)
+
+
+class Effect(StrEnum):
+    """Names in the outbox."""
+
+    FACTS = "facts"  # device state and shadow
+    SETTINGS = "settings"  # connection settings that must follow
+    FOLLOW_UP = "follow_up"  # a read that shows what came of it
+    VERIFY = "verify"  # read back after an outcome that nobody saw
+    PROGRESS = "progress"  # batches and commissionings recount
+
+
+def plan(
+    interaction: Interaction, spec: CommandSpec | None, answer: Answer | None
+) -> list[tuple[Effect, dict[str, Any]]]:
+    """The effects of an interaction that has just settled, in the order of 6.1."""
+    effects: list[tuple[Effect, dict[str, Any]]] = []
+    succeeded = interaction.status is Status.SUCCESSFUL
+    facts: dict[str, Any] = dict(answer.facts) if answer is not None else {}
+    if spec is not None and succeeded:
+        for name, field in spec.shadow.items():
+            source = interaction.params if field.startswith("param:") else (interaction.result or {})
+            value = source.get(field.removeprefix("param:"))
+            if value is not None:  # D-38: never touch a value the result does not contain
+                facts[name] = value
+    if facts:
+        effects.append((Effect.FACTS, {"facts": facts}))
+    if answer is not None and answer.settings:
+        effects.append((Effect.SETTINGS, {"settings": dict(answer.settings)}))
+    if interaction.batch is not None or interaction.commissioning is not None:
+        effects.append((Effect.PROGRESS, {"status": interaction.status.value}))
+    if interaction.status is Status.OUTCOME_UNKNOWN:
+        effects.append((Effect.VERIFY, {}))
+    elif spec is not None and interaction.origin is not Origin.FOLLOW_UP and interaction.commissioning is None:
+        command = spec.follow_up if succeeded else spec.follow_up_on_failure
+        if command and interaction.status in (Status.SUCCESSFUL, Status.FAILED):
+            effects.append((Effect.FOLLOW_UP, {"command": command, "priority": interaction.priority}))
+    return effects
+
+
+Handler = Callable[[OutboxItem], "list[Change] | None"]
+"""Carries out one effect and returns the changes to commit with its end; None: it goes on and will end later."""
+
+
+class EffectRunner:
+    """Carries out outbox items, oldest first."""
+
+    def __init__(self, ledger: Ledger, handlers: Mapping[str, Handler]) -> None:
+        self._ledger = ledger
+        self._handlers = handlers
+        self._pending: dict[int, OutboxItem] = {}
+        self._started: set[int] = set()
+        self._left: dict[int, int] = {}  # interaction -> items still open
+
+    def add(self, *items: OutboxItem) -> None:
+        for item in items:
+            if item.id not in self._pending:
+                self._pending[item.id] = item
+                self._left[item.interaction] = self._left.get(item.interaction, 0) + 1
+
+    def run(self) -> None:
+        """Start every item that is not under way."""
+        for item in sorted(self._pending.values(), key=lambda item: item.id):
+            if item.id in self._started or item.id not in self._pending:
+                continue
+            self._started.add(item.id)
+            handler = self._handlers.get(item.effect)
+            if handler is None:
+                self.finish(item, [], f"This version does not know the effect {item.effect}.")
+                continue
+            try:
+                changes = handler(item)
+            except WorkbenchError as exc:  # steps may fail on their own; the others go on (6.1)
+                _log.warning("effect %s of interaction %s failed: %s", item.effect, item.interaction, exc)
+                self.finish(item, [], str(exc))
+                continue
+            if changes is not None:
+                self.finish(item, changes)
+
+    def again(self, item: OutboxItem) -> None:
+        """The item could not be done now; the next ``run`` tries it again."""
+        self._started.discard(item.id)
+
+    def finish(self, item: OutboxItem, changes: list[Change], failed: str = "") -> None:
+        if self._pending.pop(item.id, None) is None:
+            return
+        self._started.discard(item.id)
+        now = self._ledger.clock.now()
+        rows: list[Change] = [*changes, OutboxDone(item.id, now, failed)]
+        left = self._left.pop(item.interaction, 1) - 1
+        interaction = self._ledger.interaction(item.interaction)
+        if left > 0:
+            self._left[item.interaction] = left
+        elif interaction is not None:
+            rows += closing_lines(interaction, now, failed)
+        self._ledger.keep(*rows)
+
+    @property
+    def pending(self) -> int:
+        return len(self._pending)
+
+
+def closing_lines(interaction: Interaction, now: datetime, failed: str = "") -> list[Change]:
+    """Steps 13 and 14 of an interaction whose effects are done."""
+    return [
+        entry(interaction, now, Step.EFFECTS, "failed" if failed else "done", text=failed),
+        entry(interaction, now, Step.SEEN, "shown"),
+    ]
