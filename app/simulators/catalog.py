@@ -1,0 +1,125 @@
+"""The simulators by name: one row each, imported on use, so that a missing library hurts one simulator only.
+
+``meterwright sim list`` and ``meterwright sim NAME --help`` are written from this table and from the fault table of
+each simulator. A new simulator is one module and one row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Final, Protocol
+
+from app.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class SimOptions:
+    """What the command line gives a simulator.
+
+    ``port`` 0 lets the system choose; ``faults`` are texts as ``--fault`` takes them; ``seed`` makes random behaviour
+    repeatable; ``extra`` holds the simulator's own settings, each documented where it is read.
+    """
+
+    port: int = 0
+    faults: tuple[str, ...] = ()
+    seed: int = 0
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+Announce = Callable[[dict[str, object]], None]
+
+
+class ServeFunction(Protocol):
+    """Entry of a simulator: announces where it listens once, then runs until it is cancelled."""
+
+    async def __call__(self, options: SimOptions, announce: Announce) -> None:
+        """Serve until cancelled.
+
+        Args:
+            options: see SimOptions.
+            announce: called once with ``{"sim", "host", "port", "url"}`` as soon as connections are accepted.
+
+        Raises:
+            ConfigError: an unknown fault or setting, or a value outside its limits.
+            LinkError: the port cannot be opened.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SimEntry:
+    """One simulator; ``serve`` and ``faults`` are ``module:name`` and are imported on use."""
+
+    name: str
+    title: str
+    help: str
+    serve: str
+    faults: str
+
+    def load(self) -> ServeFunction:
+        """Import and return the entry function.
+
+        Raises:
+            ConfigError: the module or a library it needs is missing.
+        """
+        function: ServeFunction = _resolve(self.name, self.serve)
+        return function
+
+    def fault_table(self) -> Mapping[str, str]:
+        """Import and return the faults of this simulator: name -> help, in the order to show them.
+
+        Raises:
+            ConfigError: the module or a library it needs is missing.
+        """
+        table: Mapping[str, str] = _resolve(self.name, self.faults)
+        return table
+
+
+def _resolve(sim: str, target: str) -> Any:
+    module, _, name = target.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except ImportError as exc:
+        raise ConfigError(f"The simulator {sim} cannot be loaded: {exc}. Install what it needs.", key=target) from exc
+
+
+CATALOG: Final[Mapping[str, SimEntry]] = {
+    entry.name: entry
+    for entry in (
+        SimEntry(
+            "lem-dcbm",
+            "LEM DCBM 400/600",
+            "DC energy meter over HTTP or HTTPS with signed OCMF records, firmware generations v1 and v2",
+            "app.simulators.lem_dcbm:serve",
+            "app.simulators.lem_dcbm:FAULTS",
+        ),
+    )
+}
+
+
+def find(name: str) -> SimEntry:
+    """The simulator called ``name``.
+
+    Raises:
+        ConfigError: there is none; the text lists those there are.
+    """
+    try:
+        return CATALOG[name]
+    except KeyError:
+        raise ConfigError(
+            f"There is no simulator called {name!r}.", key="sim", expected="one of " + ", ".join(CATALOG)
+        ) from None
+
+
+def listing() -> Iterator[str]:
+    """Lines of ``sim list``: each simulator with its faults. A simulator that cannot be loaded says why."""
+    for entry in CATALOG.values():
+        yield f"{entry.name:<16}{entry.title}: {entry.help}"
+        try:
+            table = entry.fault_table()
+        except ConfigError as exc:
+            yield f"    {exc}"
+            continue
+        for fault, text in table.items():
+            yield f"    {fault:<20}{text}"
