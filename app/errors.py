@@ -84,3 +84,12 @@ class FilterError(WorkbenchError):
     def __init__(self, text: str, position: int) -> None:
         super().__init__(f"{text} (at character {position + 1})")
         self.position = position
+
+
+def unwrap(error: BaseException) -> WorkbenchError | None:
+    """The one expected error inside an exception group, if that is all there is."""
+    if isinstance(error, WorkbenchError):
+        return error
+    if isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        return unwrap(error.exceptions[0])
+    return None
