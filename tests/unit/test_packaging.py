@@ -1,0 +1,471 @@
+"""dev.py's pure parts, and the files that only a fresh machine or an installer would read."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+import tomllib
+import xml.etree.ElementTree as ET
+import zipfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGING = ROOT / "packaging"
+HASH = "sha256:" + "0" * 64
+
+
+def _load() -> Any:
+    spec = importlib.util.spec_from_file_location("meterwright_dev", PACKAGING / "dev.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+dev = _load()
+
+
+# --- dev.py -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_old_python_can_at_least_read_it() -> None:
+    ast.parse((PACKAGING / "dev.py").read_text("utf-8"), feature_version=(3, 7))
+
+
+def test_it_uses_the_standard_library_only() -> None:
+    tree = ast.parse((PACKAGING / "dev.py").read_text("utf-8"))
+    names = {
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
+    names |= {(node.module or "").split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert names <= sys.stdlib_module_names
+
+
+def test_parse_requirements() -> None:
+    marker = "python_full_version < '3.12'"
+    text = f"# c\n\nA_b.c==1.0 ; {marker} \\\n    --hash={HASH} \\\n    --hash={HASH}\nd==2 --hash={HASH}\n"
+    first, second = dev.parse_requirements(text)
+    assert first == ("a-b-c", "1.0", marker, (HASH, HASH))
+    assert second == ("d", "2", "", (HASH,))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a==1",
+        f"a>=1 --hash={HASH}",
+        "a==1 --hash=md5:abc",
+        "--find-links somewhere",
+        "--extra-index-url somewhere",
+        f"-e . --hash={HASH}",
+        f"a @ file:a.whl --hash={HASH}",
+    ],
+)
+def test_what_is_not_pinned_with_hashes_is_refused(line: str) -> None:
+    with pytest.raises(ValueError, match="requirement 1"):
+        dev.parse_requirements(line + "\n")
+
+
+def test_compare_pins() -> None:
+    one, two = dev.Pin("a", "1", "", (HASH,)), dev.Pin("a", "2", "", (HASH,))
+    assert dev.compare_pins([one], [one]) == []
+    assert len(dev.compare_pins([one], [two])) == 2
+    assert "twice" in dev.compare_pins([one, one], [one])[0]
+    assert "hashes" in dev.compare_pins([one], [one._replace(hashes=())])[0]
+    assert dev.compare_pins([one], [one._replace(marker="x")])
+
+
+def test_clean_environment() -> None:
+    given = {"PYTHONPATH": "x", "VIRTUAL_ENV": "y", "PYTHONDONTWRITEBYTECODE": "1", "PIP_USER": "1", "PIP_CERT": "c"}
+    cleaned = dev.clean_environment({**given, "HOME": "h"})
+    assert set(given) & set(cleaned) == {"PIP_CERT"}
+    assert cleaned["HOME"] == "h"
+    assert cleaned["PYTHONNOUSERSITE"] == "1"
+
+
+def test_offscreen_environment() -> None:
+    environment = dev.offscreen_environment(
+        {"DISPLAY": ":0", "WAYLAND_DISPLAY": "w", "QT_SCALE_FACTOR": "2"}, "somewhere"
+    )
+    assert environment["QT_QPA_PLATFORM"] == "offscreen"
+    assert "QT_LOGGING_RULES" in environment
+    assert not {"DISPLAY", "WAYLAND_DISPLAY", "QT_SCALE_FACTOR"} & set(environment)
+    if sys.platform.startswith("linux"):
+        assert environment["XDG_RUNTIME_DIR"] == "somewhere"
+
+
+@pytest.mark.parametrize(
+    ("given", "everything", "rest"),
+    [
+        ([], False, ["-m", "not slow"]),
+        (["--all"], True, []),
+        (["-k", "x", "--all"], True, ["-k", "x"]),
+        (["-m", "slow"], False, ["-m", "slow"]),
+        (["tests/unit"], False, ["-m", "not slow", "tests/unit"]),
+    ],
+)
+def test_split_test_arguments(given: list[str], everything: bool, rest: list[str]) -> None:
+    assert dev.split_test_arguments(given) == (everything, rest)
+
+
+@pytest.mark.parametrize(
+    ("output", "word"),
+    [
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
+        ("Failed to establish a new connection: [Errno -3] Temporary failure in name resolution", "No network"),
+        ("E: Failed to fetch somewhere  Could not connect", "No network"),
+        ("NewConnectionError ... \nERROR: No matching distribution found for x==1", "No network"),
+        ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]", "certificate"),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE", "hash"),
+        ("ERROR: No matching distribution found for pyside6-essentials==6.11.3", "ready-built"),
+        ("OSError: [Errno 13] Permission denied", "cannot be written"),
+        ("E: dpkg was interrupted", "package manager"),
+        ("something else", "last lines"),
+    ],
+)
+def test_explain_failure(output: str, word: str) -> None:
+    assert word in dev.explain_failure(output)
+
+
+def test_the_one_command() -> None:
+    assert dev.missing_command("apt-get", ["libgl1", "libegl1"], root=False) == (
+        "sudo apt-get update && sudo apt-get install -y --no-install-recommends libgl1 libegl1"
+    )
+    assert "sudo" not in dev.missing_command("apt-get", ["libgl1"], root=True)
+    assert dev.missing_command("dnf", ["x"], root=False) == "sudo dnf install -y x"
+    assert dev.missing_command(None, ["x"], root=False) == ""
+    for manager in dev.INSTALL_COMMAND:
+        packages = dev.packages_for(dev.QT_LIBRARIES + dev.X11_LIBRARIES, manager)
+        assert len(packages) == len(set(packages))
+        assert all(packages)
+        assert manager in dev.FONT_PACKAGE
+
+
+@pytest.mark.parametrize(
+    ("arguments", "window"),
+    [
+        ([], True),
+        (["--demo"], True),
+        (["a.mwk"], True),
+        (["--demo", "--offscreen-tour", "x"], False),
+        (["devices", "--json"], False),
+        (["--help"], False),
+    ],
+)
+def test_opens_window(arguments: list[str], window: bool) -> None:
+    assert dev.opens_window(arguments) is window
+
+
+def _lacking(monkeypatch: pytest.MonkeyPatch, manager: str | None, root: bool) -> None:
+    monkeypatch.setattr(dev.sys, "platform", "linux")
+    monkeypatch.setattr(dev, "loads", lambda soname: soname != "libEGL.so.1")
+    monkeypatch.setattr(dev, "package_manager", lambda: manager)
+    monkeypatch.setattr(dev, "is_root", lambda: root)
+    monkeypatch.setattr(dev, "has_fonts", lambda: True)
+    monkeypatch.setattr(dev, "has_certificates", lambda: True)
+
+
+@pytest.mark.parametrize(
+    ("manager", "root", "words"),
+    [
+        ("apt-get", False, "sudo apt-get update && sudo apt-get install -y --no-install-recommends libegl1"),
+        ("dnf", True, "    dnf install -y libglvnd-egl"),
+        ("pacman", False, "sudo pacman -S --needed --noconfirm libglvnd"),
+        (None, True, "package manager"),
+    ],
+)
+def test_without_the_right_to_install_the_command_is_shown(
+    monkeypatch: pytest.MonkeyPatch, manager: str | None, root: bool, words: str
+) -> None:
+    _lacking(monkeypatch, manager, root)
+    with pytest.raises(dev.Trouble, match=r"libEGL\.so\.1") as caught:
+        dev.ensure_system(fresh=False, x11=False)
+    assert caught.value.status == 2
+    assert words in str(caught.value)
+
+
+def test_as_root_on_debian_only_what_is_missing_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    _lacking(monkeypatch, "apt-get", True)
+    installed: list[str] = []
+
+    def install(packages: list[str]) -> None:
+        installed.extend(packages)
+        monkeypatch.setattr(dev, "loads", lambda _soname: True)
+
+    monkeypatch.setattr(dev, "install_with_apt", install)
+    assert dev.ensure_system(fresh=False, x11=False) is True
+    assert installed == ["libegl1"]
+
+
+def test_a_machine_that_has_everything_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    _lacking(monkeypatch, None, False)
+    monkeypatch.setattr(dev, "loads", lambda _soname: True)
+    assert dev.ensure_system(fresh=False, x11=True) is True
+
+
+def test_too_old_a_python_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dev, "OLDEST_PYTHON", (3, 99))
+    with pytest.raises(dev.Trouble, match=r"needs a 64-bit Python 3\.11") as caught:
+        dev.check_python()
+    assert caught.value.status == 2
+
+
+@pytest.mark.parametrize(("answer", "word"), [("glibc 2.31", r"glibc 2\.31"), ("", "no glibc")])
+def test_too_old_a_glibc_is_told_so(monkeypatch: pytest.MonkeyPatch, answer: str, word: str) -> None:
+    monkeypatch.setattr(dev.sys, "platform", "linux")
+    monkeypatch.setattr(dev.os, "confstr", lambda _name: answer, raising=False)
+    with pytest.raises(dev.Trouble, match=word):
+        dev.check_glibc()
+
+
+def test_a_full_disk_is_told_before_the_start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(dev, "DISK_NEEDED", 2**62)
+    with pytest.raises(dev.Trouble, match="MB are free"):
+        dev.check_disk(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "budget", "within"),
+    [
+        (1.4, "<= 1.5", True),
+        (1.6, "<= 1.5", False),
+        (0.7, ">= 0.7", True),
+        (0.6, ">=0.7x", False),
+        (1.0, "1.5", True),
+        (2.0, "< 2", False),
+        (1.0, "none", None),
+        (None, "<= 2", None),
+    ],
+)
+def test_within_budget(ratio: float | None, budget: str, within: bool | None) -> None:
+    assert dev.within_budget(ratio, budget) is within
+
+
+def test_read_measures() -> None:
+    lines = (
+        'start\n{"name": "a", "ratio": 1.2, "budget": "<= 1.5", "ok": true}\n{"name": "b", "ratio": 9, "budget": 2}\n'
+    )
+    assert dev.read_measures("p", lines) == [("a", 1.2, "<= 1.5", True, ""), ("b", 9.0, "2", False, "")]
+    inner = {"machine": "x", "results": [{"ratio": 0.9, "budget": ">= 0.7", "note": "n"}]}
+    assert dev.read_measures("p", json.dumps(inner, indent=1)) == [("p", 0.9, ">= 0.7", True, "n")]
+    assert dev.read_measures("p", "words\n" + json.dumps(inner, indent=1)) == [("p", 0.9, ">= 0.7", True, "n")]
+    assert dev.read_measures("p", json.dumps([{"ok": False}])) == [("p", None, "", False, "")]
+    assert dev.read_measures("p", "nothing {here") == []
+
+
+def test_table() -> None:
+    assert dev.table([("a", "bb"), ("ccc", "d")]) == ["a    bb", "ccc  d"]
+
+
+def test_the_link_wheel_is_a_sound_wheel(tmp_path: Path) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    root = tmp_path / "a folder with blanks"
+    wheel = dev.build_link_wheel(project, root, tmp_path)
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    info = f"{project['name']}-{project['version']}.dist-info"
+    assert files["meterwright.pth"].decode() == f"{root}\n"
+    entry_points = configparser.ConfigParser()
+    entry_points.read_string(files[f"{info}/entry_points.txt"].decode())
+    assert entry_points["console_scripts"]["meterwright"] == project["scripts"]["meterwright"]
+    record = files[f"{info}/RECORD"].decode().splitlines()
+    assert {line.split(",")[0] for line in record} == set(files)
+    for line in record:
+        name, digest, size = line.split(",")
+        if digest:
+            assert dev.record_line(name, files[name]) == line
+            assert int(size) == len(files[name])
+    assert b"Requires-Dist: pyarrow>=19 ; extra == 'parquet'" in files[f"{info}/METADATA"]
+
+
+def _environment(folder: Path) -> None:
+    python = dev.venv_python()
+    python.parent.mkdir(parents=True)
+    if os.name != "nt":
+        python.symlink_to(sys.executable)
+    else:
+        python.touch()
+    assert python.is_relative_to(folder)
+
+
+def test_state_of_an_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    venv = tmp_path / "with blank" / ".venv"
+    monkeypatch.setattr(dev, "VENV", venv)
+    expected = dev.expected_stamp()
+    assert dev.environment_state(expected) == "absent"
+    _environment(venv)
+    stamp = venv / dev.STAMP
+    stamp.write_text(json.dumps(expected), "utf-8")
+    assert dev.environment_state(expected) == "current"
+    stamp.write_text(json.dumps({**expected, "lock": "other"}), "utf-8")
+    assert dev.environment_state(expected) != "current"
+    for key in ("python", "place", "machine"):
+        stamp.write_text(json.dumps({**expected, key: "other"}), "utf-8")
+        assert dev.environment_state(expected) == "absent", key
+    stamp.write_text(json.dumps(expected), "utf-8")
+    (venv / dev.PENDING).touch()
+    assert dev.environment_state(expected) == "absent", "an interrupted set-up is made anew"
+
+
+def test_the_stamp_follows_the_list_and_the_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    listed = tmp_path / "requirements.txt"
+    listed.write_text("a\n", "utf-8")
+    monkeypatch.setattr(dev, "REQUIREMENTS", listed)
+    before = dev.expected_stamp()
+    listed.write_bytes(b"a\r\n")
+    assert dev.expected_stamp() == before, "how git ends lines does not matter"
+    listed.write_text("b\n", "utf-8")
+    assert dev.expected_stamp() != before
+    listed.unlink()
+    with pytest.raises(dev.Trouble, match="complete copy"):
+        dev.expected_stamp()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems always have a display")
+def test_a_display_that_does_not_answer_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("QT_QPA_PLATFORM", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    for value in ("", ":4711", "nonsense"):
+        monkeypatch.setenv("DISPLAY", value)
+        assert dev.display_answers() is False, value
+    (tmp_path / "wayland-0").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    assert dev.display_answers() is True
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    assert dev.display_answers() is False
+
+
+@pytest.mark.skipif(os.name == "nt", reason="process groups are POSIX; Windows ends the tree with taskkill")
+def test_a_child_past_its_limit_is_ended_with_its_children(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(child.pid, flush=True)\ntime.sleep(60)\n"
+    )
+    started = time.monotonic()
+    result = dev.run([sys.executable, "-c", code], os.environ, 1.5, tmp_path / "log")
+    assert result.status is None
+    assert time.monotonic() - started < 20
+    grandchild = int(result.output.split()[0])
+    deadline = time.monotonic() + 10
+    while _alive(grandchild) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(grandchild)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text("utf-8").rsplit(")", 1)[1].split()[0]
+    except OSError:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        return not Path("/proc/self").exists()
+    return state != "Z"
+
+
+def test_a_program_that_is_not_there_is_a_result() -> None:
+    assert dev.run(["no-such-program-here"], os.environ, 5.0).status == 127
+    assert dev.quick(["no-such-program-here"], os.environ).status == 127
+
+
+def test_wrong_use_ends_with_two() -> None:
+    for arguments in ([], ["dance"]):
+        done = subprocess.run(
+            [sys.executable, str(PACKAGING / "dev.py"), *arguments], capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == 2
+        assert b"\x1b" not in done.stdout + done.stderr
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_requirements_agree_with_the_lock() -> None:
+    lock = dev.pins_of_lock(tomllib.loads((ROOT / "uv.lock").read_text("utf-8")))
+    for pin in dev.parse_requirements((PACKAGING / "requirements.txt").read_text("utf-8")):
+        assert lock[pin.name, pin.version] == pin.hashes
+
+
+def test_requirements_keep_both_qt_pins_and_every_direct_dependency() -> None:
+    pins = dev.parse_requirements((PACKAGING / "requirements.txt").read_text("utf-8"))
+    qt = {pin.marker: pin.version for pin in pins if pin.name == "pyside6-essentials"}
+    assert {marker: version.rsplit(".", 1)[0] for marker, version in qt.items()} == {
+        "python_full_version < '3.12'": "6.11",
+        "python_full_version >= '3.12'": "6.12",
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    names = {pin.name for pin in pins}
+    missing = [line for line in wanted if dev.canonical(dev.re.split(r"[\s<>=!~;\[]", line)[0]) not in names]
+    assert missing == []
+    assert not names & {"pyarrow", "grpcio", "chirpstack-api", "psycopg"}, "extras stay out of the quick set-up"
+
+
+def test_requirements_name_no_host_and_no_place() -> None:
+    text = (PACKAGING / "requirements.txt").read_text("utf-8")
+    assert "://" not in text
+    assert "file:" not in text
+    for line in text.splitlines():
+        assert not line.startswith("-"), line
+        assert "/" not in line.replace("packaging/dev.py", ""), line
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps no executable bit")
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    text = script.read_text("utf-8")
+    assert text.startswith("#!/usr/bin/env bash\n")
+    assert "set -euo pipefail" in text
+    assert "python3 packaging/dev.py test" in text
+
+
+def test_the_desktop_file() -> None:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(PACKAGING / "meterwright.desktop", encoding="utf-8")
+    entry = parser["Desktop Entry"]
+    assert entry["Type"] == "Application"
+    assert entry["Name"] == "Meterwright"
+    assert entry["Exec"].split()[0] in tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
+    for key in ("Categories", "Keywords", "MimeType"):
+        assert entry[key].endswith(";")
+
+
+def test_the_metainfo_file() -> None:
+    component = ET.parse(PACKAGING / "meterwright.metainfo.xml").getroot()
+    assert component.findtext("id") == "org.meterwright.Meterwright"
+    assert component.findtext("launchable") == "meterwright.desktop"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert component.findtext("project_license") == project["license"]
+
+
+def test_the_recipe_and_the_launcher_are_python() -> None:
+    for name in ("meterwright.spec", "launcher.py"):
+        compile((PACKAGING / name).read_text("utf-8"), name, "exec")
+
+
+def test_the_lock_holds_no_place_of_this_machine() -> None:
+    lock = tomllib.loads((ROOT / "uv.lock").read_text("utf-8"))
+    sources = {json.dumps(package["source"]) for package in lock["package"] if package["name"] != "meterwright"}
+    assert len(sources) == 1, "one registry for all"
+    for package in lock["package"]:
+        for item in [*package.get("wheels", []), *([package["sdist"]] if "sdist" in package else [])]:
+            parts = urlsplit(item["url"])
+            assert parts.scheme == "https", package["name"]
+            assert parts.username is None, package["name"]
