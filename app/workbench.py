@@ -23,6 +23,7 @@ from app.errors import ConfigError, LocalProtocolError, ParameterError, StoreErr
 from app.model.command import CommandKind, CommandSpec, check_params
 from app.model.device import Device
 from app.model.interaction import Failure, Interaction, Message, Origin, Step
+from app.model.jsonable import jsonable
 from app.model.reading import DeviceState, Finding, LinkState, SampleSet, Severity
 from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Setting
 from app.model.status import Event, Status
@@ -33,7 +34,7 @@ from app.pipeline.effects import Effect, EffectRunner
 from app.pipeline.field_twin import FieldTwin
 from app.pipeline.gatekeeper import SWEEP_S, Context, GateInput, MeterView, Verdict, adjudicate
 from app.pipeline.lanes import Lanes
-from app.pipeline.ledger import Ledger, entry, jsonable
+from app.pipeline.ledger import Ledger, entry
 from app.pipeline.links import Links
 from app.ports import (
     AdapterContext,
@@ -105,6 +106,7 @@ class Workbench:
         self._commissioning: set[str] = set()
         self._state_kept: dict[str, float] = {}
         self._settled: dict[int, list[asyncio.Future[Interaction]]] = {}
+        self._saving: dict[int, asyncio.Future[None]] = {}
         self._stop_wanted: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
@@ -379,6 +381,18 @@ class Workbench:
         """End ``run``. Thread-safe."""
         self._call(lambda: self._stop_wanted.set() if self._stop_wanted is not None else None)
 
+    async def saved(self, interaction: int) -> None:
+        """Wait until an interaction is on disk.
+
+        Raises:
+            StoreError: it could not be written, and nothing of it will be sent.
+        """
+        done = self._saving.get(interaction)
+        if done is not None:
+            await asyncio.shield(done)
+        elif self._ledger.interaction(interaction) is None or self._ledger.halted:
+            raise StoreError(self._ledger.halted or f"Interaction {interaction} was never taken in.")
+
     async def settled(self, interaction: int) -> Interaction:
         """Wait until an interaction has a settled status."""
         present = self._ledger.interaction(interaction)
@@ -524,7 +538,10 @@ class Workbench:
         )
         if verdict.code == "COMMISSIONING_IN_PROGRESS":
             changes = [replace(c, deferred_kind="FOREIGN") if isinstance(c, Interaction) else c for c in changes]
-        self._ledger.keep(*changes, *extra, durable=True)
+        done = self._ledger.keep(*changes, *extra, durable=True)
+        if done is not None:
+            self._saving[interaction.id] = done
+            done.add_done_callback(lambda _done: self._saving.pop(interaction.id, None))
         self._queue(changes)
         self._dispatcher.watch_expiry(interaction)
         return interaction

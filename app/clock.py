@@ -1,0 +1,16 @@
+"""The clock of the machine."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+
+class SystemClock:
+    """Wall clock in UTC, and the monotonic clock that deadlines use (a wall clock that jumps moves no deadline)."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()

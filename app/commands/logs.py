@@ -1,0 +1,331 @@
+"""Verbs on kept logs: log, replay."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.adapters.registry import Registry
+from app.commands.common import (
+    DONE,
+    FAILED,
+    Printer,
+    chosen_workspace,
+    existing_workspace,
+    finish,
+    interaction_json,
+    interaction_sentence,
+    json_option,
+    parse_moment,
+    run_async,
+    step_json,
+    workspace_option,
+)
+from app.composition import open_session, running
+from app.errors import ParameterError
+from app.interaction_log import transfer
+from app.interaction_log.filters import Filter, parse
+from app.interaction_log.reader import LogReader
+from app.interaction_log.verify import verify
+from app.interaction_log.writer import LogWriter
+from app.model.interaction import Interaction
+from app.model.reading import SampleSet
+from app.model.records import Change
+from app.replaying import Player, scratch_path
+
+STATUS_HELP = "For example: status:FAILED device:lem-1 since:-2h reason:LINK_DOWN not command:READ_STATUS"
+
+
+@click.group()
+def log() -> None:
+    """The log of every interaction."""
+
+
+def _filter(text: str) -> Filter | None:
+    return parse(text, datetime.now(UTC)) if text.strip() else None
+
+
+@log.command("list")
+@click.argument("filter_text", nargs=-1, metavar="[FILTER]...")
+@click.option("--limit", type=click.IntRange(1, 1_000_000), default=50, show_default=True, help="Newest this many.")
+@workspace_option
+@json_option
+@click.pass_context
+def log_list(
+    context: click.Context, filter_text: tuple[str, ...], limit: int, workspace: Path | None, as_json: bool
+) -> None:
+    """Newest interactions that match FILTER, oldest of them first."""
+
+    def work() -> int:
+        printer = Printer(as_json)
+        where = _filter(" ".join(filter_text))
+        with contextlib.closing(LogReader(existing_workspace(context, workspace))) as reader:
+            rows: list[Interaction] = []
+            before: int | None = None
+            while len(rows) < limit:
+                page = reader.page(before=before, limit=min(256, limit - len(rows)), where=where)
+                if not page:
+                    break
+                rows = [*page, *rows]
+                before = page[0].id
+            for interaction in rows:
+                printer.show(
+                    interaction_json(interaction),
+                    f"{interaction.created:%Y-%m-%d %H:%M:%S} {interaction_sentence(interaction)}",
+                )
+        return DONE
+
+    finish(work)
+
+
+@log.command("show")
+@click.argument("number", type=int)
+@workspace_option
+@json_option
+@click.pass_context
+def log_show(context: click.Context, number: int, workspace: Path | None, as_json: bool) -> None:
+    """One interaction with its steps, attempts and bytes."""
+
+    def work() -> int:
+        printer = Printer(as_json)
+        with contextlib.closing(LogReader(existing_workspace(context, workspace))) as reader:
+            story = reader.story(number)
+        if story is None:
+            raise ParameterError(f"There is no interaction {number} in this workspace.", "number")
+        record = interaction_json(story.interaction, list(story.steps))
+        record["attempt_list"] = [
+            {"number": a.number, "started": a.started, "ended": a.ended, "end": a.end, "ref": a.ref, "code": a.code,
+             "text": a.text}
+            for a in story.attempts
+        ]  # fmt: skip
+        record["frames"] = [
+            {"at": f.at, "direction": f.direction, "link": f.link, "attempt": f.attempt, "hex": f.data}
+            for f in story.frames
+        ]
+        lines = [interaction_sentence(story.interaction)]
+        for line in story.steps:
+            told = step_json(line)
+            extra = " ".join(str(told[name]) for name in ("status", "code", "text") if name in told)
+            lines.append(f"  {int(line.step):2} {line.at:%H:%M:%S.%f} {line.event} {extra}".rstrip())
+        for frame in story.frames:
+            lines.append(f"  {frame.direction.value:3} {frame.at:%H:%M:%S.%f} {len(frame.data)} octets on {frame.link}")
+            lines += [f"      {text}" for text in frame.data[:2000].decode("utf-8", "replace").splitlines()]
+        printer.show(record, "\n".join(lines))
+        return DONE
+
+    finish(work)
+
+
+@log.command("stats")
+@workspace_option
+@json_option
+@click.pass_context
+def log_stats(context: click.Context, workspace: Path | None, as_json: bool) -> None:
+    """Counts by status, command and device, and how long commands took."""
+
+    def work() -> int:
+        with contextlib.closing(LogReader(existing_workspace(context, workspace))) as reader:
+            stats = reader.stats()
+        record = stats.to_json()
+        Printer(as_json).show(record, "\n".join(_flat(record)))
+        return DONE
+
+    finish(work)
+
+
+def _flat(record: dict[str, Any], indent: str = "") -> list[str]:
+    lines: list[str] = []
+    for name, value in record.items():
+        if isinstance(value, dict):
+            lines += [f"{indent}{name}:", *_flat(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{name}: {value}")
+    return lines
+
+
+@log.command("export")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--filter", "filter_text", default="", help=STATUS_HELP)
+@click.option("--samples", is_flag=True, help="With the samples (JSON Lines), or only them (CSV).")
+@workspace_option
+@json_option
+@click.pass_context
+def log_export(
+    context: click.Context, file: Path, filter_text: str, samples: bool, workspace: Path | None, as_json: bool
+) -> None:
+    """Write the log to FILE: JSON Lines (*.jsonl), or CSV (*.csv)."""
+
+    def work() -> int:
+        where = _filter(filter_text)
+        with contextlib.closing(LogReader(existing_workspace(context, workspace))) as reader:
+            if file.suffix.lower() == ".csv" and samples:
+                rows = transfer.export_samples_csv(reader, file)
+            elif file.suffix.lower() == ".csv":
+                rows = transfer.export_csv(reader, file, where)
+            else:
+                rows = transfer.export_jsonl(reader, file, where, samples=samples)
+        Printer(as_json).show({"file": str(file), "rows": rows}, f"{rows} rows written to {file}.")
+        return DONE
+
+    finish(work)
+
+
+@log.command("import")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@workspace_option
+@json_option
+@click.pass_context
+def log_import(context: click.Context, file: Path, workspace: Path | None, as_json: bool) -> None:
+    """Read a JSON Lines export into a workspace."""
+
+    def work() -> int:
+        path = chosen_workspace(context, workspace)
+
+        async def main() -> int:
+            writer = LogWriter(path)
+            try:
+                return transfer.import_jsonl(file, writer)
+            finally:
+                writer.close()
+
+        rows = run_async(main)
+        Printer(as_json).show({"workspace": str(path), "interactions": rows}, f"{rows} interactions imported.")
+        return DONE
+
+    finish(work)
+
+
+@log.command("verify")
+@workspace_option
+@json_option
+@click.pass_context
+def log_verify(context: click.Context, workspace: Path | None, as_json: bool) -> None:
+    """Check the log's integrity: every status is explained by its history, nothing dangles."""
+
+    def work() -> int:
+        printer = Printer(as_json)
+        problems = verify(existing_workspace(context, workspace))
+        for problem in problems:
+            printer.show(
+                {"code": problem.code, "interaction": problem.interaction, "text": problem.text}, problem.text
+            )
+        printer.show({"problems": len(problems)}, f"{len(problems)} problems found.")
+        return FAILED if problems else DONE
+
+    finish(work)
+
+
+@log.command("compare")
+@click.argument("one", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("other", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@json_option
+def log_compare(one: Path, other: Path, as_json: bool) -> None:
+    """Two logs side by side, aligned by device and command; only what differs."""
+
+    def work() -> int:
+        printer = Printer(as_json)
+        with contextlib.closing(LogReader(one)) as first, contextlib.closing(LogReader(other)) as second:
+            here, there = _by_command(first), _by_command(second)
+        differences = 0
+        for device, command in sorted(here.keys() | there.keys()):
+            mine, theirs = here.get((device, command), []), there.get((device, command), [])
+            for index in range(max(len(mine), len(theirs))):
+                left = mine[index] if index < len(mine) else None
+                right = theirs[index] if index < len(theirs) else None
+                if left is not None and right is not None and _same_end(left, right):
+                    continue
+                differences += 1
+                record = {
+                    "device": device,
+                    "command": command,
+                    "occurrence": index + 1,
+                    "one": interaction_json(left) if left is not None else None,
+                    "other": interaction_json(right) if right is not None else None,
+                }
+                said = " | ".join(interaction_sentence(i) if i is not None else "not there" for i in (left, right))
+                printer.show(record, said)
+        printer.show({"differences": differences}, f"{differences} differences.")
+        return FAILED if differences else DONE
+
+    finish(work)
+
+
+def _by_command(reader: LogReader) -> dict[tuple[str, str], list[Interaction]]:
+    found: dict[tuple[str, str], list[Interaction]] = {}
+    after = 0
+    while page := reader.page(after=after, limit=1024):
+        for interaction in page:
+            found.setdefault((interaction.device, interaction.command), []).append(interaction)
+        after = page[-1].id
+    return found
+
+
+def _same_end(one: Interaction, other: Interaction) -> bool:
+    codes = [i.failure.code if i.failure is not None else "" for i in (one, other)]
+    return one.status is other.status and one.result == other.result and codes[0] == codes[1]
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--speed", default="inf", show_default=True, help="Times real speed (0.1 to 1000), or inf.")
+@click.option("--from", "since", default=None, help="ISO 8601 time to start at.")
+@click.option("--to", "until", default=None, help="ISO 8601 time to end at.")
+@json_option
+def replay(file: Path, speed: str, since: str | None, until: str | None, as_json: bool) -> None:
+    """Feed a kept log through the pipeline again. Never reaches hardware, never writes to FILE."""
+
+    def work() -> int:
+        printer = Printer(as_json)
+        try:
+            factor = float(speed)
+        except ValueError:
+            raise ParameterError(f"--speed must be a number or inf, not {speed!r}.", "speed") from None
+        if math.isnan(factor) or not (factor == math.inf or 0.1 <= factor <= 1000):
+            raise ParameterError(f"--speed must be between 0.1 and 1000, or inf, not {speed}.", "speed")
+        return run_async(lambda: _replay(file, factor, parse_moment(since, "from"), parse_moment(until, "to"), printer))
+
+    finish(work)
+
+
+async def _replay(
+    file: Path, speed: float, since: datetime | None, until: datetime | None, printer: Printer
+) -> int:
+    samples = 0
+
+    def show(change: Change) -> None:
+        nonlocal samples
+        if isinstance(change, Interaction) and change.is_settled:
+            printer.show({"interaction": interaction_json(change)}, interaction_sentence(change))
+        elif isinstance(change, SampleSet):
+            samples += 1
+            if printer.as_json:
+                values = {quantity.name: [value, quantity.unit] for quantity, value in change.values}
+                printer.show({"sample": {"at": change.received, "device": change.device, "values": values}})
+
+    with contextlib.closing(LogReader(file)) as reader, tempfile.TemporaryDirectory() as folder:
+        player = Player(reader, Registry(), since=since, until=until, speed=speed)
+        path = scratch_path(Path(folder), file)
+        with open_session(path, adapter_types=player.adapter_types(), clock=player.clock) as session:
+            for device in player.devices():
+                session.workbench.save_device(device)
+            session.workbench.feed.subscribe(show)
+            async with running(session.workbench):
+                await asyncio.sleep(0)
+                await player.play_to_end(session.workbench)
+                different = list(player.differences())
+    for difference in different:
+        printer.note(
+            f"#{difference.recorded} {difference.command}: recorded {difference.expected}, replayed {difference.got}"
+        )
+    printer.show(
+        {"played": player.played, "samples": samples, "differences": len(different)},
+        f"{player.played} items replayed, {samples} sample sets, {len(different)} differences.",
+    )
+    return FAILED if different else DONE

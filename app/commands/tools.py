@@ -1,0 +1,196 @@
+"""Verbs that need no device: explain, conformance, ocmf, sim, doctor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.clock import SystemClock
+from app.commands.common import DONE, FAILED, Printer, fail, finish, json_option, run_async
+from app.errors import ConfigError
+
+MAX_INPUT = 64 << 20
+
+
+@click.command()
+@json_option
+def explain(as_json: bool) -> None:
+    """Gatekeeper inputs as JSON on stdin -> verdict, code, reason, and what would release it."""
+
+    def work() -> int:
+        from app.pipeline.gatekeeper import adjudicate, gate_input_from_json, trace
+
+        gate = gate_input_from_json(_parse_json(sys.stdin.read(MAX_INPUT), "stdin"), SystemClock().now())
+        verdict = adjudicate(gate)
+        record = {**verdict.to_json(), "rules": trace(gate)}
+        said = f"{verdict.status}"
+        if verdict.code:
+            said += f" {verdict.code}: {verdict.text}"
+        if verdict.release:
+            said += f"\nReleased when: {verdict.release}"
+        Printer(as_json).show(record, said)
+        return DONE
+
+    finish(work)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def conformance(file: Path, as_json: bool) -> None:
+    """Run the vectors of FILE against the codecs."""
+
+    def work() -> int:
+        from app.protocols.conformance import run
+
+        report = run(_parse_json(_read_text(file), str(file)))
+        printer = Printer(as_json)
+        for failure in report.failures:
+            printer.show({"id": failure.id, "failed": str(failure)}, str(failure))
+        printer.show(
+            {"passed": report.passed, "failed": report.failed}, f"{report.passed} passed, {report.failed} failed"
+        )
+        return DONE if report.failed == 0 and report.passed > 0 else FAILED
+
+    finish(work)
+
+
+@click.group()
+def ocmf() -> None:
+    """Signed records."""
+
+
+@ocmf.command("verify")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--public-key", "public_key", default=None, help="The key in any form, or @FILE.")
+@json_option
+def ocmf_verify(file: Path, public_key: str | None, as_json: bool) -> None:
+    """Verdict on the signed record in FILE ("-": stdin)."""
+
+    def work() -> int:
+        from app.protocols.ocmf import KeyOrigin, Verdict, verify
+
+        data = sys.stdin.buffer.read(MAX_INPUT) if str(file) == "-" else _read_bytes(file)
+        key = public_key
+        if key is not None and key.startswith("@"):
+            key = _read_text(Path(key[1:]))
+        result = verify(data, key, origin=KeyOrigin.PRINTED)
+        record = result.to_json()
+        lines = [f"{result.verdict.value}: {result.sentence}"]
+        lines += [f"  {name}: {value}" for name, value in record.items() if name not in ("verdict", "sentence")]
+        Printer(as_json).show(record, "\n".join(lines))
+        return DONE if result.verdict is Verdict.VALID else FAILED
+
+    finish(work)
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@click.argument("name")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port on 127.0.0.1; 0 chooses a free one.")
+@click.option("--pty", is_flag=True, help="Listen on a pseudo terminal instead of a port.")
+@click.option("--fault", "faults", multiple=True, metavar="NAME[=VALUE]", help="Misbehave; may be given several times.")
+@click.option("--seed", type=int, default=0, help="Seed of everything random in it.")
+@click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="A setting of the simulator.")
+@json_option
+def sim(
+    name: str, port: int, pty: bool, faults: tuple[str, ...], seed: int, extra: tuple[str, ...], as_json: bool
+) -> None:
+    """Run simulator NAME by itself, or `list` what there is. The first line says where it listens."""
+
+    def work() -> int:
+        from app.simulators.catalog import CATALOG, SimOptions, find, listing
+
+        if name == "list":
+            if not as_json:
+                print("\n".join(listing()))
+                return DONE
+            for entry in CATALOG.values():
+                record = {"sim": entry.name, "title": entry.title, "help": entry.help}
+                Printer(as_json).show({**record, "faults": dict(entry.fault_table())})
+            return DONE
+        if pty:
+            fail(f"The simulator {name} speaks over TCP, not over a pseudo terminal.", 2)
+        options = SimOptions(port=port, faults=faults, seed=seed, extra=_pairs(extra))
+        serve = find(name).load()
+
+        def announce(record: dict[str, object]) -> None:
+            print(json.dumps(record), flush=True)
+
+        async def main() -> None:
+            stop = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                with contextlib.suppress(NotImplementedError):
+                    loop.add_signal_handler(number, stop.set)
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(serve(options, announce))
+                waiter = group.create_task(stop.wait())
+                await asyncio.wait([task, waiter], return_when=asyncio.FIRST_COMPLETED)
+                task.cancel()
+                waiter.cancel()
+
+        run_async(main)
+        return DONE
+
+    finish(work)
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Check this machine: Qt libraries, serial ports and permissions, keyring, clock, writable folders."""
+
+    def work() -> int:
+        from app.doctor import run_checks
+
+        printer = Printer(as_json)
+        bad = 0
+        for check in run_checks():
+            bad += check.verdict == "bad"
+            said = f"{check.verdict:8} {check.name}: {check.text}"
+            if check.fix:
+                said += f"\n         {check.fix}"
+            printer.show({"check": check.name, "verdict": check.verdict, "text": check.text, "fix": check.fix}, said)
+        return FAILED if bad else DONE
+
+    finish(work)
+
+
+def _pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"{text!r} stands there", key="--set", expected="NAME=VALUE")
+        pairs[key] = value
+    return pairs
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_INPUT:
+            raise ConfigError("is larger than 64 MiB", file=str(path))
+        return path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"cannot be read: {exc.strerror}", file=str(path)) from None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return _read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"is not UTF-8 text (byte {exc.start})", file=str(path)) from None
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise ConfigError(f"is not JSON: {exc}", file=where) from None

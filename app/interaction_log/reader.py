@@ -1,0 +1,743 @@
+"""Reading a workspace: pages by key, one interaction's story, samples, statistics. Never writes.
+
+A ``LogReader`` serves one thread at a time; ``interrupt`` may be called from any other and ends a running query, which
+then raises ``QueryCancelled``. It works on the file another Meterwright is writing, on a file somebody sent, and on
+read-only media. A file of an older format is read through a private copy that is brought up to date.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from app.errors import StoreError
+from app.interaction_log import planner
+from app.interaction_log import rows as r
+from app.interaction_log.filters import Filter
+from app.interaction_log.schema import VERSION, check_header, explain, migrate, version_of
+from app.model.interaction import Attempt, AttemptEnd, Frame, Interaction, Message, StepEntry
+from app.model.reading import Finding, Quantity
+from app.model.status import Status
+from app.ports import Snapshot
+
+T = TypeVar("T")
+Ids = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
+
+CACHE_KB: Final = 32_768
+CLOCK_TOLERANCE_US: Final = 10_000_000  # the writer's promise, see ``writer.CLOCK_TOLERANCE_US``
+LATENCY_ROWS: Final = 10_000  # newest rows of a command its latency is measured on
+SEQUENCE_LOOK_BACK: Final = 10_000
+_COLUMNS: Final = ", ".join(f"interaction.{name}" for name in r.INTERACTION_COLUMNS)
+_NO_IDS: Final[Ids] = np.empty(0, dtype=np.int64)
+
+
+class QueryCancelled(StoreError):
+    """``interrupt`` ended the query."""
+
+
+class Page(Sequence[Interaction]):
+    """Interactions in the order of their ids. Each is built when it is first looked at; equal to a list of the same."""
+
+    __slots__ = ("_built", "_records", "_rows")
+
+    def __init__(self, rows: list[r.Row], records: r.Records) -> None:
+        self._rows = rows
+        self._records = records
+        self._built: dict[int, Interaction] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Interaction: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Page: ...
+
+    def __getitem__(self, index: int | slice) -> Interaction | Page:
+        if isinstance(index, slice):
+            return Page(self._rows[index], self._records)
+        if index < 0:
+            index += len(self._rows)
+        built = self._built.get(index)
+        if built is None:
+            if index < 0:
+                raise IndexError(index)
+            built = self._built[index] = self._records.interaction(self._rows[index])
+        return built
+
+    def __iter__(self) -> Iterator[Interaction]:
+        for index in range(len(self._rows)):
+            yield self[index]
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, (Page, list, tuple)):
+            return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
+        return NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Page({list(self)!r})"
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids, without building anything."""
+        return [row[0] for row in self._rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """One interaction with everything that hangs on it; each list in the order in which it happened."""
+
+    interaction: Interaction
+    steps: tuple[StepEntry, ...] = ()
+    messages: tuple[Message, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    frames: tuple[Frame, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    related: tuple[Interaction, ...] = ()  # follow-ups both ways, replays, the same commissioning (newest 200)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One curve. Iterates as ``device, quantity``."""
+
+    device: str
+    quantity: Quantity
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.device, self.quantity))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Info:
+    """What a workspace file is."""
+
+    path: Path
+    version: int  # of the file's format
+    size_bytes: int
+    first_id: int
+    last_id: int
+    count: int
+    first_created: datetime | None
+    last_created: datetime | None
+    text_mark: int  # full text holds interactions up to this id
+    is_immutable: bool  # opened from read-only media: changes made meanwhile are not seen
+    notice: str  # a sentence for the person, or empty
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """From creation to the end, in seconds, over the newest finished interactions of a command."""
+
+    count: int
+    median_s: float
+    p95_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    total: int = 0
+    by_status: dict[str, int] = field(default_factory=dict)
+    by_command: dict[str, int] = field(default_factory=dict)
+    by_device: dict[str, int] = field(default_factory=dict)
+    latency: dict[str, Latency] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "total": self.total,
+            "by_status": dict(self.by_status),
+            "by_command": dict(self.by_command),
+            "by_device": dict(self.by_device),
+            "latency_s": {
+                command: {"count": one.count, "median": one.median_s, "p95": one.p95_s}
+                for command, one in self.latency.items()
+            },
+        }
+
+
+class LogReader:
+    """A read-only connection to one workspace.
+
+    Raises:
+        StoreError: missing, not a workspace, newer than this program, or damaged.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._is_immutable = False
+        self._notice = ""
+        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._closed = False
+        self._guard = threading.Lock()  # the connection's life, for ``interrupt``
+        if not check_header(self.path):
+            raise StoreError(f"{self.path} " + ("is empty." if self.path.exists() else "does not exist."))
+        self._db = self._open()
+        try:
+            if version_of(self._db, self.path) == 0:
+                raise StoreError(f"{self.path} is empty.")
+            if version_of(self._db, self.path) < VERSION:
+                self._read_a_copy()
+            self._db.execute(f"PRAGMA cache_size=-{CACHE_KB}")
+            self._records = r.Records(self._db)
+            self._records.words.refresh()
+        except sqlite3.Error as exc:
+            self.close()
+            raise explain(self.path, exc) from exc
+        except BaseException:
+            self.close()
+            raise
+        self._planner = planner.Planner(self._records.words, self._all, self._ids_of_time)
+
+    def __enter__(self) -> LogReader:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Harmless when repeated."""
+        with self._guard:
+            self._closed = True
+            self._db.close()
+        if self._copy is not None:
+            self._copy.cleanup()
+            self._copy = None
+
+    def interrupt(self) -> None:
+        """End the running query of another thread; nothing happens when none is running."""
+        with self._guard:
+            if not self._closed:
+                self._db.interrupt()
+
+    # ---------------------------------------------------------------- opening
+
+    def _open(self) -> sqlite3.Connection:
+        uri = self.path.resolve().as_uri()
+        db: sqlite3.Connection | None = None
+        try:
+            db = _connect(f"{uri}?mode=ro")
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            return db
+        except sqlite3.OperationalError as exc:
+            if db is not None:
+                db.close()
+            name = exc.sqlite_errorname
+            if not name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")):
+                raise explain(self.path, exc) from exc
+        except sqlite3.Error as exc:
+            if db is not None:
+                db.close()
+            raise explain(self.path, exc) from exc
+        # Read-only media: SQLite cannot make the side files that a reader of a live workspace needs.
+        try:
+            db = _connect(f"{uri}?mode=ro&immutable=1")
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        except sqlite3.Error as exc:
+            raise explain(self.path, exc) from exc
+        self._is_immutable = True
+        wal = self.path.with_name(self.path.name + "-wal")
+        if wal.exists() and wal.stat().st_size:
+            self._notice = f"The newest changes stand in {wal.name} and cannot be read here; copy both files elsewhere."
+        return db
+
+    def _read_a_copy(self) -> None:
+        """An older format is not changed in place by a reader: a private copy is brought up to date instead."""
+        self._copy = tempfile.TemporaryDirectory(prefix="meterwright-")
+        target = sqlite3.connect(Path(self._copy.name) / self.path.name, isolation_level=None, check_same_thread=False)
+        try:
+            self._db.backup(target)
+            migrate(target, self.path)
+            _index_all_text(target)
+        except BaseException:
+            target.close()
+            raise
+        self._db.close()
+        self._db = target
+        self._db.execute("PRAGMA query_only=1")
+        self._notice = "The file has an older format; a copy of it is shown."
+
+    # ---------------------------------------------------------------- running queries
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as exc:
+            if planner.interrupted(exc):
+                raise QueryCancelled("The query was cancelled.") from exc
+            if self._closed:
+                raise StoreError(f"{self.path} is closed.") from exc
+            raise explain(self.path, exc) from exc
+
+    @contextmanager
+    def _one_moment(self) -> Iterator[None]:
+        """Several queries see one state of the file."""
+        with self._errors():
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                if not self._closed and self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+
+    def _all(self, sql: str, parameters: Sequence[Any] = ()) -> list[r.Row]:
+        with self._errors():
+            return self._db.execute(sql, parameters).fetchall()
+
+    def _one(self, sql: str, parameters: Sequence[Any] = ()) -> r.Row:
+        """The first row of a query that always has one."""
+        with self._errors():
+            row: r.Row = self._db.execute(sql, parameters).fetchone()
+            return row
+
+    def _build(self, rows: list[r.Row], make: Callable[[r.Row], T]) -> tuple[T, ...]:
+        self._records.words.refresh()
+        return tuple([make(row) for row in rows])
+
+    # ---------------------------------------------------------------- the file
+
+    def info(self) -> Info:
+        first, last, count = self.span()
+        times: list[datetime | None] = [None, None]
+        for index, number in enumerate((first, last)):
+            row = self._all("SELECT created FROM interaction WHERE id = ?", (number,))
+            times[index] = r.from_us(row[0][0]) if row else None
+        (pages,) = self._one("PRAGMA page_count")
+        (page_bytes,) = self._one("PRAGMA page_size")
+        return Info(
+            path=self.path,
+            version=VERSION,
+            size_bytes=pages * page_bytes,
+            first_id=first,
+            last_id=last,
+            count=count,
+            first_created=times[0],
+            last_created=times[1],
+            text_mark=int(self._one("SELECT value FROM meta WHERE key = 'text_mark'")[0]),
+            is_immutable=self._is_immutable,
+            notice=self._notice,
+        )
+
+    def snapshot(self) -> Snapshot:
+        """What the engine needs to go on: unfinished interactions, those of unknown outcome, and all of theirs."""
+        with self._one_moment():
+            self._records.words.refresh()
+            unknown = self._word(Status.OUTCOME_UNKNOWN)
+            wanted = (
+                "SELECT id FROM interaction WHERE is_open = 1"
+                " UNION SELECT id FROM interaction WHERE status_w = ?1"
+                " UNION SELECT interaction FROM outbox WHERE given_up IS NULL"
+            )
+            items = self._all(f"{r.SELECT_INTERACTION} WHERE id IN ({wanted}) ORDER BY id", (unknown,))
+            messages = self._all(
+                f"SELECT {r.MESSAGE_COLUMNS} FROM message WHERE interaction IN ({wanted}) ORDER BY id", (unknown,)
+            )
+            attempts = self._all(
+                f"SELECT {r.ATTEMPT_COLUMNS} FROM attempt WHERE interaction IN ({wanted}) AND end_w = ?2"
+                " ORDER BY interaction, message, number",
+                (unknown, self._word(AttemptEnd.OPEN)),
+            )
+            outbox = self._all(f"SELECT {r.OUTBOX_COLUMNS} FROM outbox WHERE given_up IS NULL ORDER BY id")
+            devices = self._all(f"SELECT {r.DEVICE_COLUMNS} FROM device ORDER BY position, id")
+            states = self._all(f"SELECT {r.STATE_COLUMNS} FROM device_state ORDER BY device")
+            settings = self._all("SELECT key, value FROM setting ORDER BY key")
+            (last_interaction,) = self._one("SELECT coalesce(max(id), 0) FROM interaction")
+            (last_message,) = self._one("SELECT coalesce(max(id), 0) FROM message")
+            last_outbox = self._all("SELECT seq FROM sqlite_sequence WHERE name = 'outbox'")
+            (sequence,) = self._one(
+                "SELECT coalesce(max(sequence), 0) FROM (SELECT sequence FROM message ORDER BY id DESC LIMIT ?)",
+                (SEQUENCE_LOOK_BACK,),
+            )
+            kept = self._build(messages, self._records.message)
+            return Snapshot(
+                devices=tuple(map(r.device_of, devices)),
+                states=tuple(map(r.state_of, states)),
+                interactions=tuple(self._records.interaction(row, with_token=True) for row in items),
+                messages=kept,
+                attempts=self._build(attempts, self._records.attempt),
+                outbox=tuple(map(r.outbox_of, outbox)),
+                settings={key: r.from_json(value) for key, value in settings},
+                last_interaction=last_interaction,
+                last_message=last_message,
+                last_outbox=last_outbox[0][0] if last_outbox else 0,
+                last_sequence=max([sequence, *(message.sequence for message in kept)]),
+            )
+
+    def _word(self, text: str) -> int:
+        """The id of a word; 0, which no row has, when it was never written."""
+        row = self._all("SELECT id FROM word WHERE text = ?", (text,))
+        return int(row[0][0]) if row else 0
+
+    # ---------------------------------------------------------------- pages
+
+    def page(
+        self, *, before: int | None = None, after: int | None = None, limit: int = 256, where: Filter | None = None
+    ) -> Page:
+        """Matching interactions in ascending order of ids: the first ``limit`` behind ``after`` when that is given,
+        otherwise the last ``limit`` before ``before`` (or of all).
+        """
+        descending = after is None
+        bounds: dict[str, Any] = {"after": after, "before": before, "descending": descending, "limit": limit}
+        query = planner.select(self._planner.plan(where), _COLUMNS, **bounds)
+        found = [] if query is None else self._all(*query)
+        if descending:
+            found.reverse()
+        self._records.words.refresh()
+        return Page(found, self._records)
+
+    def count(self, where: Filter | None = None) -> int:
+        """How many match; may take a second on millions of rows."""
+        if where is None or where.is_everything:
+            return self.span()[2]
+        plan = self._planner.plan(where)
+        query = planner.select(plan, "interaction.id")
+        if query is None:
+            return 0
+        sql, parameters = query
+        if len(plan) == 1 and plan[0].lead is not None and not plan[0].rest:
+            sql = " UNION ALL ".join(  # index ranges alone, which do not overlap
+                f"SELECT id FROM ({planner.source(plan[0].lead, branch, plan[0], 'id', -1)[0]})"
+                for branch in plan[0].lead.branches
+            )
+            parameters = [
+                value
+                for branch in plan[0].lead.branches
+                for value in planner.source(plan[0].lead, branch, plan[0], "id", -1)[1]
+            ]
+        return int(self._one(f"SELECT count(*) FROM ({sql})", parameters)[0])
+
+    def span(self) -> tuple[int, int, int]:
+        """First id, last id and number of interactions; zeros when there are none."""
+        first, last = self._one("SELECT (SELECT min(id) FROM interaction), (SELECT max(id) FROM interaction)")
+        if first is None:
+            return (0, 0, 0)
+        return (first, last, int(self._one("SELECT count(*) FROM interaction")[0]))
+
+    def interaction(self, number: int) -> Interaction | None:
+        rows = self._all(f"{r.SELECT_INTERACTION} WHERE id = ?", (number,))
+        return self._build(rows, self._records.interaction)[0] if rows else None
+
+    def anchors(self, where: Filter | None = None, every: int = 1024) -> Ids:
+        """Ids of the matching rows number 0, ``every``, 2 * ``every``, ... in ascending order.
+
+        Row n is in ``page(after=anchors[n // every] - 1, limit=every)``: eight bytes for ``every`` rows.
+        """
+        if where is None or where.is_everything:
+            first, last, count = self.span()
+            if count == 0:
+                return _NO_IDS
+            if count == last - first + 1:
+                return np.arange(first, last + 1, every, dtype=np.int64)
+        return self._anchors(where, every, None)
+
+    def more_anchors(self, anchors: Ids, where: Filter | None = None, every: int = 1024) -> Ids:
+        """``anchors`` of an earlier moment, and those that newer rows add."""
+        if not len(anchors):
+            return self.anchors(where, every)
+        return np.concatenate((anchors[:-1], self._anchors(where, every, int(anchors[-1]) - 1)))
+
+    def _anchors(self, where: Filter | None, every: int, after: int | None) -> Ids:
+        plan = self._planner.plan(where)
+        if len(plan) == 1 and (plan[0].lead is None or len(plan[0].lead.branches) == 1):
+            return self._hop(plan, every, after)
+        query = planner.select(plan, "interaction.id", after=after, descending=False)
+        if query is None:
+            return _NO_IDS
+        found: list[int] = []
+        with self._errors():
+            cursor = self._db.execute(*query)
+            while rows := cursor.fetchmany(every):
+                found.append(rows[0][0])
+        return np.array(found, dtype=np.int64)
+
+    def _hop(self, plan: Sequence[planner.Conjunction], every: int, after: int | None) -> Ids:
+        """From anchor to anchor inside one index; the rows between are counted by SQLite alone."""
+        found: list[int] = []
+        bounds: dict[str, Any] = {"descending": False, "limit": 1}
+        while True:
+            query = planner.select(plan, "interaction.id", after=after, offset=every - 1 if found else 0, **bounds)
+            rows = [] if query is None else self._all(*query)
+            if not rows:
+                return np.array(found, dtype=np.int64)
+            after = int(rows[0][0])
+            found.append(after)
+
+    def _ids_of_time(self, since: int | None, until: int | None) -> tuple[int | None, int | None]:
+        """Bounds of the ids that can have been created in [since, until); ids grow with time inside an era."""
+        first, last = self._one("SELECT (SELECT min(id) FROM interaction), (SELECT max(id) FROM interaction)")
+        if first is None or self._all("SELECT 1 FROM meta WHERE key = 'time_is_disordered'"):
+            return None, None
+        eras = [first, *(row[0] for row in self._all("SELECT first_id FROM era WHERE first_id > ? ORDER BY 1", (first,)))]
+        if len(eras) > 1:  # the clock was set back: the span from the first era that fits to the last one
+            spans = [
+                self._ids_in_era(start, stop, since, until)
+                for start, stop in zip(eras, [*eras[1:], last + 1], strict=True)
+            ]
+            fitting = [span for span in spans if span[0] < span[1]]
+            if not fitting:
+                return last + 1, None if until is None else last + 1
+            return fitting[0][0], fitting[-1][1] if until is not None else None
+        low, high = self._ids_in_era(first, last + 1, since, until)
+        return (None if since is None else low), (None if until is None else high)
+
+    def _ids_in_era(self, low: int, high: int, since: int | None, until: int | None) -> tuple[int, int]:
+        if since is not None:
+            low = self._first_from(low, high, since - CLOCK_TOLERANCE_US)
+        if until is not None:
+            high = self._first_from(low, high, until + CLOCK_TOLERANCE_US)
+        return low, high
+
+    def _first_from(self, low: int, high: int, moment: int) -> int:
+        """The first id in [low, high) created at ``moment`` or later, by bisection; ``high`` when there is none."""
+        while low < high:
+            middle = (low + high) // 2
+            rows = self._all(
+                "SELECT id, created FROM interaction WHERE id >= ? AND id < ? ORDER BY id LIMIT 1", (middle, high)
+            )
+            if not rows or rows[0][1] >= moment:
+                high = middle
+            else:
+                low = rows[0][0] + 1
+        return high
+
+    # ---------------------------------------------------------------- one interaction
+
+    def story(self, number: int) -> Story | None:
+        """Everything about one interaction; None when it does not exist."""
+        with self._one_moment():
+            own = self._all(f"{r.SELECT_INTERACTION} WHERE id = ?", (number,))
+            if not own:
+                return None
+            self._records.words.refresh()
+            interaction = self._records.interaction(own[0])
+            wanted = "SELECT id FROM interaction WHERE followup_of = ?1"
+            if interaction.commissioning is not None:
+                wanted += " UNION SELECT id FROM interaction WHERE commissioning = ?2"
+            related = self._all(
+                f"{r.SELECT_INTERACTION} WHERE id <> ?1 AND id IN ({wanted} UNION SELECT ?3 UNION SELECT ?4)"
+                " ORDER BY id DESC LIMIT 200",
+                (number, interaction.commissioning, interaction.followup_of, interaction.replay_of),
+            )
+            related.reverse()
+            return Story(
+                interaction=interaction,
+                steps=self._build(self._of("step", r.STEP_COLUMNS, number, "id"), self._records.step),
+                messages=self._build(self._of("message", r.MESSAGE_COLUMNS, number, "id"), self._records.message),
+                attempts=self._build(
+                    self._of("attempt", r.ATTEMPT_COLUMNS, number, "message, number"), self._records.attempt
+                ),
+                frames=self._build(self._of("frame", r.FRAME_COLUMNS, number, "id"), self._records.frame),
+                findings=self._build(self._of("finding", r.FINDING_COLUMNS, number, "id"), self._records.finding),
+                related=self._build(related, self._records.interaction),
+            )
+
+    def _of(self, table: str, columns: str, number: int, order: str) -> list[r.Row]:
+        return self._all(f"SELECT {columns} FROM {table} WHERE interaction = ? ORDER BY {order}", (number,))
+
+    # ---------------------------------------------------------------- samples, findings, frames
+
+    def series(self) -> list[Series]:
+        """Every curve of the workspace, by device and name."""
+        rows = self._all(
+            "SELECT word.text, name, unit, title, obis FROM series JOIN word ON word.id = device_w"
+            " ORDER BY word.text, name, unit"
+        )
+        return [
+            Series(device=device, quantity=Quantity(name, unit, title, obis))
+            for device, name, unit, title, obis in rows
+        ]
+
+    def _series_ids(self, device: str, quantity: str, unit: str | None) -> list[int]:
+        sql = "SELECT id FROM series WHERE device_w = ? AND name = ?" + ("" if unit is None else " AND unit = ?")
+        parameters = (self._word(device), quantity) if unit is None else (self._word(device), quantity, unit)
+        return [number for (number,) in self._all(sql, parameters)]
+
+    def samples(
+        self,
+        device: str,
+        quantity: str,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int | None = None,
+        *,
+        unit: str | None = None,
+    ) -> tuple[Ids, Values]:
+        """Samples with ``since`` <= time < ``until``, oldest first, at most ``limit``.
+
+        Returns:
+            times: int64[n], microseconds UTC on this computer's clock; values: float64[n] in the quantity's unit. Of a
+            quantity that was recorded in several units all samples come, unless ``unit`` chooses one.
+        """
+        numbers = self._series_ids(device, quantity, unit)
+        if not numbers:
+            return _NO_IDS, np.empty(0, dtype=np.float64)
+        tests = [f"series IN ({', '.join(map(str, numbers))})"]
+        parameters: list[int] = []
+        if since is not None:
+            tests.append("at >= ?")
+            parameters.append(r.to_us(since))
+        if until is not None:
+            tests.append("at < ?")
+            parameters.append(r.to_us(until))
+        tail = "" if limit is None else f" LIMIT {int(limit)}"
+        found = self._all(f"SELECT at, value FROM sample WHERE {' AND '.join(tests)} ORDER BY at{tail}", parameters)
+        if not found:
+            return _NO_IDS, np.empty(0, dtype=np.float64)
+        times, values = zip(*found, strict=True)
+        return np.array(times, dtype=np.int64), np.array(values, dtype=np.float64)
+
+    def samples_with_meter_time(
+        self, device: str, quantity: str, unit: str, after_us: int | None, limit: int
+    ) -> list[tuple[int, float, int | None]]:
+        """Time, value and the meter's own time (microseconds) of one curve behind ``after_us``, for exports."""
+        numbers = self._series_ids(device, quantity, unit)
+        if not numbers:
+            return []
+        return self._all(
+            "SELECT at, value, meter_time FROM sample WHERE series = ? AND at > ? ORDER BY at LIMIT ?",
+            (numbers[0], -(1 << 62) if after_us is None else after_us, limit),
+        )
+
+    def last_sample_time(self, device: str, quantity: str) -> datetime | None:
+        """When the newest sample came; None where there is none."""
+        newest = [
+            at
+            for number in self._series_ids(device, quantity, None)
+            for (at,) in self._all("SELECT at FROM sample WHERE series = ? ORDER BY at DESC LIMIT 1", (number,))
+        ]
+        return r.from_us(max(newest)) if newest else None
+
+    def findings(
+        self,
+        device: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        *,
+        after_id: int | None = None,
+        limit: int | None = None,
+    ) -> list[Finding]:
+        """Findings in the order in which they were made, ``since`` <= time < ``until``; the first ``limit``."""
+        return list(self._build(self._timed("finding", r.FINDING_COLUMNS, device, since, until, after_id, limit, "id"),
+                                self._records.finding))  # fmt: skip
+
+    def frames(
+        self,
+        device: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        after_id: int | None = None,
+        limit: int = 1000,
+    ) -> list[tuple[int, Frame]]:
+        """Frames with their ids, oldest first; ``after_id`` goes on behind a frame of the page before."""
+        found = self._timed("frame", r.FRAME_COLUMNS, device, since, until, after_id, limit, "frame")
+        return list(self._build(found, lambda row: (int(row[0]), self._records.frame(row))))
+
+    def _timed(
+        self,
+        table: str,
+        columns: str,
+        device: str | None,
+        since: datetime | None,
+        until: datetime | None,
+        after_id: int | None,
+        limit: int | None,
+        order: str,
+    ) -> list[r.Row]:
+        tests: list[str] = []
+        parameters: list[Any] = []
+        by_time = order == "frame" and device is not None  # the index (device, at)
+        if device is not None:
+            tests.append("device_w = ?")
+            parameters.append(self._word(device))
+        if since is not None:
+            tests.append("at >= ?")
+            parameters.append(r.to_us(since))
+        if until is not None:
+            tests.append("at < ?")
+            parameters.append(r.to_us(until))
+        if after_id is not None:
+            if by_time:
+                tests.append(f"(at, id) > (SELECT at, id FROM {table} WHERE id = ?)")
+            else:
+                tests.append("id > ?")
+            parameters.append(after_id)
+        where = f" WHERE {' AND '.join(tests)}" if tests else ""
+        tail = "" if limit is None else f" LIMIT {int(limit)}"
+        return self._all(
+            f"SELECT {columns} FROM {table}{where} ORDER BY {'at, id' if by_time else 'id'}{tail}", parameters
+        )
+
+    # ---------------------------------------------------------------- statistics
+
+    def stats(self, where: Filter | None = None) -> Stats:
+        """Counts by status, command and device, and latency by command."""
+        with self._one_moment():
+            self._records.words.refresh()
+            if where is None or where.is_everything:
+                source, parameters = "interaction", []
+            else:
+                query = planner.select(self._planner.plan(where), "interaction.id")
+                if query is None:
+                    return Stats()
+                source = f"(SELECT * FROM interaction WHERE id IN ({query[0]}))"
+                parameters = query[1]
+            counts = [
+                {
+                    self._records.words[word]: count
+                    for word, count in sorted(
+                        self._all(f"SELECT {column}, count(*) FROM {source} GROUP BY {column}", parameters),
+                        key=lambda row: -row[1],
+                    )
+                }
+                for column in ("status_w", "command_w", "device_w")
+            ]
+            latency: dict[str, Latency] = {}
+            for command in counts[1]:
+                took = np.array(
+                    [
+                        seconds
+                        for (seconds,) in self._all(
+                            f"SELECT (finished - created) / 1e6 FROM {source}"
+                            " WHERE command_w = ? AND finished IS NOT NULL ORDER BY id DESC LIMIT ?",
+                            [*parameters, self._word(command), LATENCY_ROWS],
+                        )
+                    ],
+                    dtype=np.float64,
+                )
+                if len(took):
+                    latency[command] = Latency(
+                        count=len(took),
+                        median_s=float(np.median(took)),
+                        p95_s=float(np.percentile(took, 95)),
+                    )
+            return Stats(
+                total=sum(counts[0].values()),
+                by_status=counts[0],
+                by_command=counts[1],
+                by_device=counts[2],
+                latency=latency,
+            )
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=2.0)
+
+
+def _index_all_text(db: sqlite3.Connection) -> None:
+    """Full text of a private copy at once."""
+    db.execute(f"INSERT INTO log_text(rowid, body) {r.SEARCH_TEXT_SQL} ORDER BY i.id")
+    db.execute("UPDATE meta SET value = (SELECT coalesce(max(id), 0) FROM interaction) WHERE key = 'text_mark'")

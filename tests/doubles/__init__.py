@@ -1,0 +1,1 @@
+"""Independent test doubles: written from the specifications, not from our own simulators."""

@@ -1,0 +1,305 @@
+"""The command panel: everything from the specification, questions before writes, and the answer to a click."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication, QCheckBox, QComboBox, QLineEdit, QPlainTextEdit, QTreeWidgetItem, QWidget
+from pytestqt.qtbot import QtBot
+
+from app.errors import ParameterError, WorkbenchError
+from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType
+from app.model.device import Device
+from app.model.reading import LinkState
+from app.model.status import Event
+from tests.ui.fakes import FakeHttpType, FakeWorkbench, site
+from ui.panels.command import CommandPanel, ParamField
+from ui.theme import Theme, ThemeMode
+
+
+class Asker:
+    """Stands for the dialog; says yes when the test wants it to."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.yes: Callable[[], None] | None = None
+
+    def __call__(
+        self,
+        parent: QWidget,
+        *,
+        device: Device,
+        spec: CommandSpec,
+        params: Mapping[str, Any],
+        old_value: Any,
+        on_yes: Callable[[], None],
+    ) -> object:
+        self.asked.append({"device": device.id, "spec": spec.name, "params": dict(params), "old_value": old_value})
+        self.yes = on_yes
+        return None
+
+
+EVERY = CommandSpec(
+    name="EVERY",
+    title="Every editor",
+    kind=CommandKind.READ,
+    params=(
+        ParamSpec(name="whole", title="Whole", type=ParamType.INTEGER, unit="s", minimum=1, maximum=9, default=3),
+        ParamSpec(name="number", title="Number", type=ParamType.DECIMAL),
+        ParamSpec(name="flag", title="Flag", type=ParamType.BOOLEAN, default=True, required=False),
+        ParamSpec(name="which", title="Which", type=ParamType.CHOICE, choices=((0, "none"), (1, "one"))),
+        ParamSpec(name="at", title="At", type=ParamType.TIME, required=False),
+        ParamSpec(name="pem", title="Certificate", type=ParamType.PEM, required=False),
+        ParamSpec(name="file", title="File", type=ParamType.FILE, required=False),
+        ParamSpec(name="secret", title="Secret", type=ParamType.SECRET, required=False),
+        ParamSpec(name="note", title="Note", required=False, default=""),
+    ),
+)
+
+
+class RichType(FakeHttpType):
+    """One more command, with every kind of editor."""
+
+    def commands(self, device: Device, facts: Mapping[str, Any]) -> tuple[CommandSpec, ...]:
+        return (*super().commands(device, facts), EVERY)
+
+
+@pytest.fixture
+def workbench() -> FakeWorkbench:
+    made = FakeWorkbench(site())
+    made.types["fake-http"] = RichType()
+    made.set_link("lem-1", LinkState.ONLINE, facts={"power_limit": "40"})
+    return made
+
+
+@pytest.fixture
+def asker() -> Asker:
+    return Asker()
+
+
+@pytest.fixture
+def panel(qapp: QApplication, qtbot: QtBot, workbench: FakeWorkbench, asker: Asker) -> CommandPanel:
+    made = CommandPanel(workbench, Theme(qapp, ThemeMode.LIGHT), confirm=asker)
+    qtbot.addWidget(made)
+    made.resize(340, 700)
+    made.show()
+    return made
+
+
+def field(panel: CommandPanel, name: str) -> ParamField:
+    return next(f for f in panel.findChildren(ParamField) if f.spec.name == name and not f.isHidden())
+
+
+def listed(panel: CommandPanel) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for at in range(panel.commands.topLevelItemCount()):
+        head = panel.commands.topLevelItem(at)
+        assert isinstance(head, QTreeWidgetItem)
+        if not head.isHidden():
+            groups[head.text(0)] = [
+                child.text(0)
+                for i in range(head.childCount())
+                if (child := head.child(i)) is not None and not child.isHidden()
+            ]
+    return groups
+
+
+def test_nothing_chosen_says_what_to_do(panel: CommandPanel) -> None:
+    assert "Choose one in the tree" in panel.empty_text()
+    panel.set_device("north")
+    assert "takes no commands itself" in panel.empty_text()
+    panel.set_device("gone")
+    assert panel.empty_text()
+
+
+def test_commands_by_kind_with_what_is_not_there_greyed(panel: CommandPanel) -> None:
+    panel.set_device("lem-1")
+    assert panel.title.text() == "LEM 4711"
+    assert panel.link.text() == "online"
+    groups = listed(panel)
+    assert groups["Read"] == ["Read status", "Read settings", "Every editor"]
+    assert groups["Write"] == ["Set power limit"]
+    assert groups["Not on this meter"] == ["Read load profile"]
+    panel.search.setText("rel disc")
+    assert listed(panel) == {"Control": ["Disconnect relay"]}
+    panel.search.setText("")
+
+
+def test_a_read_never_asks_and_answers_within_50_ms(
+    panel: CommandPanel, workbench: FakeWorkbench, asker: Asker, qtbot: QtBot
+) -> None:
+    panel.set_device("lem-1")
+    panel.choose("READ_STATUS")
+    assert panel.send.text() == "Read status of LEM 4711"
+    assert panel.risk.text() == "Only reads."
+    with qtbot.waitSignal(panel.submitted) as told:
+        started = time.perf_counter()
+        panel.send.click()
+        assert time.perf_counter() - started < 0.05
+    assert told.args == [1]
+    assert asker.asked == []
+    assert "#1" in panel.outcome.text()
+    assert "queued" in panel.outcome.text()
+    workbench.advance(1, Event.SEND)
+    workbench.advance(1, Event.FAIL, "Meter 4711 did not answer in 12 s. Try again <later>.")
+    panel.on_batch([workbench.interactions[1]])
+    assert "failed" in panel.outcome.text()
+    assert "&lt;later>" in panel.outcome.text()
+    with qtbot.waitSignal(panel.submitted) as again:
+        panel.outcome.linkActivated.emit("1")
+    assert again.args == [1]
+
+
+def test_before_the_core_has_decided_the_line_says_where_it_waits(
+    panel: CommandPanel, workbench: FakeWorkbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workbench, "interaction", lambda _number: None)
+    panel.set_device("lem-1")
+    panel.choose("READ_STATUS")
+    panel.press()
+    assert "Saved as" in panel.outcome.text()
+    assert "waiting at the gatekeeper" in panel.outcome.text()
+
+
+def test_a_write_asks_with_old_and_new_value(panel: CommandPanel, workbench: FakeWorkbench, asker: Asker) -> None:
+    panel.prefill("lem-1", "SET_POWER_LIMIT", {"power_limit": "25.5"})
+    assert "Writes to the meter" in panel.risk.text()
+    panel.send.click()
+    assert asker.asked == [
+        {
+            "device": "lem-1",
+            "spec": "SET_POWER_LIMIT",
+            "params": {"power_limit": Decimal("25.5")},
+            "old_value": "40",
+        }
+    ]
+    assert not [call for call in workbench.calls if call[0] == "submit"]
+    assert asker.yes is not None
+    asker.yes()
+    assert workbench.calls[-1] == ("submit", "lem-1", "SET_POWER_LIMIT", {"power_limit": Decimal("25.5")})
+
+
+def test_danger_is_said_in_words(panel: CommandPanel) -> None:
+    panel.set_device("m-0123")
+    panel.choose("DISCONNECT_RELAY")
+    assert panel.risk.text().startswith("Dangerous")
+    assert "loses power at once" in panel.risk.text()
+    assert panel.send.text() == "Disconnect relay of Meter 0123"
+    panel.choose("TOP_UP")
+    assert "serial number" in panel.risk.text()
+
+
+def test_what_is_wrong_stands_under_its_field_and_nothing_is_sent(
+    panel: CommandPanel, workbench: FakeWorkbench, asker: Asker
+) -> None:
+    panel.prefill("lem-1", "SET_POWER_LIMIT", {"power_limit": "60"})
+    panel.send.click()
+    limit = field(panel, "power_limit")
+    assert "at most 50 kW" in limit.error.text()
+    assert limit.error.isVisible()
+    assert limit.editor.accessibleDescription() == limit.error.text()
+    assert "Nothing was sent" in panel.outcome.text()
+    assert asker.asked == []
+    assert isinstance(limit.editor, QLineEdit)
+    limit.editor.clear()
+    limit.editor.insert("12")
+    limit.editor.textEdited.emit("12")
+    assert not limit.error.isVisible()
+
+
+def test_an_empty_required_field_is_missing(panel: CommandPanel) -> None:
+    panel.set_device("lem-1")
+    panel.choose("SET_POWER_LIMIT")
+    assert panel.params() is None
+    assert "is missing" in field(panel, "power_limit").error.text()
+
+
+def test_every_type_has_its_editor(panel: CommandPanel) -> None:
+    panel.prefill("lem-1", "EVERY", {"number": Decimal("1.50"), "which": 1, "at": "2026-05-01T10:00:00Z"})
+    kinds = {f.spec.name: type(f.editor) for f in panel.findChildren(ParamField) if not f.isHidden()}
+    assert kinds == {
+        "whole": QLineEdit,
+        "number": QLineEdit,
+        "flag": QCheckBox,
+        "which": QComboBox,
+        "at": QLineEdit,
+        "pem": QPlainTextEdit,
+        "file": QLineEdit,
+        "secret": QLineEdit,
+        "note": QLineEdit,
+    }
+    params = panel.params()
+    assert params is not None
+    assert params["whole"] == 3
+    assert str(params["number"]) == "1.50"
+    assert params["flag"] is True
+    assert params["which"] == 1
+    assert params["at"].isoformat() == "2026-05-01T10:00:00+00:00"
+    assert params["note"] == ""
+    assert "pem" not in params
+    whole = field(panel, "whole").editor
+    assert isinstance(whole, QLineEdit)
+    assert whole.alignment() & Qt.AlignmentFlag.AlignRight
+    assert field(panel, "whole").editor.accessibleName() == "Whole (s)"
+    assert field(panel, "whole").hint.text() == "1 to 9 s"
+    secret = field(panel, "secret").editor
+    assert isinstance(secret, QLineEdit)
+    assert secret.echoMode() is QLineEdit.EchoMode.Password
+
+
+def test_values_are_remembered_for_the_session_but_no_secret(panel: CommandPanel) -> None:
+    panel.prefill("lem-1", "EVERY", {"number": "7", "secret": "hush"})
+    panel.set_device("m-0123")
+    panel.set_device("lem-1")
+    assert field(panel, "number").raw() == "7"
+    assert field(panel, "secret").raw() is None
+    panel.choose("READ_STATUS")
+    panel.choose("EVERY")
+    assert field(panel, "number").raw() == "7"
+
+
+def test_what_the_door_refuses_is_told(
+    panel: CommandPanel, workbench: FakeWorkbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panel.prefill("lem-1", "EVERY", {"number": "7", "which": 0})
+
+    def refuse(*_args: object, **_more: object) -> int:
+        raise ParameterError("Parameter number (Number) is taken <twice>.", "number")
+
+    monkeypatch.setattr(workbench, "submit", refuse)
+    panel.press()
+    assert "taken" in field(panel, "number").error.text()
+    assert "&lt;twice>" in panel.outcome.text()
+
+    def halted(*_args: object, **_more: object) -> int:
+        raise WorkbenchError("The workspace cannot be written, so nothing is sent.")
+
+    monkeypatch.setattr(workbench, "submit", halted)
+    panel.press()
+    assert "cannot be written" in panel.outcome.text()
+
+
+def test_the_link_is_followed(panel: CommandPanel, workbench: FakeWorkbench) -> None:
+    panel.set_device("lem-1")
+    workbench.set_link("lem-1", LinkState.FAULT, "No answer since 11:42.")
+    panel.on_batch([workbench.state("lem-1"), workbench.state("m-0123")])
+    assert panel.link.text() == "fault: No answer since 11:42."
+
+
+def test_the_keyboard_is_enough(panel: CommandPanel, workbench: FakeWorkbench, qtbot: QtBot) -> None:
+    panel.set_device("lem-1")
+    panel.focus_search()
+    QTest.keyClicks(panel.search, "power limit")
+    QTest.keyClick(panel.search, Qt.Key.Key_Return)
+    limit = field(panel, "power_limit").editor
+    qtbot.waitUntil(limit.hasFocus)
+    QTest.keyClick(limit, Qt.Key.Key_Tab)
+    assert panel.send.hasFocus()
+    QTest.keyClick(panel.search, Qt.Key.Key_Escape)
+    assert panel.search.text() == ""

@@ -1,0 +1,220 @@
+"""The connection dialog: built from the adapter's form, errors under the fields, a test that can be stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from PySide6.QtCore import Qt
+from PySide6.QtWidgets import QApplication, QLineEdit
+from pytestqt.qtbot import QtBot
+
+from app.errors import ConfigError
+from app.model.device import Device, NodeKind
+from tests.ui.fakes import REFUSED, DirectRunner, FakeSecrets, FakeWorkbench, site
+from ui.dialogs.connection import ConnectionDialog
+from ui.theme import Theme, ThemeMode
+
+
+class NoKeyring(FakeSecrets):
+    def set(self, name: str, value: str) -> None:
+        raise ConfigError("This computer has no usable keyring. Keep the secret for this session only.")
+
+
+@pytest.fixture
+def theme(qapp: QApplication) -> Theme:
+    return Theme(qapp, ThemeMode.LIGHT)
+
+
+def make(
+    qtbot: QtBot, theme: Theme, workbench: FakeWorkbench, secrets: FakeSecrets | None = None, **more: Any
+) -> ConnectionDialog:
+    dialog = ConnectionDialog(workbench, theme, DirectRunner(), secrets=secrets or FakeSecrets(), **more)
+    keep(qtbot, dialog)
+    return dialog
+
+
+def keep(qtbot: QtBot, dialog: ConnectionDialog) -> None:
+    """Show it, and leave its end to the test."""
+    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose, False)
+    qtbot.addWidget(dialog)
+    dialog.show()
+
+
+def type_into(dialog: ConnectionDialog, qtbot: QtBot, text: str, *, field: str = "", basic: str = "") -> None:
+    editor = (dialog.field(field) if field else dialog.basic(basic)).editor
+    assert isinstance(editor, QLineEdit)
+    editor.clear()
+    qtbot.keyClicks(editor, text)  # type: ignore[no-untyped-call]
+
+
+def saved_by(workbench: FakeWorkbench) -> list[Device]:
+    return [call[1] for call in workbench.calls if call[0] == "save_device"]
+
+
+def test_a_fresh_form_accuses_nobody_and_says_what_is_needed(qtbot: QtBot, theme: Theme) -> None:
+    dialog = make(qtbot, theme, FakeWorkbench())
+    assert not dialog.save.isEnabled()
+    assert "Name" in dialog.missing.text()
+    assert "Address" in dialog.missing.text()
+    for name in ("address", "port", "period"):
+        assert not dialog.field(name).error.isVisible()
+
+
+def test_saving_a_new_meter(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    dialog = make(qtbot, theme, workbench, parent_hint="lem-1")
+    type_into(dialog, qtbot, "LEM 4711", basic="name")
+    assert dialog.basic("id").raw() == "lem-4711"
+    type_into(dialog, qtbot, "192.168.1.9", field="address")
+    assert dialog.save.isEnabled()
+    assert dialog.save.text() == "Save LEM 4711"
+    with qtbot.waitSignal(dialog.saved, timeout=1000):
+        dialog.save.click()
+    (saved,) = saved_by(workbench)
+    assert saved.id == "lem-4711"
+    assert saved.adapter == "fake-http"
+    assert saved.parent == "north", "beside the device that was chosen"
+    assert saved.kind is NodeKind.METER
+    assert saved.settings == {
+        "address": "192.168.1.9",
+        "port": 80,
+        "period": "1",
+        "scheme": "http",
+        "check": True,
+    }, "as JSON keeps it"
+
+
+def test_errors_stand_under_their_fields(qtbot: QtBot, theme: Theme) -> None:
+    dialog = make(qtbot, theme, FakeWorkbench(site()))
+    type_into(dialog, qtbot, "99999", field="port")
+    type_into(dialog, qtbot, "lem-1", basic="id")
+    assert not dialog.show_errors()
+    assert "65535" in dialog.field("port").error.text()
+    assert dialog.field("port").error.isVisible()
+    assert "already the id of LEM 4711" in dialog.basic("id").error.text()
+    assert not dialog.save.isEnabled()
+
+
+def test_a_test_says_what_was_found(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench()
+    dialog = make(qtbot, theme, workbench)
+    type_into(dialog, qtbot, "meter.local", field="address")
+    type_into(dialog, qtbot, "secret", field="password")
+    dialog.test.click()
+    assert dialog.sentences.text() == "The meter answered in 12 ms.\nSerial number 4711."
+    assert workbench.calls[-1][2]["password"] == "secret", "a test needs the words themselves"
+    workbench.probe_answer = REFUSED
+    dialog.test.click()
+    assert "refused the connection" in dialog.sentences.text()
+    type_into(dialog, qtbot, "other.local", field="address")
+    assert not dialog.result_box.isVisible(), "the result spoke of another address"
+
+
+async def test_a_test_can_be_stopped(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    workbench.probe_gate = asyncio.Event()
+    tasks: list[asyncio.Task[None]] = []
+    async with asyncio.TaskGroup() as group:
+
+        def spawn(work: Coroutine[Any, Any, None]) -> None:
+            tasks.append(group.create_task(work))
+
+        dialog = ConnectionDialog(workbench, theme, spawn, device=workbench.device("lem-1"))
+        keep(qtbot, dialog)
+        dialog.test.click()
+        assert dialog.stop.isVisible()
+        assert not dialog.test.isEnabled()
+        await asyncio.sleep(0)
+        dialog.stop.click()
+        assert dialog.sentences.text() == "The test was stopped."
+        assert dialog.test.isEnabled()
+        dialog.test.click()
+        await asyncio.sleep(0)
+        dialog.reject()
+    assert [task.cancelled() for task in tasks] == [True, True], "closing stops the test, too"
+
+
+async def test_a_test_stopped_before_it_began(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    async with asyncio.TaskGroup() as group:
+        dialog = ConnectionDialog(workbench, theme, group.create_task, device=workbench.device("lem-1"))
+        keep(qtbot, dialog)
+        dialog.test.click()
+        dialog.stop.click()
+        await asyncio.sleep(0.01)
+        assert dialog.sentences.text() == "The test was stopped."
+
+
+@pytest.mark.parametrize("only_session", [False, True])
+def test_secrets_go_to_the_keyring_or_stay_in_the_session(qtbot: QtBot, theme: Theme, only_session: bool) -> None:
+    workbench, secrets = FakeWorkbench(), FakeSecrets()
+    dialog = make(qtbot, theme, workbench, secrets)
+    type_into(dialog, qtbot, "Meter", basic="name")
+    type_into(dialog, qtbot, "meter.local", field="address")
+    type_into(dialog, qtbot, "s3cret", field="password")
+    dialog.session_only.setChecked(only_session)
+    dialog.save.click()
+    (saved,) = saved_by(workbench)
+    assert saved.settings["password"] == "keyring:meter.password"
+    assert "s3cret" not in repr(saved)
+    kept = {"meter.password": "s3cret"}
+    assert (secrets.kept, secrets.session) == (({}, kept) if only_session else (kept, {}))
+
+
+def test_without_a_keyring_nothing_is_saved_and_the_reason_is_said(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench()
+    dialog = make(qtbot, theme, workbench, NoKeyring())
+    type_into(dialog, qtbot, "Meter", basic="name")
+    type_into(dialog, qtbot, "meter.local", field="address")
+    type_into(dialog, qtbot, "s3cret", field="password")
+    dialog.save.click()
+    assert saved_by(workbench) == []
+    assert "no usable keyring" in dialog.sentences.text()
+    dialog.session_only.setChecked(True)
+    dialog.save.click()
+    assert len(saved_by(workbench)) == 1
+
+
+def test_editing_keeps_the_id_and_the_kept_secret(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    dialog = make(qtbot, theme, workbench, device=workbench.device("dcu-3"))
+    assert not dialog.basic("id").editor.isEnabled()
+    assert dialog.field("token").raw() is None
+    assert "kept already" in dialog.field("token").hint.text()
+    type_into(dialog, qtbot, "10.0.0.8", field="server")
+    dialog.save.click()
+    (saved,) = saved_by(workbench)
+    assert saved.id == "dcu-3"
+    assert saved.parent == "grid-1"
+    assert saved.kind is NodeKind.GATEWAY
+    assert saved.settings["server"] == "10.0.0.8"
+    assert saved.settings["token"] == "keyring:dcu-3.token"
+
+
+def test_a_site_has_no_connection(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench()
+    dialog = make(qtbot, theme, workbench)
+    dialog.choose_adapter("")
+    assert not dialog.test.isVisible()
+    type_into(dialog, qtbot, "Site South", basic="name")
+    dialog.save.click()
+    (saved,) = saved_by(workbench)
+    assert saved.adapter == ""
+    assert saved.kind is NodeKind.SITE
+
+
+def test_what_was_typed_survives_a_look_at_another_kind(qtbot: QtBot, theme: Theme) -> None:
+    dialog = make(qtbot, theme, FakeWorkbench())
+    type_into(dialog, qtbot, "meter.local", field="address")
+    dialog.choose_adapter("fake-fleet")
+    dialog.choose_adapter("fake-http")
+    assert dialog.field("address").raw() == "meter.local"
+
+
+def test_every_control_has_a_name(qtbot: QtBot, theme: Theme) -> None:
+    dialog = make(qtbot, theme, FakeWorkbench(site()))
+    for editor in dialog.findChildren(QLineEdit):
+        assert editor.accessibleName(), editor.objectName()

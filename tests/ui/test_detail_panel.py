@@ -1,0 +1,274 @@
+"""One interaction, whole: what it shows, what it offers, and keeping up with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, timedelta
+
+import pytest
+from PySide6.QtWidgets import QApplication, QLabel, QStackedWidget
+from pytestqt.qtbot import QtBot
+
+from app.model.interaction import Direction, Failure, Frame, Interaction, Step
+from app.model.reading import Finding, Severity
+from app.model.status import Event, Status
+from tests.ui.fakes import FakeClock, FakeWorkbench, site
+from tests.ui.log_fakes import (
+    ANSWER_BYTES,
+    OUTGOING,
+    REQUEST_BYTES,
+    START,
+    MemoryReader,
+    interaction,
+    memory_log,
+    story,
+    until,
+)
+from ui.log_access import LogAccess
+from ui.panels.detail import DetailPanel, find_value, http_fields, is_text, readable_text, unit_of
+from ui.theme import Theme, ThemeMode
+
+
+@pytest.fixture
+def reader() -> MemoryReader:
+    return MemoryReader()
+
+
+@pytest.fixture
+def workbench() -> FakeWorkbench:
+    return FakeWorkbench(site(), FakeClock(START + timedelta(seconds=300)))
+
+
+@pytest.fixture
+def log(reader: MemoryReader, qtbot: QtBot) -> Iterator[LogAccess]:
+    made = memory_log(reader)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def panel(qapp: QApplication, qtbot: QtBot, workbench: FakeWorkbench, log: LogAccess) -> DetailPanel:
+    made = DetailPanel(workbench, log, Theme(qapp, ThemeMode.LIGHT), zone=UTC, now=workbench.clock.now)
+    qtbot.addWidget(made)
+    made.resize(1200, 420)
+    made.show()
+    return made
+
+
+Show = Callable[[Interaction], None]
+
+
+@pytest.fixture
+def show(panel: DetailPanel, reader: MemoryReader, qtbot: QtBot) -> Show:
+    def shown(item: Interaction) -> None:
+        steps = OUTGOING if not item.is_settled else None
+        reader.stories[item.id] = story(item) if steps is None else story(item, steps)
+        panel.show_interaction(item.id)
+        qtbot.waitUntil(until(lambda: bool(panel.steps_model.rows())))
+
+    return shown
+
+
+def hint(panel: DetailPanel, tab: int) -> str:
+    stack = panel.tabs.widget(tab)
+    assert isinstance(stack, QStackedWidget)
+    label = stack.currentWidget()
+    return label.text() if isinstance(label, QLabel) else ""
+
+
+def test_nothing_chosen_says_how_to_fill_it(panel: DetailPanel) -> None:
+    assert "No interaction chosen" in panel.empty_text()
+
+
+def test_one_that_is_done(panel: DetailPanel, show: Show) -> None:
+    show(interaction(7, Status.SUCCESSFUL, device="lem-1", command="READ_STATUS", params={"limit": "5"}))
+    assert panel.title.text() == "Interaction 7   READ_STATUS   limit 5   LEM 4711"
+    assert panel.status.text() == "done"
+    assert panel.age.text() == "after 0.131 s"
+    assert panel.why.text() == "Answer: voltage 398.1 V, state idle"
+    assert not any(b.isVisible() for b in (panel.cancel_button, panel.retry_button, panel.verify_button))
+    rows = panel.steps_model.rows()
+    assert len(rows) == 14
+    assert rows[6][:4] == ("12:00:07.011", "+0.011 s", "7 network", "done")
+    assert panel.tabs.tabText(1) == "Tries (1)"
+    assert panel.attempts_model.rows()[0][:4] == ("1", "12:00:07.011", "0.094 s", "answered")
+    assert panel.answer.topLevelItemCount() == 2
+    first = panel.answer.topLevelItem(0)
+    assert first is not None
+    assert [first.text(c) for c in range(3)] == ["voltage", "398.1", "V"]
+
+
+def test_why_and_release_of_one_that_waits(panel: DetailPanel, show: Show, workbench: FakeWorkbench) -> None:
+    failure = Failure(code="GRID_DOWN", text="all gateways are offline since 14:02.", at=START, release="one is back.")
+    show(interaction(5, Status.SUSPENDED, failure=failure))
+    assert panel.why.text() == "Why: all gateways are offline since 14:02.  Goes on when one is back."
+    assert panel.age.text() == "00:04:55"
+    assert panel.cancel_button.isVisible()
+    assert panel.cancel_button.text().startswith("Cancel ")
+    panel.cancel_button.click()
+    assert workbench.calls[-1] == ("cancel", 5)
+    assert "ended already" in panel.why.text()
+
+
+@pytest.mark.parametrize(
+    ("status", "button", "call"),
+    [(Status.FAILED, "retry_button", "retry"), (Status.OUTCOME_UNKNOWN, "verify_button", "verify")],
+)
+def test_actions_by_status(
+    panel: DetailPanel, show: Show, workbench: FakeWorkbench, status: Status, button: str, call: str
+) -> None:
+    item = interaction(5, status, device="lem-1")
+    workbench.interactions[5] = item
+    show(item)
+    offered = [b for b in ("cancel_button", "retry_button", "verify_button") if getattr(panel, b).isVisible()]
+    assert offered == [button]
+    getattr(panel, button).click()
+    assert workbench.calls[-1] == (call, 5)
+
+
+def test_a_finding_is_told(panel: DetailPanel, reader: MemoryReader, qtbot: QtBot) -> None:
+    item = interaction(7, Status.SUCCESSFUL)
+    finding = Finding(at=START, device=item.device, severity=Severity.WARNING, code="X", text="Cable id differs.")
+    reader.stories[7] = story(item, findings=(finding,))
+    panel.show_interaction(7)
+    qtbot.waitUntil(until(lambda: "Cable id differs" in panel.why.text()))
+
+
+def test_a_click_is_answered_before_the_log_is(panel: DetailPanel, workbench: FakeWorkbench, qtbot: QtBot) -> None:
+    number = workbench.submit("lem-1", "READ_STATUS")
+    panel.show_interaction(number)
+    assert panel.title.text().startswith("Interaction 1   READ_STATUS")
+    assert panel.status.text() == "queued"
+    assert hint(panel, 1)
+
+
+def test_it_keeps_up_with_batches(
+    panel: DetailPanel, reader: MemoryReader, workbench: FakeWorkbench, qtbot: QtBot
+) -> None:
+    changes: list[object] = []
+    workbench.feed.subscribe(changes.append)
+    number = workbench.submit("lem-1", "READ_STATUS")
+    panel.show_interaction(number)
+    workbench.advance(number, Event.SEND)
+    panel.on_batch(changes)
+    assert panel.status.text() == "on its way"
+    assert len(panel.steps_model.rows()) == 2
+    done = workbench.advance(number, Event.SUCCEED, result={"state": "idle"})
+    reader.stories[number] = story(replace(done, created=START))
+    panel.on_batch([done])
+    assert panel.status.text() == "done"
+    qtbot.waitUntil(until(lambda: len(panel.steps_model.rows()) == 14))
+    panel.on_batch([replace(done, id=99)])
+    assert panel.interaction == number
+
+
+def test_a_log_that_lags_behind_is_read_again(
+    panel: DetailPanel, reader: MemoryReader, workbench: FakeWorkbench, qtbot: QtBot
+) -> None:
+    number = workbench.submit("lem-1", "READ_STATUS")
+    first = workbench.interactions[number]
+    done = workbench.advance(workbench.advance(number, Event.SEND).id, Event.SUCCEED, result={"state": "idle"})
+    panel.show_interaction(number)
+    qtbot.waitUntil(until(lambda: len(reader.asked) >= 2))
+    reader.stories[number] = story(first, OUTGOING)
+    qtbot.waitUntil(until(lambda: len(reader.asked) >= 3))
+    assert panel.status.text() == "done"
+    reader.stories[number] = story(done)
+    qtbot.waitUntil(until(lambda: len(panel.steps_model.rows()) == 14))
+
+
+def test_bytes_beside_the_decoded_tree(panel: DetailPanel, show: Show) -> None:
+    item = interaction(7, Status.SUCCESSFUL, result={"voltage": 398.1, "meterId": "4711"})
+    show(item)
+    tab = panel.bytes
+    assert [row[1] for row in tab.model.rows()] == ["→ out", "← in"]
+    assert tab.hex.data() == REQUEST_BYTES
+    assert tab.as_text.isChecked()
+    assert tab.text.toPlainText().startswith("GET /v1/status HTTP/1.1\nhost: 192.168.1.2")
+    tab.as_text.setChecked(False)
+    item_of_tree = tab.tree.topLevelItem(0)
+    assert item_of_tree is not None
+    tab.tree.setCurrentItem(item_of_tree)
+    assert tab.hex.data() == ANSWER_BYTES
+    start, end = tab.hex.selection()
+    assert ANSWER_BYTES[start:end] == b'"voltage":398.1'
+
+
+def test_related_ones_can_be_followed(panel: DetailPanel, reader: MemoryReader, qtbot: QtBot) -> None:
+    item = interaction(7, Status.SUCCESSFUL)
+    reader.stories[7] = story(item, related=(interaction(8, Status.FAILED, followup_of=7),))
+    panel.show_interaction(7)
+    qtbot.waitUntil(until(lambda: bool(panel.related_model.rows())))
+    assert panel.tabs.tabText(5) == "Related (1)"
+    with qtbot.waitSignal(panel.interactionActivated) as told:
+        panel.related_view.activated.emit(panel.related_model.index(0, 0))
+    assert told.args == [8]
+
+
+def test_a_step_shows_its_line_of_the_history(panel: DetailPanel, show: Show) -> None:
+    show(interaction(7, Status.SUCCESSFUL))
+    panel.tabs.setCurrentIndex(4)
+    panel.strip.stepActivated.emit(Step.DECODE)
+    assert panel.tabs.currentIndex() == 0
+    assert panel.steps_view.currentIndex().row() == 9
+
+
+def test_one_that_is_not_in_the_log(panel: DetailPanel, reader: MemoryReader, qtbot: QtBot) -> None:
+    reader.is_broken = True
+    panel.show_interaction(1234)
+    assert "Reading interaction 1234" in panel.empty_text()
+    panel.clear()
+    assert "No interaction chosen" in panel.empty_text()
+
+
+def test_empty_tabs_say_why(panel: DetailPanel, reader: MemoryReader, qtbot: QtBot) -> None:
+    item = interaction(5, Status.QUEUED)
+    reader.stories[5] = story(item, OUTGOING[:5], frames=(), attempts=())
+    panel.show_interaction(5)
+    qtbot.waitUntil(until(lambda: bool(panel.steps_model.rows())))
+    assert "nothing has left this machine" in hint(panel, 1)
+    assert "no parameters" in hint(panel, 2)
+    assert "No answer yet" in hint(panel, 3)
+    assert hint(panel, 5)
+
+
+def test_readable_text() -> None:
+    text = readable_text(ANSWER_BYTES)
+    assert text.startswith("HTTP/1.1 200 OK\ncontent-type: application/json")
+    assert '\n  "voltage": 398.1,' in text
+    assert readable_text(b'{"a":1}') == '{\n  "a": 1\n}'
+    assert readable_text(b"{broken") == "{broken"
+    assert readable_text(b"\x02/ABC\x03") == "␂/ABC␃"
+    assert is_text(b"GET / HTTP/1.1\r\n")
+    assert not is_text(bytes(range(0, 32)))
+    assert not is_text(b"")
+
+
+def test_fields_of_http() -> None:
+    fields = http_fields(ANSWER_BYTES, ("line", "headers", "body"))
+    assert [ANSWER_BYTES[f.start : f.end][:8] for f in fields] == [b"HTTP/1.1", b"content-", b'{"meterI']
+    assert http_fields(b"\x7e\x01\x02", ("line", "headers", "body")) == []
+
+
+def test_where_a_value_stands() -> None:
+    assert find_value(b'{"a": 1, "b":"x"}', "b", "x") == (9, 16)
+    assert find_value(b'{"a": 1}', "a", 2) == (1, 4)
+    assert find_value(b"\x00\x01", "a", 2) is None
+
+
+def test_units() -> None:
+    assert unit_of("value", {"value": 1, "unit": "kWh"}) == "kWh"
+    assert unit_of("power_kW", {}) == "kW"
+    assert unit_of("energy_wh", {}) == "Wh"
+    assert unit_of("state", {}) == ""
+    assert unit_of("limit", {"limit_unit": "A"}) == "A"
+
+
+def test_a_frame_that_was_cut_says_so(panel: DetailPanel, reader: MemoryReader, qtbot: QtBot) -> None:
+    item = interaction(7, Status.SUCCESSFUL)
+    frame = Frame(at=START, device="lem-1", link="tcp", direction=Direction.IN, data=b"\x00" * 40, truncated=True)
+    reader.stories[7] = story(item, frames=(frame,))
+    panel.show_interaction(7)
+    qtbot.waitUntil(until(lambda: "cut off" in panel.bytes.caption.text()))
+    assert not panel.bytes.as_text.isChecked()

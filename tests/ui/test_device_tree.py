@@ -1,0 +1,248 @@
+"""The tree: structure, values, ages, queues, and 5,000 devices."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from time import perf_counter
+from typing import Any
+
+import pytest
+from PySide6.QtCore import QModelIndex, Qt
+from PySide6.QtWidgets import QApplication
+from pytestqt.modeltest import ModelTester
+from pytestqt.qtbot import QtBot
+
+from app.model.device import Device, NodeKind
+from app.model.reading import DeviceState, LinkState, SampleSet
+from app.model.records import DeviceRemoved
+from app.model.status import Event
+from tests.ui.fakes import CURRENT, ENERGY, POWER, START, VOLTAGE, FakeWorkbench, busy, site
+from ui.models.device_tree import QUANTITY_MIME, Column, DeviceTreeModel, natural
+from ui.theme import Role, Theme, ThemeMode
+
+
+@pytest.fixture
+def theme(qapp: QApplication) -> Theme:
+    return Theme(qapp, ThemeMode.LIGHT)
+
+
+def feed(workbench: FakeWorkbench, model: DeviceTreeModel) -> None:
+    def on_change(change: Any) -> None:
+        if isinstance(change, SampleSet):
+            model.on_samples([change])
+        else:
+            model.on_batch([change])
+
+    workbench.feed.subscribe(on_change)
+
+
+def shown(model: DeviceTreeModel, parent: QModelIndex = QModelIndex(), depth: int = 0) -> list[str]:
+    rows = []
+    for row in range(model.rowCount(parent)):
+        index = model.index(row, 0, parent)
+        cells = [str(model.index(row, c.value, parent).data() or "") for c in Column]
+        rows.append("  " * depth + "|".join(cells))
+        rows.extend(shown(model, index, depth + 1))
+    return rows
+
+
+def test_empty_and_full_models_keep_qts_rules(qtbot: QtBot, theme: Theme, qtmodeltester: ModelTester) -> None:
+    workbench = FakeWorkbench()
+    model = DeviceTreeModel(workbench, theme)
+    qtmodeltester.check(model)  # type: ignore[no-untyped-call]
+    feed(workbench, model)
+    for device in site():
+        workbench.save_device(device)
+    busy(workbench)
+    model.tell()
+    workbench.save_device(replace(workbench.device("lem-1"), parent="grid-1"))
+    workbench.save_device(replace(workbench.device("lem-1"), parent="", name="Alone"))
+    workbench.save_device(replace(workbench.device("m-0124"), position=-1))
+    workbench.remove_device("dcu-3")
+    model.tell()
+    assert shown(model)[3] == "Site North|empty|"
+    assert [r.split("|")[0] for r in shown(model)] == [
+        "Meter 0124",
+        "Meter 0123",
+        "  Energy imported",
+        "Site North",
+        "  Grid 1",
+        "Alone",
+        "  DC power",
+        "  DC voltage",
+        "  DC current",
+    ]
+
+
+def test_what_a_busy_site_shows(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    model = DeviceTreeModel(workbench, theme)
+    feed(workbench, model)
+    busy(workbench)
+    assert shown(model) == [
+        "Site North|3 of 4 online|",
+        "  Grid 1|2 of 3 online|",
+        "    DCU 3|online|",
+        "      Meter 0123|online, 1 wait|1532.07 kWh",
+        "        Energy imported||1532.07 kWh",
+        "      Meter 0124|fault|",
+        "  LEM 4711|online|49.6 kW",
+        "    DC power||49.6 kW",
+        "    DC voltage||398.1 V",
+        "    DC current||124.5 A",
+    ]
+    assert not model.index_of("m-0124").data(Qt.ItemDataRole.DecorationRole).isNull()
+    assert "No answer since 11:42." in model.index_of("m-0124").data(Qt.ItemDataRole.ToolTipRole)
+
+
+def test_a_tree_built_at_once_equals_one_built_by_changes(qtbot: QtBot, theme: Theme) -> None:
+    late = FakeWorkbench()
+    grown = DeviceTreeModel(late, theme)
+    feed(late, grown)
+    for device in reversed(site()):  # children before their parents
+        late.save_device(device)
+    built = DeviceTreeModel(FakeWorkbench(site()), theme)
+    assert shown(grown) == shown(built)
+
+
+def test_a_circle_of_parents_does_not_hang(qtbot: QtBot, theme: Theme) -> None:
+    circle = [Device(id="a", name="A", parent="b"), Device(id="b", name="B", parent="a")]
+    model = DeviceTreeModel(FakeWorkbench(circle), theme)
+    assert len(shown(model)) == 2
+    feed_in = DeviceTreeModel(FakeWorkbench(), theme)
+    feed_in.on_batch([Device(id="s", name="S", kind=NodeKind.SITE, parent="s")])
+    assert len(shown(feed_in)) == 1
+
+
+def test_waiting_commands_are_counted_until_they_leave(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    model = DeviceTreeModel(workbench, theme)
+    feed(workbench, model)
+    first = workbench.submit("lem-1", "READ_STATUS")
+    workbench.submit("lem-1", "READ_STATUS")
+    state = model.index_of("lem-1").siblingAtColumn(Column.STATE)
+    assert state.data() == "off, 2 wait"
+    workbench.advance(first, Event.SEND)
+    assert state.data() == "off, 1 wait"
+
+
+def test_a_value_that_stays_away_is_dimmed_with_its_age(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    model = DeviceTreeModel(workbench, theme)
+    feed(workbench, model)
+    workbench.set_link("lem-1", LinkState.ONLINE)
+    for _ in range(5):
+        workbench.fake_clock.move(1)
+        workbench.measure("lem-1", (POWER, "49.6"))
+    value = model.index_of("lem-1").siblingAtColumn(Column.VALUE)
+    workbench.fake_clock.move(9)
+    model.age()
+    assert value.data() == "49.6 kW"
+    assert value.data(Qt.ItemDataRole.ForegroundRole) is None
+    workbench.fake_clock.move(6)
+    model.age()
+    assert value.data() == "49.6 kW (15 s)"
+    assert value.data(Qt.ItemDataRole.ForegroundRole) == theme.colour(Role.DIMMED)
+    workbench.fake_clock.move(300)
+    model.age()
+    assert value.data() == "49.6 kW (5 min)"
+    workbench.measure("lem-1", (POWER, "50.1"))
+    assert value.data() == "50.1 kW"
+    workbench.set_link("lem-1", LinkState.FAULT)
+    workbench.fake_clock.move(2)
+    model.age()
+    assert value.data() == "50.1 kW (2 s)", "when the link is lost a value is old at once"
+
+
+def test_a_slow_meter_is_not_old_before_its_time(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    model = DeviceTreeModel(workbench, theme)
+    feed(workbench, model)
+    workbench.set_link("m-0123", LinkState.ONLINE)
+    for _ in range(3):
+        workbench.fake_clock.move(900)
+        workbench.measure("m-0123", (ENERGY, "1.0"))
+    workbench.fake_clock.move(1800)
+    model.age()
+    assert model.index_of("m-0123").siblingAtColumn(Column.VALUE).data() == "1.0 kWh"
+
+
+def test_dragging_a_quantity_or_a_meter(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    model = DeviceTreeModel(workbench, theme)
+    feed(workbench, model)
+    workbench.measure("lem-1", (CURRENT, "124.5"), (VOLTAGE, "398.1"), (POWER, "49.6"))
+    meter = model.index_of("lem-1")
+    voltage = model.index(1, 0, meter)
+    assert model.flags(voltage) & Qt.ItemFlag.ItemIsDragEnabled
+    assert not model.flags(model.index_of("north")) & Qt.ItemFlag.ItemIsDragEnabled
+    dragged = bytes(model.mimeData([voltage]).data(QUANTITY_MIME).data())
+    assert json.loads(dragged) == {"device": "lem-1", "quantity": "voltage", "unit": "V", "title": "DC voltage"}
+    assert json.loads(bytes(model.mimeData([meter]).data(QUANTITY_MIME).data()))["quantity"] == "power"
+    assert model.quantities("lem-1") == (POWER, VOLTAGE, CURRENT)
+
+
+def test_names_are_ordered_as_people_count() -> None:
+    assert sorted(["Meter 10", "meter 9", "Alpha", "meter 9b"], key=natural) == [
+        "Alpha",
+        "meter 9",
+        "meter 9b",
+        "Meter 10",
+    ]
+
+
+def test_changes_are_told_as_one_range_for_each_parent(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    model = DeviceTreeModel(workbench, theme)
+    feed(workbench, model)
+    busy(workbench)
+    model.tell()
+    told: list[tuple[int, int]] = []
+    model.dataChanged.connect(lambda first, last: told.append((first.row(), last.row())))
+    for _ in range(100):
+        workbench.measure("m-0123", (ENERGY, "1.0"))
+        workbench.measure("m-0124", (ENERGY, "1.0"))
+    model.tell()
+    assert sorted(told) == [(0, 0), (0, 0), (0, 1)]
+    told.clear()
+    model.tell()
+    assert told == []
+
+
+def test_five_thousand_devices_stay_fluid(qtbot: QtBot, theme: Theme) -> None:
+    devices = [Device(id="s", name="Site", kind=NodeKind.SITE)]
+    devices += [Device(id=f"g{n}", name=f"DCU {n}", kind=NodeKind.GATEWAY, parent="s") for n in range(50)]
+    devices += [
+        Device(id=f"m{n}", name=f"Meter {n}", parent=f"g{n % 50}", adapter="fake-http", serial=str(n))
+        for n in range(5000)
+    ]
+    workbench = FakeWorkbench(devices)
+    begin = perf_counter()
+    model = DeviceTreeModel(workbench, theme)
+    built_s = perf_counter() - begin
+    first = [SampleSet(device=f"m{n}", received=START, values=((POWER, Decimal("1")),)) for n in range(5000)]
+    model.on_samples(first)
+    later = START + timedelta(seconds=1)
+    second = [replace(s, received=later) for s in first]
+    begin = perf_counter()
+    model.on_samples(second)
+    model.tell()
+    second_s = perf_counter() - begin
+    begin = perf_counter()
+    model.on_batch([DeviceState(device=f"m{n}", link=LinkState.ONLINE) for n in range(5000)])
+    model.tell()
+    states_s = perf_counter() - begin
+    begin = perf_counter()
+    model.age()
+    age_s = perf_counter() - begin
+    model.on_batch([DeviceRemoved("g7")])
+    assert model.device_count == 5050
+    assert model.index_of("s").siblingAtColumn(Column.STATE).data() == "4900 of 4900 online"
+    # Generous: the bound is one core for one second of 5,000 values; typical figures are a tenth of these.
+    assert built_s < 1.0
+    assert second_s < 0.2
+    assert states_s < 0.3
+    assert age_s < 0.1

@@ -1,0 +1,362 @@
+"""The window: builds after its first paint, obeys the table, remembers its layouts, and never closes by itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PySide6.QtCore import QSettings, Qt
+from PySide6.QtGui import QCloseEvent
+from PySide6.QtWidgets import QApplication, QDialog, QPushButton, QWidget
+from pytestqt.qtbot import QtBot
+
+from app.errors import WorkbenchError
+from app.model.reading import LinkState
+from app.model.status import Event
+from tests.ui.fakes import (
+    CURRENT,
+    DISCONNECT_RELAY,
+    POWER,
+    SET_LIMIT,
+    TOP_UP,
+    VOLTAGE,
+    DirectRunner,
+    FakeSecrets,
+    FakeWorkbench,
+    busy,
+    site,
+)
+from tests.ui.stand_ins import StandInPanels, log_at
+from tests.ui.test_window_screenshots import Recording
+from ui.actions import Layout
+from ui.dialogs.confirm import CommandQuestion, Question, confirm_command
+from ui.main_window import MainWindow, Session
+from ui.status_bar import Mode
+from ui.theme import Theme, ThemeMode
+
+
+@pytest.fixture
+def theme(qapp: QApplication) -> Theme:
+    return Theme(qapp, ThemeMode.LIGHT)
+
+
+class Bench:
+    def __init__(self, qtbot: QtBot, theme: Theme, folder: Path, workbench: FakeWorkbench, **more: Any) -> None:
+        self.workbench = workbench
+        self.closes: list[str] = []
+        settings = QSettings(str(folder / "window.ini"), QSettings.Format.IniFormat)
+        session = Session(
+            workbench=workbench, log=log_at(folder / "bench.mwk"), title="bench.mwk", secrets=FakeSecrets(), **more
+        )
+        self.window = MainWindow(
+            theme,
+            settings,
+            DirectRunner(),
+            session,
+            on_close_requested=lambda: self.closes.append("close"),
+            panels=StandInPanels(),
+        )
+        qtbot.addWidget(self.window, before_close_func=lambda w: w.allow_close())
+        self.window.show()
+        self.window.build_now()
+
+    def trigger(self, action: str) -> None:
+        self.window.verbs.action(action).trigger()
+
+    def question(self) -> Question:
+        (found,) = [q for q in self.window.findChildren(Question) if q.isVisible()]
+        return found
+
+
+@pytest.fixture
+def bench(qtbot: QtBot, theme: Theme, tmp_path: Path) -> Bench:
+    return Bench(qtbot, theme, tmp_path, FakeWorkbench(site()))
+
+
+def test_panels_are_built_after_the_first_paint(qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
+    settings = QSettings(str(tmp_path / "w.ini"), QSettings.Format.IniFormat)
+    session = Session(workbench=FakeWorkbench(site()), log=log_at(tmp_path / "b.mwk"), title="b.mwk")
+    window = MainWindow(theme, settings, DirectRunner(), session, panels=StandInPanels())
+    qtbot.addWidget(window, before_close_func=lambda w: w.allow_close())
+    assert not window.is_ready
+    with qtbot.waitSignal(window.ready, timeout=5000):
+        window.show()
+    assert window.is_ready
+    assert window.devices is not None
+    assert window.chart is not None
+
+
+def test_heavy_imports_wait_for_the_first_paint() -> None:
+    code = (
+        "import sys, ui.main_window\n"
+        "heavy = {'pyqtgraph', 'numpy', 'httpx', 'sqlite_utils', 'qtawesome', 'keyring', 'sqlite3'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_welcome_is_there_until_there_are_devices(qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
+    bench = Bench(qtbot, theme, tmp_path, FakeWorkbench())
+    window = bench.window
+    assert window.tabs.currentWidget() is window.welcome
+    with qtbot.waitSignal(window.demoRequested, timeout=1000):
+        window.welcome.demo.click()
+    for device in site():
+        bench.workbench.save_device(device)
+    qtbot.waitUntil(lambda: not window.tabs.isTabVisible(0), timeout=1000)
+    assert window.tabs.tabText(window.tabs.currentIndex()) == "Live"
+
+
+def test_choosing_a_device_offers_its_commands(bench: Bench) -> None:
+    window = bench.window
+    assert not window.verbs.action("device.connect").isEnabled()
+    window.show_device("lem-1")
+    assert window.command is not None
+    assert window.command.device == "lem-1"
+    assert window.verbs.action("device.connect").isEnabled()
+    bench.trigger("device.connect")
+    assert ("connect", "lem-1") in bench.workbench.calls
+
+
+def test_the_link_state_reaches_the_actions(bench: Bench, qtbot: QtBot) -> None:
+    bench.window.show_device("lem-1")
+    bench.workbench.set_link("lem-1", LinkState.ONLINE)
+    qtbot.waitUntil(lambda: bench.window.verbs.action("device.disconnect").isEnabled(), timeout=1000)
+    assert not bench.window.verbs.action("device.connect").isEnabled()
+
+
+def test_reading_everything_sends_reads_only(bench: Bench) -> None:
+    bench.window.show_device("lem-1")
+    bench.trigger("device.read")
+    sent = [call[2] for call in bench.workbench.calls if call[0] == "submit"]
+    assert sent == ["READ_STATUS", "READ_SETTINGS"]
+    assert bench.window.detail.shown == [2]  # type: ignore[union-attr]
+
+
+def test_samples_fill_tree_and_chart(bench: Bench, qtbot: QtBot) -> None:
+    busy(bench.workbench)
+    chart = bench.window.chart
+    assert chart is not None
+    qtbot.waitUntil(lambda: len(chart.curves) == 3, timeout=1000)
+    assert [c.key.name for c in chart.curves] == ["power", "voltage", "energy"]
+    bench.window.add_curve("lem-1", CURRENT)
+    assert len(chart.curves) == 4
+    bench.workbench.measure("lem-1", (POWER, "50"), (VOLTAGE, "399"))
+    qtbot.wait(60)
+    assert len(chart.curves) == 4
+
+
+def test_what_is_wrong_at_the_door_is_said_in_its_words(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(device: str) -> None:
+        raise WorkbenchError("Nothing is sent while the workspace cannot be written.")
+
+    bench.window.show_device("lem-1")
+    monkeypatch.setattr(bench.workbench, "connect", refuse)
+    bench.trigger("device.connect")
+    assert bench.window.notice.isVisible()
+    assert bench.window.notice.text.text() == "Nothing is sent while the workspace cannot be written."
+
+
+def test_removing_asks_names_and_can_be_undone(bench: Bench, qtbot: QtBot) -> None:
+    bench.window.show_device("grid-1")
+    bench.trigger("device.remove")
+    question = bench.question()
+    assert "Grid 1 and the 3 devices below it" in question.text.text()
+    question.go.click()
+    assert set(bench.workbench.tree) == {"north", "lem-1"}
+    bench.trigger("undo")
+    assert set(bench.workbench.tree) == {d.id for d in site()}
+    qtbot.waitUntil(lambda: bench.window.devices is not None and bench.window.devices.model.device_count == 6)
+
+
+def test_new_and_edit_open_the_form(bench: Bench) -> None:
+    bench.trigger("device.new")
+    bench.window.show_device("lem-1")
+    bench.trigger("device.edit")
+    titles = {d.windowTitle() for d in bench.window.findChildren(QDialog) if d.isVisible()}
+    assert titles == {"Connect a meter", "Connection of LEM 4711"}
+    for dialog in bench.window.findChildren(QDialog):
+        dialog.reject()
+
+
+def test_layouts_are_kept_apart_and_restored(bench: Bench, qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
+    window = bench.window
+    assert window.dock_command.isVisible()
+    bench.trigger("layout.lab")
+    assert not window.dock_command.isVisible()
+    assert not window.dock_detail.isVisible()
+    window.dock_command.show()
+    bench.trigger("layout.support")
+    assert not window.dock_devices.isVisible()
+    assert window.tabs.tabText(window.tabs.currentIndex()) == "Log"
+    bench.trigger("layout.lab")
+    assert window.dock_command.isVisible(), "a layout comes back as the person left it"
+    window.save_layout()
+    again = Bench(qtbot, theme, tmp_path, FakeWorkbench(site()))
+    assert again.window.verbs.action(f"layout.{Layout.LAB.value}").isChecked()
+    assert again.window.dock_command.isVisible()
+    assert not again.window.dock_detail.isVisible()
+
+
+def test_closing_asks_the_composition_root(bench: Bench) -> None:
+    event = QCloseEvent()
+    bench.window.closeEvent(event)
+    assert not event.isAccepted()
+    assert bench.closes == ["close"]
+    bench.window.allow_close()
+    event = QCloseEvent()
+    bench.window.closeEvent(event)
+    assert event.isAccepted()
+
+
+def test_closing_asks_the_person_only_while_a_write_is_under_way(bench: Bench, qtbot: QtBot) -> None:
+    number = bench.workbench.submit("lem-1", "DISCONNECT_RELAY")
+    read = bench.workbench.submit("lem-1", "READ_STATUS")
+    bench.workbench.advance(number, Event.SEND)
+    bench.workbench.advance(read, Event.SEND)
+    qtbot.wait(150)
+    bench.trigger("quit")
+    question = bench.question()
+    assert "DISCONNECT_RELAY on lem-1" in question.text.text()
+    question.stay.click()
+    assert bench.closes == []
+    bench.workbench.advance(number, Event.SUCCEED)
+    qtbot.wait(150)
+    bench.trigger("quit")
+    assert bench.closes == ["close"]
+
+
+def test_a_replay_is_unmistakable_and_sends_nothing(qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
+    class Moving(Recording):
+        def __init__(self) -> None:
+            self.did: list[Any] = []
+
+        def pause(self) -> None:
+            self.paused = True
+
+        def resume(self) -> None:
+            self.paused = False
+
+        def step(self) -> None:
+            self.did.append("step")
+
+        def set_speed(self, speed: float) -> None:
+            self.speed = speed
+
+        def seek(self, to: Any) -> None:
+            self.did.append(to)
+
+    moving = Moving()
+    bench = Bench(qtbot, theme, tmp_path, FakeWorkbench(site()), mode=Mode.REPLAY, replay=moving)
+    bar = bench.window.replay_bar
+    assert bar is not None
+    assert bar.word.text() == "REPLAY"
+    assert "REPLAY" in bench.window.windowTitle()
+    assert bench.window.command is None
+    bench.window.show_device("lem-1")
+    assert not bench.window.verbs.action("device.send").isEnabled()
+    assert not bench.window.verbs.action("device.connect").isEnabled()
+    bar.play.click()
+    assert moving.paused
+    assert bar.play.text() == "Go on"
+    bar.next.click()
+    bar.seek.setFocus()
+    qtbot.keyClick(bar.seek, Qt.Key.Key_End)  # type: ignore[no-untyped-call]
+    assert moving.did == ["step", moving.end]
+    bar.speed.setCurrentIndex(bar.speed.count() - 1)
+    bar.speed.activated.emit(bar.speed.count() - 1)
+    assert moving.speed == 0.0
+    bench.window.detach()
+    assert bench.window.replay_bar is None
+
+
+def test_detaching_and_attaching_another_workspace(bench: Bench, qtbot: QtBot, tmp_path: Path) -> None:
+    old = bench.workbench
+    other = FakeWorkbench(site()[:1])
+    bench.window.attach(Session(workbench=other, log=log_at(tmp_path / "other.mwk"), title="other.mwk"))
+    bench.window.build_now()
+    assert bench.window.windowTitle() == "other.mwk - Meterwright"
+    busy(old)
+    qtbot.wait(150)
+    assert bench.window.devices is not None
+    assert bench.window.devices.model.device_count == 1
+
+
+def test_find_goes_where_the_person_is(bench: Bench, qtbot: QtBot) -> None:
+    window = bench.window
+    assert window.devices is not None
+    window.activateWindow()
+    window.devices.tree.setFocus()
+    bench.trigger("find")
+    assert window.focusWidget() is window.devices.search
+    window.tabs.setFocus()
+    bench.trigger("find")
+    assert window.tabs.tabText(window.tabs.currentIndex()) == "Log"
+
+
+def test_space_is_left_to_a_focused_button(bench: Bench) -> None:
+    pause = bench.window.verbs.action("chart.pause")
+    bench.window._on_focus(None, QPushButton(bench.window))
+    assert pause.shortcutContext() == Qt.ShortcutContext.WidgetShortcut
+    bench.window._on_focus(None, bench.window.tabs)
+    assert pause.shortcutContext() == Qt.ShortcutContext.WindowShortcut
+
+
+# ---------------------------------------------------------------- questions before risky commands
+
+
+def ask(parent: QWidget, spec: Any, yes: list[str], **params: Any) -> CommandQuestion:
+    device = site()[5]
+    dialog = confirm_command(
+        parent, device=device, spec=spec, params=params, old_value="50", on_yes=lambda: yes.append("yes")
+    )
+    assert isinstance(dialog, CommandQuestion)
+    return dialog
+
+
+def words(dialog: QWidget) -> str:
+    from PySide6.QtWidgets import QLabel
+
+    return "\n".join(label.text() for label in dialog.findChildren(QLabel))
+
+
+def test_a_write_names_meter_old_and_new_value(bench: Bench) -> None:
+    yes: list[str] = []
+    dialog = ask(bench.window, SET_LIMIT, yes, power_limit="22.5")
+    said = words(dialog)
+    for part in ("LEM 4711", "50 kW", "22.5 kW"):
+        assert part in said
+    assert dialog.go.text() == "Set the limit of LEM 4711"
+    assert dialog.stay.isDefault(), "Return alone must not write"
+    dialog.stay.click()
+    assert yes == []
+
+
+def test_a_dangerous_command_shows_its_warning(bench: Bench) -> None:
+    yes: list[str] = []
+    dialog = ask(bench.window, DISCONNECT_RELAY, yes)
+    assert "loses power at once" in words(dialog)
+    dialog.go.click()
+    assert yes == ["yes"]
+
+
+def test_the_top_tier_asks_for_the_serial_number(bench: Bench, qtbot: QtBot) -> None:
+    yes: list[str] = []
+    dialog = ask(bench.window, TOP_UP, yes, energy="5")
+    assert not dialog.go.isEnabled()
+    assert dialog.serial is not None
+    qtbot.keyClicks(dialog.serial, "4712")  # type: ignore[no-untyped-call]
+    assert not dialog.go.isEnabled()
+    qtbot.keyClick(dialog.serial, Qt.Key.Key_Return)  # type: ignore[no-untyped-call]
+    assert yes == []

@@ -1,0 +1,370 @@
+"""A picture of every panel in every state it must have; they are looked at, and here only made sure not to be blank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, timedelta
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+
+import pytest
+from PySide6.QtCore import QPoint, QSize, Qt, QTimer
+from PySide6.QtGui import QFont, QPixmap
+from PySide6.QtWidgets import QApplication, QWidget
+from pytestqt.qtbot import QtBot
+
+from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType, Risk
+from app.model.interaction import Failure, Interaction, Step
+from app.model.reading import LinkState
+from app.model.status import Status
+from tests.ui.fakes import FakeClock, FakeWorkbench, busy, site
+from tests.ui.log_fakes import (
+    ANSWER_BYTES,
+    OUTGOING,
+    START,
+    WHOLE,
+    MemoryReader,
+    history,
+    interaction,
+    memory_log,
+    story,
+    until,
+)
+from tests.ui.test_records_panel import record_item
+from ui.log_access import LogAccess
+from ui.panels.command import CommandPanel
+from ui.panels.detail import DetailPanel, http_fields
+from ui.panels.log import LogPanel
+from ui.panels.ocmf import RecordsPanel
+from ui.theme import Role, Theme, ThemeMode
+from ui.widgets.hex_view import ByteField, HexView
+from ui.widgets.step_strip import StepStrip
+
+Shoot = Callable[..., None]
+
+
+@pytest.fixture
+def quiet_app(qapp: QApplication) -> Iterator[QApplication]:
+    """The application, put back as it was."""
+    palette, font = qapp.palette(), qapp.font()
+    yield qapp
+    qapp.styleHints().unsetColorScheme()
+    qapp.setPalette(palette)
+    qapp.setFont(font)
+
+
+@pytest.fixture(params=["light", "dark"])
+def theme(quiet_app: QApplication, request: pytest.FixtureRequest) -> Theme:
+    made = Theme(quiet_app, ThemeMode(request.param))
+    made.install()
+    return made
+
+
+@pytest.fixture
+def shoot(theme: Theme, artifacts: Path, qtbot: QtBot) -> Shoot:
+    """Show a widget at a size, keep its picture, and check that something is on it."""
+
+    def taken(widget: QWidget, name: str, width: int, height: int, scale: float = 1.0) -> None:
+        qtbot.addWidget(widget)
+        widget.resize(width, height)
+        widget.show()
+        qtbot.waitExposed(widget)
+        settled: list[int] = []
+        QTimer.singleShot(0, lambda: QTimer.singleShot(0, partial(settled.append, 1)))
+        qtbot.waitUntil(lambda: bool(settled))
+        picture = QPixmap(QSize(round(width * scale), round(height * scale)))
+        picture.setDevicePixelRatio(scale)
+        picture.fill(theme.colour(Role.GROUND))
+        widget.render(picture, QPoint(0, 0))
+        assert picture.save(str(artifacts / f"{name}-{theme.mode.value}.png"))
+        image = picture.toImage()
+        colours = {
+            image.pixel(x, y) for x in range(0, image.width(), 7) for y in range(0, image.height(), 3)
+        }
+        assert len(colours) > 3
+
+    return taken
+
+
+@pytest.fixture
+def open_log(qtbot: QtBot) -> Iterator[Callable[[MemoryReader], LogAccess]]:
+    made: list[tuple[LogAccess, MemoryReader]] = []
+
+    def opened(reader: MemoryReader) -> LogAccess:
+        log = memory_log(reader)
+        made.append((log, reader))
+        return log
+
+    yield opened
+    for log, reader in made:
+        reader.gate.set()
+        log.close()
+
+
+OpenLog = Callable[[MemoryReader], LogAccess]
+
+
+# ---------------------------------------------------------------- log
+
+
+def test_log_empty(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot) -> None:
+    panel = LogPanel(FakeWorkbench(site()), open_log(MemoryReader()), theme, zone=UTC)
+    qtbot.waitUntil(until(lambda: not panel.model.is_loading))
+    shoot(panel, "log-empty", 1000, 420)
+
+
+def test_log_busy(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot) -> None:
+    panel = LogPanel(
+        FakeWorkbench(site()), open_log(MemoryReader(interaction(n) for n in range(1, 5001))), theme, zone=UTC
+    )
+    panel.resize(1280, 480)
+    panel.show()
+    qtbot.waitUntil(until(lambda: panel.model.rowCount() == 5000 and not panel.model.is_loading))
+    panel.on_batch([interaction(5001)])
+    panel.table.verticalScrollBar().setValue(4700)
+    panel.on_batch([interaction(5002), interaction(5003), interaction(5004)])
+    qtbot.waitUntil(until(lambda: panel.model.id_at(4700) is not None))
+    panel.table.selectRow(4705)
+    shoot(panel, "log-busy", 1280, 480)
+
+
+def test_log_wrong_filter(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot) -> None:
+    panel = LogPanel(
+        FakeWorkbench(site()), open_log(MemoryReader(interaction(n) for n in range(1, 301))), theme, zone=UTC
+    )
+    qtbot.waitUntil(until(lambda: panel.model.rowCount() == 300 and not panel.model.is_loading))
+    panel.set_filter("device:lem-1 nothing:such")
+    shoot(panel, "log-wrong-filter", 900, 300)
+
+
+def test_log_slow_and_narrow(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot) -> None:
+    reader = MemoryReader(interaction(n) for n in range(1, 2001))
+    panel = LogPanel(FakeWorkbench(site()), open_log(reader), theme, zone=UTC)
+    panel.resize(640, 300)
+    panel.show()
+    qtbot.waitUntil(until(lambda: panel.model.rowCount() == 2000 and not panel.model.is_loading))
+    reader.gate.clear()
+    panel.set_filter("device:lem-1")
+    qtbot.waitUntil(until(panel.progress.isVisible))
+    shoot(panel, "log-slow-200", 640, 300, 2.0)
+
+
+def test_log_failing(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot) -> None:
+    reader = MemoryReader()
+    reader.is_broken = True
+    panel = LogPanel(FakeWorkbench(site()), open_log(reader), theme, zone=UTC)
+    qtbot.waitUntil(until(lambda: bool(panel.message.text())))
+    shoot(panel, "log-failing", 900, 300)
+
+
+# ---------------------------------------------------------------- strip
+
+
+def strip_of(theme: Theme, item: Interaction | None, steps: int, **more: object) -> StepStrip:
+    clock = FakeClock(START + timedelta(seconds=192 + (item.id if item else 0)))
+    strip = StepStrip(theme, zone=UTC, now=clock.now)
+    strip.setAutoFillBackground(True)
+    if item is not None:
+        strip.set_interaction(item, history(item, WHOLE[:steps]))
+    return strip
+
+
+def test_strips(theme: Theme, shoot: Shoot, qtbot: QtBot) -> None:
+    blocked = interaction(5, Status.SUSPENDED)
+    for name, item, steps in (
+        ("empty", None, 0),
+        ("blocked", blocked, 4),
+        ("queued", interaction(7, Status.QUEUED), 5),
+        ("sent", interaction(7, Status.PROCESSING), 7),
+        ("done", interaction(8, Status.SUCCESSFUL), 14),
+        ("failed", interaction(8, Status.FAILED), 8),
+        ("unknown", interaction(8, Status.OUTCOME_UNKNOWN), 7),
+    ):
+        strip = strip_of(theme, item, steps)
+        shoot(strip, f"strip-{name}", 1180, strip.heightForWidth(1180))
+        narrow = strip_of(theme, item, steps)
+        shoot(narrow, f"strip-{name}-narrow-200", 520, narrow.heightForWidth(520), 2.0)
+
+
+def test_strip_right_to_left_and_focused(theme: Theme, shoot: Shoot, qtbot: QtBot) -> None:
+    strip = strip_of(theme, interaction(7, Status.PROCESSING), 7)
+    strip.setLayoutDirection(Qt.LayoutDirection.RightToLeft)
+    strip.setFocus()
+    shoot(strip, "strip-rtl", 1180, strip.heightForWidth(1180))
+
+
+def test_strip_with_large_letters(theme: Theme, shoot: Shoot, qtbot: QtBot) -> None:
+    strip = strip_of(theme, interaction(5, Status.SUSPENDED), 4)
+    font = QFont(strip.font())
+    font.setPointSizeF(font.pointSizeF() * 2)
+    strip.setFont(font)
+    shoot(strip, "strip-large-letters", 1280, strip.heightForWidth(1280))
+
+
+# ---------------------------------------------------------------- detail
+
+
+def detail_of(theme: Theme, log: LogAccess, reader: MemoryReader, item: Interaction, steps: int) -> DetailPanel:
+    told = story(item, WHOLE[:steps])
+    if steps < 8:
+        told = replace(told, frames=told.frames[:1] if steps >= 7 else (), attempts=told.attempts if steps >= 7 else ())
+    reader.stories[item.id] = told
+    now = item.created + timedelta(seconds=192)
+    panel = DetailPanel(FakeWorkbench(site()), log, theme, zone=UTC, now=lambda: now)
+    panel.show_interaction(item.id)
+    return panel
+
+
+def test_detail_empty(theme: Theme, shoot: Shoot, open_log: OpenLog) -> None:
+    panel = DetailPanel(FakeWorkbench(site()), open_log(MemoryReader()), theme, zone=UTC)
+    shoot(panel, "detail-empty", 1100, 320)
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "steps", "tab", "width", "scale"),
+    [
+        ("blocked", Status.SUSPENDED, 4, 0, 1280, 1.0),
+        ("failed", Status.FAILED, 8, 1, 1280, 1.0),
+        ("unknown", Status.OUTCOME_UNKNOWN, 7, 0, 1280, 1.0),
+        ("answer", Status.SUCCESSFUL, 14, 3, 1280, 1.0),
+        ("bytes", Status.SUCCESSFUL, 14, 4, 1280, 1.0),
+        ("narrow-200", Status.SUCCESSFUL, 14, 0, 640, 2.0),
+        ("related-none", Status.QUEUED, 5, 5, 1280, 1.0),
+    ],
+)
+def test_detail(
+    theme: Theme,
+    shoot: Shoot,
+    open_log: OpenLog,
+    qtbot: QtBot,
+    name: str,
+    status: Status,
+    steps: int,
+    tab: int,
+    width: int,
+    scale: float,
+) -> None:
+    reader = MemoryReader()
+    item = interaction(1833, status, device="lem-1", command="START_TRANSACTION", params={"evse_id": "DE*ABC*E1"})
+    if status is Status.SUSPENDED:
+        failure = Failure(
+            code="GRID_DOWN",
+            text="all gateways of the grid are offline since 14:02.",
+            at=item.created,
+            release="one is back for 5 min.",
+        )
+        item = replace(item, failure=failure)
+    panel = detail_of(theme, open_log(reader), reader, item, steps)
+    panel.resize(width, 420)
+    panel.show()
+    qtbot.waitUntil(until(lambda: bool(panel.steps_model.rows())))
+    panel.tabs.setCurrentIndex(tab)
+    if name == "bytes":
+        panel.bytes.list.selectRow(1)
+        panel.bytes.as_text.setChecked(False)
+        value = panel.bytes.tree.topLevelItem(0)
+        assert value is not None
+        panel.bytes.tree.setCurrentItem(value)
+    shoot(panel, f"detail-{name}", width, 480 if width < 1000 else 420, scale)
+
+
+def test_hex_views(theme: Theme, shoot: Shoot) -> None:
+    view = HexView(theme)
+    view.set_bytes(ANSWER_BYTES, http_fields(ANSWER_BYTES, ("first line", "headers", "body")), ink=Role.HEX_IN)
+    view.select(20, 40)
+    shoot(view, "hex-fields", 760, 220)
+    frame = bytes(range(0, 256, 3))
+    small = HexView(theme)
+    small.set_bytes(
+        frame,
+        [ByteField(0, 1, Role.HEX_FIELD_1, "flag"), ByteField(1, 9, Role.HEX_FIELD_2, "address"),
+         ByteField(9, 80, Role.HEX_FIELD_4, "body"), ByteField(80, 86, Role.HEX_BROKEN, "checksum")],
+    )  # fmt: skip
+    shoot(small, "hex-small-200", 400, 220, 2.0)
+
+
+# ---------------------------------------------------------------- command
+
+
+def many(workbench: FakeWorkbench) -> None:
+    """Give the meter a form with every kind of editor."""
+    spec = CommandSpec(
+        name="START_TRANSACTION",
+        title="Start transaction",
+        kind=CommandKind.CONTROL,
+        risk=Risk.WRITE,
+        verb="Start on {device}",
+        help="Begins a signed charging transaction. It can be stopped after two minutes.",
+        params=(
+            ParamSpec(name="evse_id", title="EVSE id", max_bytes=20, help="Printed on the charging point."),
+            ParamSpec(
+                name="limit", title="Limit", type=ParamType.DECIMAL, unit="kWh", minimum=Decimal("0.1"), maximum=50
+            ),
+            ParamSpec(
+                name="tariff", title="Tariff", type=ParamType.CHOICE, choices=((0, "day"), (1, "night")), default=0
+            ),
+            ParamSpec(name="notify", title="Notify", type=ParamType.BOOLEAN, default=True, required=False),
+            ParamSpec(name="at", title="Start at", type=ParamType.TIME, required=False),
+            ParamSpec(name="ca", title="Certificate", type=ParamType.PEM, required=False),
+        ),
+    )
+    kind = workbench.types["fake-http"]
+    vars(kind)["specs"] = (*kind.commands(workbench.device("lem-1"), {}), spec)
+
+
+def no_question(*_args: object, **_more: object) -> None:
+    """Stands for the dialog."""
+
+
+def test_command(theme: Theme, shoot: Shoot, qtbot: QtBot) -> None:
+    workbench = FakeWorkbench(site())
+    busy(workbench)
+    many(workbench)
+    empty = CommandPanel(workbench, theme, confirm=no_question)
+    shoot(empty, "command-empty", 320, 640)
+    panel = CommandPanel(workbench, theme, confirm=no_question)
+    panel.set_device("lem-1")
+    panel.choose("READ_STATUS")
+    panel.press()
+    shoot(panel, "command-read", 320, 640)
+    wrong = CommandPanel(workbench, theme, confirm=no_question)
+    wrong.prefill("lem-1", "START_TRANSACTION", {"evse_id": "x" * 30, "limit": "70"})
+    wrong.press()
+    shoot(wrong, "command-wrong", 340, 900)
+    danger = CommandPanel(workbench, theme, confirm=no_question)
+    workbench.set_link("m-0124", LinkState.FAULT, "No answer since 11:42.")
+    danger.prefill("m-0124", "DISCONNECT_RELAY")
+    shoot(danger, "command-danger-200", 300, 480, 2.0)
+
+
+# ---------------------------------------------------------------- records
+
+
+def test_records(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot) -> None:
+    workbench = FakeWorkbench(site())
+    empty = RecordsPanel(workbench, open_log(MemoryReader()), theme, zone=UTC)
+    qtbot.waitUntil(until(lambda: "No signed records" in empty.empty_text()))
+    shoot(empty, "records-empty", 900, 360)
+    items = [
+        record_item(1),
+        record_item(2, forged=True),
+        record_item(3, key=""),
+        record_item(4, intermediate=True),
+    ]
+    for name, row in (("good", 3), ("bad", 2), ("no-key", 1), ("intermediate", 0)):
+        panel = RecordsPanel(workbench, open_log(MemoryReader(items)), theme, zone=UTC)
+        qtbot.waitUntil(until(lambda p=panel: p.list.topLevelItemCount() == 4))  # type: ignore[misc]
+        item = panel.list.topLevelItem(row)
+        assert item is not None
+        panel.list.setCurrentItem(item)
+        shoot(panel, f"records-{name}", 1180, 720)
+    narrow = RecordsPanel(workbench, open_log(MemoryReader(items)), theme, zone=UTC)
+    qtbot.waitUntil(until(lambda: narrow.list.topLevelItemCount() == 4))
+    shoot(narrow, "records-narrow-200", 640, 420, 2.0)
+
+
+def test_the_steps_told_are_all_there() -> None:
+    assert [step for step, _at, _text in WHOLE] == list(Step)
+    assert len(OUTGOING) == 7

@@ -1,0 +1,339 @@
+"""``meterwright``: the window. With a verb it runs headless and imports no Qt (design.md section 5).
+
+The composition root of the window: it builds theme, window, workspace and workbench once, runs them on one qasync loop,
+and takes them apart in the opposite order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import sys
+import tempfile
+from collections.abc import Coroutine
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from app.config import Profile, profile
+from app.errors import WorkbenchError
+
+if TYPE_CHECKING:
+    from PySide6.QtCore import QSettings
+    from PySide6.QtWidgets import QApplication
+
+    from app.workbench import Workbench
+    from ui.main_window import MainWindow
+    from ui.theme import Theme
+
+_log = logging.getLogger(__name__)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point ``meterwright``."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if _has_verb(arguments):
+        from app.__main__ import main as headless
+
+        headless(arguments, prog_name="meterwright")
+        return 0
+    return _window(_parse(arguments))
+
+
+def _has_verb(arguments: list[str]) -> bool:
+    """The first word that is no option decides; ``--help`` and ``--version`` alone belong to the verbs' page."""
+    from app.__main__ import VERBS
+
+    skip = False
+    for word in arguments:
+        if skip:
+            skip = False
+        elif word in ("--profile", "--offscreen-tour"):
+            skip = True
+        elif word in ("--help", "--version"):
+            return True
+        elif not word.startswith("-"):
+            return word in VERBS
+    return False
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="meterwright", add_help=False)
+    parser.add_argument("file", nargs="?", type=Path, help="a workspace (*.mwk)")
+    parser.add_argument("--demo", action="store_true", help="open a simulated site")
+    parser.add_argument("--replay", type=Path, metavar="LOG", help="replay a kept log")
+    parser.add_argument("--profile", type=Path, metavar="DIR", help="keep settings and data below this folder")
+    parser.add_argument("--offscreen-tour", type=Path, metavar="DIR", help=argparse.SUPPRESS)
+    parser.add_argument("--first-paint", action="store_true", help=argparse.SUPPRESS)  # bench: say when, and leave
+    parser.add_argument("-v", "--verbose", action="count", default=0)
+    return parser.parse_args(arguments)
+
+
+def _about() -> str:
+    from PySide6.QtCore import qVersion
+
+    try:
+        own = version("meterwright")
+    except PackageNotFoundError:
+        own = "from source"
+    return (
+        f"Version {own}, Python {sys.version.split()[0]}, Qt {qVersion()}. "
+        "Licence Apache-2.0; Qt is used under the LGPL."
+    )
+
+
+def _window(options: argparse.Namespace) -> int:
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(options.verbose, 2)]
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        folders = profile(options.profile).make()
+    except WorkbenchError as exc:
+        sys.stderr.write(f"{exc}\n")
+        return 2
+    from PySide6.QtCore import QSettings
+    from PySide6.QtWidgets import QApplication
+
+    from ui.event_loop import run
+    from ui.theme import Theme, ThemeMode
+
+    app = QApplication.instance() or QApplication(["meterwright"])
+    assert isinstance(app, QApplication)
+    app.setApplicationName("meterwright")
+    app.setApplicationDisplayName("Meterwright")
+    app.setDesktopFileName("meterwright")
+    settings = QSettings(str(folders.config / "window.ini"), QSettings.Format.IniFormat)
+    try:
+        mode = ThemeMode(str(settings.value("window/theme", ThemeMode.SYSTEM.value)))
+    except ValueError:
+        mode = ThemeMode.SYSTEM
+    theme = Theme(app, mode)
+    theme.install()
+    return run(app, Desk(app, theme, settings, folders, options).run())
+
+
+class Desk:
+    """What is open on the desk, and how one thing is put away for the next."""
+
+    def __init__(
+        self, app: QApplication, theme: Theme, settings: QSettings, folders: Profile, options: argparse.Namespace
+    ) -> None:
+        from ui.main_window import MainWindow
+
+        self._app = app
+        self._theme = theme
+        self._folders = folders
+        self._options = options
+        self._closing = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._opened: contextlib.AsyncExitStack | None = None
+        self._changing = asyncio.Lock()
+        self.window: MainWindow = MainWindow(
+            theme, settings, self._spawn, on_close_requested=self._closing.set, about=_about()
+        )
+        self.window.resize(1440, 900)
+        self.window.demoRequested.connect(lambda: self._open_soon(self.open_demo()))
+        self.window.openRequested.connect(lambda path: self._open_soon(self.open_workspace(Path(path))))
+        self.window.newWorkspaceRequested.connect(lambda path: self._open_soon(self.open_workspace(Path(path))))
+        self.window.replayRequested.connect(lambda path: self._open_soon(self.open_replay(Path(path))))
+        self.window.exportRequested.connect(lambda path, wanted: self._spawn(self._export(Path(path), wanted)))
+
+    async def run(self) -> int:
+        """From the first window to the last ``finally``."""
+        status = 0
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self.window.show()
+            try:
+                if self._options.first_paint:
+                    self._closing.set()
+                elif self._options.offscreen_tour is not None:
+                    status = await self._tour(self._options.offscreen_tour)
+                    self._closing.set()
+                elif self._options.demo:
+                    await self._opening(self.open_demo())
+                elif self._options.replay is not None:
+                    await self._opening(self.open_replay(self._options.replay))
+                elif self._options.file is not None:
+                    await self._opening(self.open_workspace(self._options.file))
+                else:
+                    await self._opening(self.open_workspace(self._folders.default_workspace))
+                await self._closing.wait()
+            finally:
+                await self.put_away()
+                self.window.allow_close()
+                self.window.close()
+        return status
+
+    # ---------------------------------------------------------------- opening
+
+    async def open_workspace(self, path: Path) -> None:
+        """Open (or create) a workspace and run its engine."""
+        from app.composition import open_session
+
+        if path.suffix.lower() in (".jsonl", ".csv"):
+            raise WorkbenchError(
+                f"{path.name} is an export. Read it into a workspace first: meterwright log import {path.name}"
+            )
+        await self._show(path.stem, path, contextlib.nullcontext(), lambda: open_session(path))
+        if path != self._folders.default_workspace:
+            self.window.set_recent(str(path))
+
+    async def open_demo(self) -> None:
+        """The simulated site in a workspace of its own."""
+        from app.composition import open_session
+        from app.demo import demo_site
+
+        stamp = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+        folder = self._options.offscreen_tour or self._folders.data
+        path = folder / f"demo-{stamp}.mwk"
+        await self._show("Demo site", path, demo_site(), lambda: open_session(path))
+
+    async def open_replay(self, path: Path) -> None:
+        """A kept log through a pipeline of its own; the file is only read."""
+        from app.interaction_log.reader import LogReader
+
+        from app.adapters.registry import Registry
+        from app.composition import open_session
+        from app.replaying import Player, scratch_path
+        from ui.status_bar import Mode
+
+        async with contextlib.AsyncExitStack() as stack:
+            reader = stack.enter_context(contextlib.closing(LogReader(path)))
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            player = Player(reader, Registry())
+            scratch = scratch_path(Path(folder), path)
+            stack_kept = stack.pop_all()
+        await self._show(
+            path.name,
+            scratch,
+            contextlib.nullcontext(),
+            lambda: open_session(scratch, adapter_types=player.adapter_types(), clock=player.clock),
+            mode=Mode.REPLAY,
+            player=player,
+            resources=stack_kept,
+        )
+
+    async def put_away(self) -> None:
+        """Close what is open; what was under way is adopted when the workspace is opened again."""
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            self.window.detach()
+            await opened.aclose()
+
+    async def _show(
+        self,
+        title: str,
+        path: Path,
+        site: Any,
+        session_of: Any,
+        *,
+        mode: Any = None,
+        player: Any = None,
+        resources: contextlib.AsyncExitStack | None = None,
+    ) -> None:
+        from ui.log_access import LogAccess
+        from ui.main_window import Session
+        from ui.status_bar import Mode
+
+        async with self._changing:
+            await self.put_away()
+            async with contextlib.AsyncExitStack() as stack:
+                if resources is not None:
+                    stack.push_async_exit(resources)
+                loop = asyncio.get_running_loop()
+                demo = await loop.run_in_executor(None, site.__enter__)
+                stack.push_async_callback(_leave_in_thread, site)
+                session = stack.enter_context(session_of())
+                devices = demo.devices if demo is not None else player.devices() if player is not None else ()
+                for device in devices:
+                    session.workbench.save_device(device)
+                engine = self._spawn(session.workbench.run())  # a bug in it ends the program, loudly
+                stack.push_async_callback(_stop_engine, session.workbench, engine)
+                log = LogAccess(path)
+                stack.callback(log.close)
+                if player is not None:
+                    task = self._spawn(player.play(session.workbench))
+                    stack.callback(task.cancel)
+                self.window.attach(
+                    Session(
+                        workbench=session.workbench,
+                        log=log,
+                        title=title,
+                        mode=mode or Mode.LIVE,
+                        replay=player,
+                        secrets=session.secrets if player is None else None,
+                    )
+                )
+                self._opened = stack.pop_all()
+
+    async def _opening(self, work: Coroutine[Any, Any, None]) -> None:
+        """Open something; when it cannot be opened, say why and leave the welcome page."""
+        from ui.main_window import Severity
+
+        try:
+            await work
+        except (WorkbenchError, OSError) as exc:
+            self.window.say(str(exc), Severity.BAD)
+
+    def _open_soon(self, work: Coroutine[Any, Any, None]) -> None:
+        self._spawn(self._opening(work))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        if self._group is None:
+            work.close()
+            raise RuntimeError("the desk is not running")
+        return self._group.create_task(work)
+
+    async def _export(self, path: Path, wanted: str) -> None:
+        from ui.main_window import Severity
+
+        opened = self.window.session
+        if opened is None:
+            return
+        try:
+            rows = await asyncio.get_running_loop().run_in_executor(None, _export, opened.log.path, path, wanted)
+        except (WorkbenchError, OSError) as exc:
+            self.window.say(str(exc), Severity.BAD)
+        else:
+            self.window.say(f"{rows} interactions written to {path}.")
+
+    # ---------------------------------------------------------------- the tour without a display
+
+    async def _tour(self, folder: Path) -> int:
+        from ui.tour import tour
+
+        folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
+        await self.open_demo()
+        return await tour(self, folder)
+
+
+def _export(source: Path, path: Path, wanted: str) -> int:
+    from datetime import UTC
+
+    from app.interaction_log.filters import parse
+    from app.interaction_log.reader import LogReader
+
+    from app.interaction_log import transfer
+
+    where = parse(wanted, datetime.now(UTC)) if wanted.strip() else None
+    with contextlib.closing(LogReader(source)) as reader:
+        if path.suffix.lower() == ".csv":
+            return transfer.export_csv(reader, path, where)
+        return transfer.export_jsonl(reader, path, where, samples=True)
+
+
+async def _leave_in_thread(context: Any) -> None:
+    """Simulators need a moment to end; the window does not wait for them on its own thread."""
+    await asyncio.get_running_loop().run_in_executor(None, context.__exit__, None, None, None)
+
+
+async def _stop_engine(workbench: Workbench, task: asyncio.Task[None]) -> None:
+    workbench.stop()
+    await asyncio.wait([task])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,512 @@
+"""Everything a person can ask of the window, as one table.
+
+Menus, the tool bar, context menus and the command palette are filled from ``ACTIONS``; a new verb is a row here and a
+method of the window. An action that cannot be used now says why in its tip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Final, Protocol, assert_never
+
+from PySide6.QtCore import QCoreApplication, QObject, Qt
+from PySide6.QtGui import QAction, QActionGroup, QKeySequence
+from PySide6.QtWidgets import QMenu, QMenuBar, QToolBar, QWidget
+
+from app.model.device import Device
+from app.model.reading import LinkState
+from ui.theme import Role, Theme, ThemeMode
+
+translate: Final = QCoreApplication.translate
+
+
+def QT_TRANSLATE_NOOP(_context: str, text: str) -> str:
+    """Qt's mark for the translation tool, under the name it looks for; PySide's own is typed ``object``."""
+    return text
+
+
+class Layout(StrEnum):
+    """Named arrangements of the same docks."""
+
+    COMMISSION = "commission"
+    LAB = "lab"
+    SUPPORT = "support"
+
+
+class ActionHost(Protocol):
+    """What the window does for the table's rows."""
+
+    def new_workspace(self) -> None: ...
+    def open_workspace(self) -> None: ...
+    def open_demo(self) -> None: ...
+    def replay_log(self) -> None: ...
+    def export_log(self) -> None: ...
+    def quit(self) -> None: ...
+    def new_device(self) -> None: ...
+    def edit_device(self) -> None: ...
+    def remove_device(self) -> None: ...
+    def undo(self) -> None: ...
+    def connect_device(self) -> None: ...
+    def disconnect_device(self) -> None: ...
+    def focus_command(self) -> None: ...
+    def read_device(self) -> None: ...
+    def toggle_chart(self) -> None: ...
+    def find_here(self) -> None: ...
+    def show_palette(self) -> None: ...
+    def show_layout(self, layout: Layout) -> None: ...
+    def set_theme(self, mode: ThemeMode) -> None: ...
+    def show_about(self) -> None: ...
+
+
+class Menu(StrEnum):
+    FILE = QT_TRANSLATE_NOOP("Actions", "&File")
+    DEVICE = QT_TRANSLATE_NOOP("Actions", "&Device")
+    VIEW = QT_TRANSLATE_NOOP("Actions", "&View")
+    HELP = QT_TRANSLATE_NOOP("Actions", "&Help")
+
+
+class Place(Enum):
+    """Where, apart from its menu and the palette, an action is offered."""
+
+    TOOLBAR = "toolbar"
+    CONTEXT = "context"  # right click on a device
+
+
+class Need(Enum):
+    """What must hold for an action to make sense."""
+
+    WORKSPACE = "workspace"
+    LIVE = "live"  # not a replay
+    DEVICE = "device"
+    ADDRESS = "address"  # the device is reached by an adapter
+    LINK_DOWN = "link down"
+    LINK_UP = "link up"
+    CHART = "chart"
+    UNDO = "undo"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """What the enabled-when column looks at."""
+
+    has_workspace: bool = False
+    is_replay: bool = False
+    is_read_only: bool = False
+    device: Device | None = None
+    link: LinkState = LinkState.OFF
+    has_chart: bool = False
+    undo: str = ""  # what would be undone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionSpec:
+    """One row. Texts are source texts; ``Actions`` translates them."""
+
+    id: str
+    text: str
+    tip: str
+    menu: Menu
+    handler: Callable[[ActionHost], None]
+    shortcut: str = ""
+    icon: str = ""  # qtawesome name
+    needs: tuple[Need, ...] = ()
+    places: frozenset[Place] = frozenset()
+    group: str = ""  # actions of one group exclude each other and carry a mark
+    short: str = ""  # on the tool bar
+    separated: bool = False  # a line above it in its menu
+    on_devices: bool = False  # the shortcut counts only in the device list
+
+
+_BAR: Final = frozenset({Place.TOOLBAR})
+_CONTEXT: Final = frozenset({Place.CONTEXT})
+_BOTH: Final = frozenset({Place.TOOLBAR, Place.CONTEXT})
+
+ACTIONS: Final[tuple[ActionSpec, ...]] = (
+    ActionSpec(
+        id="workspace.new",
+        text=QT_TRANSLATE_NOOP("Actions", "&New workspace..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Start an empty workspace in a file of its own."),
+        menu=Menu.FILE,
+        shortcut="Ctrl+N",
+        icon="mdi6.file-plus-outline",
+        handler=lambda host: host.new_workspace(),
+    ),
+    ActionSpec(
+        id="workspace.open",
+        text=QT_TRANSLATE_NOOP("Actions", "&Open workspace..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Open a workspace or a log that somebody sent."),
+        menu=Menu.FILE,
+        shortcut="Ctrl+O",
+        icon="mdi6.folder-open-outline",
+        handler=lambda host: host.open_workspace(),
+    ),
+    ActionSpec(
+        id="demo.open",
+        text=QT_TRANSLATE_NOOP("Actions", "Open the &demo site"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Simulated meters of every kind, without any hardware."),
+        menu=Menu.FILE,
+        icon="mdi6.test-tube",
+        handler=lambda host: host.open_demo(),
+    ),
+    ActionSpec(
+        id="log.replay",
+        text=QT_TRANSLATE_NOOP("Actions", "&Replay a log..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Watch a kept log again as if it were live. Nothing is sent to a meter."),
+        menu=Menu.FILE,
+        shortcut="Ctrl+R",
+        icon="mdi6.history",
+        separated=True,
+        handler=lambda host: host.replay_log(),
+    ),
+    ActionSpec(
+        id="log.export",
+        text=QT_TRANSLATE_NOOP("Actions", "&Export the log..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Write interactions to a file for others; secrets are left out."),
+        menu=Menu.FILE,
+        shortcut="Ctrl+E",
+        icon="mdi6.export-variant",
+        needs=(Need.WORKSPACE,),
+        handler=lambda host: host.export_log(),
+    ),
+    ActionSpec(
+        id="quit",
+        text=QT_TRANSLATE_NOOP("Actions", "&Quit"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Close every link and leave."),
+        menu=Menu.FILE,
+        shortcut="Ctrl+Q",
+        icon="mdi6.exit-to-app",
+        separated=True,
+        handler=lambda host: host.quit(),
+    ),
+    ActionSpec(
+        id="device.connect",
+        text=QT_TRANSLATE_NOOP("Actions", "&Connect"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Open the link to this device."),
+        menu=Menu.DEVICE,
+        shortcut="Ctrl+K",
+        icon="mdi6.lan-connect",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.DEVICE, Need.ADDRESS, Need.LINK_DOWN),
+        places=_BOTH,
+        handler=lambda host: host.connect_device(),
+    ),
+    ActionSpec(
+        id="device.disconnect",
+        text=QT_TRANSLATE_NOOP("Actions", "&Disconnect"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Close the link to this device. Commands that wait go on waiting."),
+        menu=Menu.DEVICE,
+        shortcut="Ctrl+Shift+K",
+        icon="mdi6.lan-disconnect",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.DEVICE, Need.ADDRESS, Need.LINK_UP),
+        places=_BOTH,
+        handler=lambda host: host.disconnect_device(),
+    ),
+    ActionSpec(
+        id="device.send",
+        text=QT_TRANSLATE_NOOP("Actions", "&Send a command..."),
+        short=QT_TRANSLATE_NOOP("Actions", "Send"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Go to the commands of this device."),
+        menu=Menu.DEVICE,
+        shortcut="Ctrl+Return",
+        icon="mdi6.send",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.DEVICE, Need.ADDRESS),
+        places=_BOTH,
+        separated=True,
+        handler=lambda host: host.focus_command(),
+    ),
+    ActionSpec(
+        id="device.read",
+        text=QT_TRANSLATE_NOOP("Actions", "&Read everything"),
+        short=QT_TRANSLATE_NOOP("Actions", "Read"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Send every read command that needs no parameter."),
+        menu=Menu.DEVICE,
+        shortcut="F5",
+        icon="mdi6.refresh",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.DEVICE, Need.ADDRESS),
+        places=_BOTH,
+        handler=lambda host: host.read_device(),
+    ),
+    ActionSpec(
+        id="device.new",
+        text=QT_TRANSLATE_NOOP("Actions", "&New device..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Connect a meter or gateway, or add a site or grid."),
+        menu=Menu.DEVICE,
+        shortcut="Ctrl+Shift+N",
+        icon="mdi6.plus-circle-outline",
+        needs=(Need.WORKSPACE, Need.LIVE),
+        places=_CONTEXT,
+        separated=True,
+        handler=lambda host: host.new_device(),
+    ),
+    ActionSpec(
+        id="device.edit",
+        text=QT_TRANSLATE_NOOP("Actions", "&Edit the connection..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Change the name, the place or the connection of this device."),
+        menu=Menu.DEVICE,
+        shortcut="F2",
+        icon="mdi6.pencil-outline",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.DEVICE),
+        places=_CONTEXT,
+        handler=lambda host: host.edit_device(),
+    ),
+    ActionSpec(
+        id="device.remove",
+        text=QT_TRANSLATE_NOOP("Actions", "Re&move the device..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Take this device off the list. Its log stays."),
+        menu=Menu.DEVICE,
+        shortcut="Del",
+        icon="mdi6.trash-can-outline",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.DEVICE),
+        places=_CONTEXT,
+        on_devices=True,
+        handler=lambda host: host.remove_device(),
+    ),
+    ActionSpec(
+        id="undo",
+        text=QT_TRANSLATE_NOOP("Actions", "&Undo the last change"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Take back the last device that was added, changed or removed."),
+        menu=Menu.DEVICE,
+        shortcut="Ctrl+Z",
+        icon="mdi6.undo",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.UNDO),
+        separated=True,
+        handler=lambda host: host.undo(),
+    ),
+    ActionSpec(
+        id="chart.pause",
+        text=QT_TRANSLATE_NOOP("Actions", "&Pause or resume the chart"),
+        short=QT_TRANSLATE_NOOP("Actions", "Pause"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Hold the picture still; recording goes on."),
+        menu=Menu.VIEW,
+        shortcut="Space",
+        icon="mdi6.pause",
+        needs=(Need.CHART,),
+        places=_BAR,
+        handler=lambda host: host.toggle_chart(),
+    ),
+    ActionSpec(
+        id="find",
+        text=QT_TRANSLATE_NOOP("Actions", "&Filter"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Filter the list or log where you are."),
+        menu=Menu.VIEW,
+        shortcut="Ctrl+F",
+        icon="mdi6.filter-outline",
+        handler=lambda host: host.find_here(),
+    ),
+    ActionSpec(
+        id="palette",
+        text=QT_TRANSLATE_NOOP("Actions", "Command p&alette..."),
+        short=QT_TRANSLATE_NOOP("Actions", "Palette"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Find any action, device or command by typing."),
+        menu=Menu.VIEW,
+        shortcut="Ctrl+Shift+P",
+        icon="mdi6.magnify",
+        handler=lambda host: host.show_palette(),
+    ),
+    ActionSpec(
+        id="layout.commission",
+        text=QT_TRANSLATE_NOOP("Actions", "Layout &Commission"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Devices, commands and the fourteen steps."),
+        menu=Menu.VIEW,
+        shortcut="Ctrl+1",
+        icon="mdi6.clipboard-check-outline",
+        group="layout",
+        separated=True,
+        handler=lambda host: host.show_layout(Layout.COMMISSION),
+    ),
+    ActionSpec(
+        id="layout.lab",
+        text=QT_TRANSLATE_NOOP("Actions", "Layout &Lab"),
+        tip=QT_TRANSLATE_NOOP("Actions", "The chart as large as it can be."),
+        menu=Menu.VIEW,
+        shortcut="Ctrl+2",
+        icon="mdi6.chart-line",
+        group="layout",
+        handler=lambda host: host.show_layout(Layout.LAB),
+    ),
+    ActionSpec(
+        id="layout.support",
+        text=QT_TRANSLATE_NOOP("Actions", "Layout &Support"),
+        tip=QT_TRANSLATE_NOOP("Actions", "The log and the details of one interaction."),
+        menu=Menu.VIEW,
+        shortcut="Ctrl+3",
+        icon="mdi6.lifebuoy",
+        group="layout",
+        handler=lambda host: host.show_layout(Layout.SUPPORT),
+    ),
+    ActionSpec(
+        id="theme.system",
+        text=QT_TRANSLATE_NOOP("Actions", "Colours of the s&ystem"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Light or dark as the desktop says."),
+        menu=Menu.VIEW,
+        icon="mdi6.theme-light-dark",
+        group="theme",
+        separated=True,
+        handler=lambda host: host.set_theme(ThemeMode.SYSTEM),
+    ),
+    ActionSpec(
+        id="theme.light",
+        text=QT_TRANSLATE_NOOP("Actions", "Ligh&t colours"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Dark on light, whatever the desktop says."),
+        menu=Menu.VIEW,
+        icon="mdi6.white-balance-sunny",
+        group="theme",
+        handler=lambda host: host.set_theme(ThemeMode.LIGHT),
+    ),
+    ActionSpec(
+        id="theme.dark",
+        text=QT_TRANSLATE_NOOP("Actions", "Da&rk colours"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Light on dark, whatever the desktop says."),
+        menu=Menu.VIEW,
+        icon="mdi6.weather-night",
+        group="theme",
+        handler=lambda host: host.set_theme(ThemeMode.DARK),
+    ),
+    ActionSpec(
+        id="about",
+        text=QT_TRANSLATE_NOOP("Actions", "&About Meterwright"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Version, licence and the folders in use."),
+        menu=Menu.HELP,
+        icon="mdi6.information-outline",
+        handler=lambda host: host.show_about(),
+    ),
+)
+
+
+def refusal(needs: tuple[Need, ...], now: Situation) -> str:
+    """Why an action with ``needs`` cannot be used now; empty when it can."""
+    return next((why for need in needs if (why := _missing(need, now))), "")
+
+
+def _missing(need: Need, now: Situation) -> str:
+    match need:
+        case Need.WORKSPACE:
+            return "" if now.has_workspace else translate("Actions", "Open a workspace first.")
+        case Need.LIVE:
+            if now.is_replay:
+                return translate("Actions", "This is a replay; nothing can be sent or changed.")
+            return translate("Actions", "This log is open for reading only.") if now.is_read_only else ""
+        case Need.DEVICE:
+            return "" if now.device is not None else translate("Actions", "Choose a device first.")
+        case Need.ADDRESS:
+            if now.device is None or now.device.adapter:
+                return ""
+            return translate("Actions", "{name} only groups others; choose a meter or gateway.").format(
+                name=now.device.name
+            )
+        case Need.LINK_DOWN:
+            is_up = now.link in (LinkState.ONLINE, LinkState.CONNECTING)
+            return translate("Actions", "The link is already open.") if is_up else ""
+        case Need.LINK_UP:
+            return translate("Actions", "The link is already closed.") if now.link is LinkState.OFF else ""
+        case Need.CHART:
+            return "" if now.has_chart else translate("Actions", "There is no chart to pause yet.")
+        case Need.UNDO:
+            return "" if now.undo else translate("Actions", "There is nothing to undo.")
+        case _:
+            assert_never(need)
+
+
+class Actions(QObject):
+    """The table's rows as QActions, made once and shared by every menu."""
+
+    def __init__(self, host: ActionHost, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._host = host
+        self._made: dict[str, QAction] = {}
+        self._menus: dict[Menu, QMenu] = {}
+        self._groups: dict[str, QActionGroup] = {}
+        for spec in ACTIONS:
+            self._made[spec.id] = self._make(spec, parent)
+        self.update(Situation())
+
+    def action(self, action: str) -> QAction:
+        return self._made[action]
+
+    def all(self) -> Mapping[str, QAction]:
+        return self._made
+
+    def update(self, now: Situation) -> None:
+        """Enable what makes sense now; the rest says why not."""
+        for spec in ACTIONS:
+            why = refusal(spec.needs, now)
+            action = self._made[spec.id]
+            action.setEnabled(not why)
+            tip = translate("Actions", spec.tip)
+            keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
+            action.setStatusTip(why or tip)
+            action.setToolTip("\n".join(part for part in (tip, why, keys) if part))
+
+    def choose(self, action: str) -> None:
+        """Put the mark of its group on ``action`` without running it."""
+        self._made[action].setChecked(True)
+
+    def yield_key(self, action: str, yields: bool) -> None:
+        """Leave the shortcut of ``action`` to the widget that has the focus, or take it back."""
+        context = Qt.ShortcutContext.WidgetShortcut if yields else Qt.ShortcutContext.WindowShortcut
+        made = self._made[action]
+        if made.shortcutContext() != context:
+            made.setShortcutContext(context)
+
+    # ---------------------------------------------------------------- places
+
+    def fill_menu_bar(self, bar: QMenuBar) -> None:
+        for menu in Menu:
+            made = bar.addMenu(translate("Actions", menu.value))
+            made.setToolTipsVisible(True)
+            self._menus[menu] = made
+            for spec in ACTIONS:
+                if spec.menu is menu:
+                    if spec.separated:
+                        made.addSeparator()
+                    made.addAction(self._made[spec.id])
+
+    def menu(self, menu: Menu) -> QMenu:
+        return self._menus[menu]
+
+    def fill_tool_bar(self, bar: QToolBar) -> None:
+        bar.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        for spec in ACTIONS:
+            if Place.TOOLBAR in spec.places:
+                bar.addAction(self._made[spec.id])
+
+    def context_menu(self, parent: QWidget) -> QMenu:
+        """What a right click on a device offers."""
+        menu = QMenu(parent)
+        menu.setToolTipsVisible(True)
+        for spec in ACTIONS:
+            if Place.CONTEXT in spec.places:
+                if spec.separated:
+                    menu.addSeparator()
+                menu.addAction(self._made[spec.id])
+        return menu
+
+    def load_icons(self, theme: Theme) -> None:
+        """Tint the icons from the palette. Called after the first paint and when the theme changes."""
+        import qtawesome  # after the first paint: importing it costs as much as a bare window
+
+        colour, dimmed = theme.colour(Role.TEXT), theme.colour(Role.DIMMED)
+        for spec in ACTIONS:
+            if spec.icon:
+                self._made[spec.id].setIcon(qtawesome.icon(spec.icon, color=colour, color_disabled=dimmed))
+
+    def _make(self, spec: ActionSpec, parent: QWidget) -> QAction:
+        action = QAction(translate("Actions", spec.text), parent)
+        action.setObjectName(f"action.{spec.id}")
+        if spec.short:
+            action.setIconText(translate("Actions", spec.short))
+        if spec.shortcut:
+            action.setShortcut(QKeySequence(spec.shortcut))
+        if spec.on_devices:
+            action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+        else:
+            parent.addAction(action)
+        if spec.group:
+            action.setCheckable(True)
+            group = self._groups.get(spec.group)
+            if group is None:
+                group = self._groups[spec.group] = QActionGroup(self)
+            group.addAction(action)
+        action.triggered.connect(lambda _checked=False, spec=spec: spec.handler(self._host))
+        return action

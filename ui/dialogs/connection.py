@@ -1,0 +1,630 @@
+"""Connect a meter: which kind, where it stands in the tree, and the fields its adapter asks for.
+
+The form is built from ``AdapterType.form()``; a new system needs no line here. What is wrong stands under its field.
+*Test* tries the connection and says in sentences what was found; it is recommended and not forced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final, Protocol
+
+import shiboken6
+from PySide6.QtCore import QSignalBlocker, Qt, QTimer, Signal
+from PySide6.QtGui import QPalette
+from PySide6.QtWidgets import (
+    QCheckBox,
+    QDialog,
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app.errors import ParameterError, WorkbenchError
+from app.model.command import ParamSpec, ParamType
+from app.model.device import Device, NodeKind
+from app.ports import Secrets
+from app.workbench import Workbench
+from ui.panels.command import ParamField
+from ui.theme import Look, Role, Shape, Theme, space
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+KEYRING: Final = "keyring:"
+PROGRESS_AFTER_MS: Final = 200  # shorter tests show no progress (ui-guide, States)
+TEST_S: Final = 60.0  # longer than any adapter's own limits; a driver that hangs must not hold the form for ever
+GROUP: Final = ""  # the list's entry without an adapter
+_ID: Final = r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}"
+
+
+class SecretKeeper(Secrets, Protocol):
+    """The keyring, with this session's memory before it."""
+
+    def set_for_session(self, name: str, value: str) -> None: ...
+
+
+class ConnectionDialog(QDialog):
+    """Adds a device, or edits one. ``saved`` carries it after the core has taken it."""
+
+    saved = Signal(Device)
+
+    def __init__(
+        self,
+        workbench: Workbench,
+        theme: Theme,
+        spawn: Spawn,
+        *,
+        secrets: SecretKeeper | None = None,
+        device: Device | None = None,
+        parent_hint: str = "",
+        parent: QWidget | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self.setObjectName("connection")
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        self.setWindowModality(Qt.WindowModality.WindowModal)
+        self._workbench = workbench
+        self._theme = theme
+        self._spawn = spawn
+        self._secrets = secrets
+        self._device = device
+        self._adapter = device.adapter if device is not None else GROUP
+        self._fields: list[ParamField] = []
+        self._typed: dict[tuple[str, str], Any] = {}  # what stood in a field before another adapter was looked at
+        self._id_is_typed = device is not None
+        self._task: asyncio.Task[Any] | None = None
+        self._test_number = 0
+        self._is_testing = False
+        self._is_saving = False
+        name = device.name if device is not None else ""
+        self.setWindowTitle(
+            self.tr("Connection of {name}").format(name=name) if device is not None else self.tr("Connect a meter")
+        )
+        self._progress_timer = QTimer(self, singleShot=True, interval=PROGRESS_AFTER_MS)
+        self._build(parent_hint)
+        theme.changed.connect(self._colour)
+        self._colour()
+        self._choose_first()
+        self.resize(self.fontMetrics().averageCharWidth() * 140, self.fontMetrics().height() * 46)
+        self._basics["name"].editor.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    # ---------------------------------------------------------------- construction
+
+    def _build(self, parent_hint: str) -> None:
+        self.kinds = QListWidget()
+        self.kinds.setObjectName("connection.kinds")
+        self.kinds.setAccessibleName(self.tr("How the device is reached"))
+        self.kinds.setWordWrap(True)
+        for key, kind in self._workbench.adapter_types().items():
+            item = QListWidgetItem(kind.title)
+            item.setData(Qt.ItemDataRole.UserRole, key)
+            item.setToolTip(kind.summary)
+            self.kinds.addItem(item)
+        group = QListWidgetItem(self.tr("Site or grid"))
+        group.setData(Qt.ItemDataRole.UserRole, GROUP)
+        group.setToolTip(self.tr("Only groups others; it has no connection."))
+        self.kinds.addItem(group)
+        self.kinds.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Expanding)
+        self.kinds.setFixedWidth(self.fontMetrics().averageCharWidth() * 34)
+        self.kinds.currentItemChanged.connect(self._on_kind)
+        left = QVBoxLayout()
+        left.setSpacing(space(1))
+        left_title = QLabel(self.tr("&How is it reached?"))
+        left_title.setBuddy(self.kinds)
+        left.addWidget(left_title)
+        left.addWidget(self.kinds, 1)
+
+        self.summary = QLabel()
+        self.summary.setWordWrap(True)
+        self.summary.setTextFormat(Qt.TextFormat.PlainText)
+        self._basics = self._make_basics(parent_hint)
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(space(4))
+        grid.setVerticalSpacing(space(2))
+        for place, one in enumerate(("name", "id", "serial", "kind", "parent")):
+            grid.addWidget(self._basics[one], place // 2, place % 2, Qt.AlignmentFlag.AlignTop)
+        grid.setColumnStretch(0, 1)
+        grid.setColumnStretch(1, 1)
+        self._form = QVBoxLayout()
+        self._form.setSpacing(space(3))
+        self.session_only = QCheckBox(self.tr("Keep passwords and keys for this session only"))
+        self.session_only.setObjectName("connection.session_only")
+        self.session_only.setToolTip(
+            self.tr("Otherwise they go to the keyring of this computer. They never stand in the workspace or the log.")
+        )
+        form = QVBoxLayout()
+        form.setContentsMargins(space(2), 0, space(3), 0)
+        form.setSpacing(space(3))
+        form.addWidget(self.summary)
+        form.addLayout(grid)
+        line = QFrame()
+        line.setFrameShape(QFrame.Shape.HLine)
+        line.setFrameShadow(QFrame.Shadow.Sunken)
+        form.addWidget(line)
+        form.addLayout(self._form)
+        form.addWidget(self.session_only)
+        form.addStretch(1)
+        page = QWidget()
+        page.setLayout(form)
+        self.form_area = QScrollArea()
+        self.form_area.setWidgetResizable(True)
+        self.form_area.setFrameShape(QFrame.Shape.NoFrame)
+        self.form_area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.form_area.setWidget(page)
+
+        upper = QHBoxLayout()
+        upper.setSpacing(space(4))
+        upper.addLayout(left)
+        upper.addWidget(self.form_area, 1)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(space(4), space(4), space(4), space(4))
+        outer.setSpacing(space(3))
+        outer.addLayout(upper, 1)
+        outer.addWidget(self._make_result())
+        outer.addLayout(self._make_buttons())
+
+    def _make_basics(self, parent_hint: str) -> dict[str, ParamField]:
+        device = self._device
+        groups = self._possible_parents()
+        inside = device.parent if device is not None else self._parent_from(parent_hint)
+        specs = (
+            ParamSpec(name="name", title=self.tr("Name")),
+            ParamSpec(
+                name="id",
+                title=self.tr("Id"),
+                pattern=_ID,
+                help=self.tr("short and without blanks, used on the command line"),
+            ),
+            ParamSpec(name="serial", title=self.tr("Serial number"), required=False, default=""),
+            ParamSpec(name="kind", title=self.tr("Kind"), type=ParamType.CHOICE, choices=self._kind_choices()),
+            ParamSpec(
+                name="parent",
+                title=self.tr("Stands in"),
+                type=ParamType.CHOICE,
+                required=False,
+                choices=tuple((one.id, one.name) for one in groups),
+            ),
+        )
+        fields = {spec.name: ParamField(spec, self._theme) for spec in specs}
+        fields["name"].edited.connect(self._on_name)
+        fields["id"].edited.connect(self._on_id)
+        fields["kind"].set_value(device.kind.value if device is not None else NodeKind.METER.value)
+        fields["parent"].set_value(inside)
+        for field in fields.values():
+            field.edited.connect(self._check)
+        if device is not None:
+            fields["name"].set_value(device.name)
+            fields["id"].set_value(device.id)
+            fields["id"].editor.setEnabled(False)
+            fields["id"].editor.setToolTip(self.tr("The log refers to this id, so it stays."))
+            fields["serial"].set_value(device.serial)
+        return fields
+
+    def _kind_choices(self) -> tuple[tuple[str, str], ...]:
+        return (
+            (NodeKind.METER.value, self.tr("Meter")),
+            (NodeKind.GATEWAY.value, self.tr("Gateway")),
+            (NodeKind.GRID.value, self.tr("Grid")),
+            (NodeKind.SITE.value, self.tr("Site")),
+        )
+
+    def _make_result(self) -> QWidget:
+        self.result_box = QFrame()
+        self.result_box.setObjectName("connection.result")
+        self.result_box.setFrameShape(QFrame.Shape.StyledPanel)
+        self.result_box.setAutoFillBackground(True)
+        self._result_icon = QLabel()
+        self._result_icon.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.sentences = QLabel()
+        self.sentences.setObjectName("connection.sentences")
+        self.sentences.setAccessibleName(self.tr("Result of the test"))
+        self.sentences.setWordWrap(True)
+        self.sentences.setTextFormat(Qt.TextFormat.PlainText)
+        self.sentences.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.progress = QProgressBar()
+        self.progress.setRange(0, 0)
+        self.progress.setTextVisible(False)
+        self.progress.setAccessibleName(self.tr("The test is under way"))
+        self.progress.setFixedWidth(self.fontMetrics().averageCharWidth() * 20)
+        self.stop = QPushButton(self.tr("Stop the test"))
+        self.stop.setObjectName("connection.stop")
+        self.stop.clicked.connect(self._cancel_test)
+        row = QHBoxLayout(self.result_box)
+        row.setContentsMargins(space(3), space(2), space(3), space(2))
+        row.setSpacing(space(2))
+        row.addWidget(self._result_icon)
+        row.addWidget(self.sentences, 1)
+        row.addWidget(self.progress)
+        row.addWidget(self.stop)
+        self.result_box.hide()
+        self._progress_timer.timeout.connect(self.show_progress)
+        return self.result_box
+
+    def _make_buttons(self) -> QHBoxLayout:
+        self.missing = QLabel()
+        self.missing.setObjectName("connection.missing")
+        self.missing.setWordWrap(True)
+        self.test = QPushButton(self.tr("&Test the connection"))
+        self.test.setObjectName("connection.test")
+        self.test.setAutoDefault(False)
+        self.test.clicked.connect(self._start_test)
+        self.leave = QPushButton(self.tr("Leave without saving"))
+        self.leave.setObjectName("connection.leave")
+        self.leave.setAutoDefault(False)
+        self.leave.clicked.connect(self.reject)
+        self.save = QPushButton()
+        self.save.setObjectName("connection.save")
+        self.save.setDefault(True)
+        self.save.clicked.connect(self._save)
+        row = QHBoxLayout()
+        row.setSpacing(space(2))
+        row.addWidget(self.test)
+        row.addWidget(self.missing, 1)
+        row.addWidget(self.leave)
+        row.addWidget(self.save)
+        return row
+
+    # ---------------------------------------------------------------- which adapter
+
+    def _choose_first(self) -> None:
+        wanted = self._adapter if self._device is not None else None
+        for row in range(self.kinds.count()):
+            if wanted is None or self.kinds.item(row).data(Qt.ItemDataRole.UserRole) == wanted:
+                self.kinds.setCurrentRow(row)
+                return
+
+    def choose_adapter(self, key: str) -> None:
+        """Show the form of one adapter."""
+        for row in range(self.kinds.count()):
+            if self.kinds.item(row).data(Qt.ItemDataRole.UserRole) == key:
+                self.kinds.setCurrentRow(row)
+
+    def field(self, name: str) -> ParamField:
+        """One field of the adapter's form."""
+        return next(field for field in self._fields if field.spec.name == name)
+
+    def basic(self, name: str) -> ParamField:
+        """One of the fields every device has."""
+        return self._basics[name]
+
+    def _on_kind(self, item: QListWidgetItem | None, _before: QListWidgetItem | None) -> None:
+        if item is None:
+            return
+        self._cancel_test()
+        for field in self._fields:
+            self._typed[self._adapter, field.spec.name] = field.raw()
+        self._adapter = str(item.data(Qt.ItemDataRole.UserRole))
+        while (taken := self._form.takeAt(0)) is not None:
+            old = taken.widget()
+            if old is not None:
+                old.hide()
+                old.deleteLater()
+        self._fields = [self._make_field(spec) for spec in self._specs()]
+        before: QWidget = self._basics["parent"].editor
+        for field in self._fields:
+            self._form.addWidget(field)
+            QWidget.setTabOrder(before, field.editor)
+            before = field.editor
+        kind = self._workbench.adapter_types().get(self._adapter)
+        self.summary.setText(kind.summary if kind is not None else self.tr("Only groups others; it has no connection."))
+        self.session_only.setVisible(
+            self._secrets is not None and any(f.spec.type is ParamType.SECRET for f in self._fields)
+        )
+        self.test.setVisible(bool(self._adapter))
+        self._offer_kinds()
+        self.result_box.hide()
+        self._check()
+
+    def _offer_kinds(self) -> None:
+        """A group is a site or a grid; what is reached is a meter or a gateway."""
+        kind = self._basics["kind"]
+        allowed = ("meter", "gateway") if self._adapter else ("site", "grid")
+        if kind.raw() not in allowed:
+            with QSignalBlocker(kind):
+                kind.set_value(allowed[0])
+        self._basics["serial"].setVisible(bool(self._adapter))
+
+    def _specs(self) -> Sequence[ParamSpec]:
+        kind = self._workbench.adapter_types().get(self._adapter)
+        return kind.form() if kind is not None else ()
+
+    def _make_field(self, spec: ParamSpec) -> ParamField:
+        stored = self._stored(spec.name)
+        is_kept = spec.type is ParamType.SECRET and isinstance(stored, str) and stored.startswith(KEYRING)
+        if is_kept:
+            kept = self.tr("One is kept already; type here to replace it.")
+            spec = replace(spec, required=False, help=f"{kept} {spec.help}".strip())
+        field = ParamField(spec, self._theme)
+        before = self._typed.get((self._adapter, spec.name))
+        if before is not None:
+            field.set_value(before)
+        elif stored is not None and not is_kept:
+            field.set_value(stored)
+        field.edited.connect(self._on_field)
+        return field
+
+    def _stored(self, name: str) -> Any:
+        device = self._device
+        return device.settings.get(name) if device is not None and device.adapter == self._adapter else None
+
+    # ---------------------------------------------------------------- what stands in the form
+
+    def _on_name(self) -> None:
+        if not self._id_is_typed:
+            self._basics["id"].set_value(self._free_id(str(self._basics["name"].raw() or "")))
+
+    def _on_id(self) -> None:
+        self._id_is_typed = bool(self._basics["id"].raw())
+
+    def _on_field(self) -> None:
+        if not self._is_testing:
+            self.result_box.hide()  # it spoke of other values
+        self._check()
+
+    def _free_id(self, name: str) -> str:
+        base = re.sub(r"[^a-z0-9._-]+", "-", name.casefold()).strip("-._")[:48]
+        taken = {one.id for one in self._workbench.devices()}
+        number, found = 2, base
+        while found in taken:
+            found, number = f"{base}-{number}", number + 1
+        return found
+
+    def _check(self) -> None:
+        """Enable *Save* once everything needed is there; say what is still missing."""
+        wrong = [field.spec.title for field in (*self._shown_basics(), *self._fields) if not _is_fine(field)]
+        clash = self._id_clash()
+        self._basics["id"].show_error(clash)
+        if clash and self._basics["id"].spec.title not in wrong:
+            wrong.append(self._basics["id"].spec.title)
+        self.save.setEnabled(not wrong and not self._is_saving)
+        self.test.setEnabled(not self._is_testing and all(_is_fine(field) for field in self._fields))
+        text = self.tr("Still needed: {fields}.").format(fields=", ".join(wrong)) if wrong else ""
+        self.missing.setText(text)
+        name = str(self._basics["name"].raw() or "")
+        self.save.setText(self.tr("Save {name}").format(name=_short(name)) if name else self.tr("Save the device"))
+
+    def _shown_basics(self) -> list[ParamField]:
+        return [f for key, f in self._basics.items() if key != "serial" or self._adapter]
+
+    def _id_clash(self) -> str:
+        wanted = self._basics["id"].raw()
+        if self._device is not None or not wanted:
+            return ""
+        other = next((one for one in self._workbench.devices() if one.id == wanted), None)
+        if other is None:
+            return ""
+        return self.tr("{id} is already the id of {name}.").format(id=wanted, name=other.name)
+
+    def _settings(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """Checked values as JSON keeps them, and the secrets among them.
+
+        Raises:
+            ParameterError: a field is wrong; the sentence stands under it.
+        """
+        values: dict[str, Any] = {}
+        secrets: dict[str, str] = {}
+        first: ParameterError | None = None
+        for field in self._fields:
+            try:
+                value = field.check()
+            except ParameterError as fault:
+                first = first or fault
+                continue
+            name = field.spec.name
+            if field.spec.type is ParamType.SECRET:
+                stored = self._stored(name)
+                if value:
+                    secrets[name] = str(value)
+                elif isinstance(stored, str) and stored.startswith(KEYRING):
+                    values[name] = stored
+            elif value is not None:
+                values[name] = _for_json(value)
+        if first is not None:
+            raise first
+        return values, secrets
+
+    def show_errors(self) -> bool:
+        """Check every field and show what is wrong; True when all is well."""
+        fine = True
+        for field in (*self._shown_basics(), *self._fields):
+            try:
+                field.check()
+            except ParameterError:
+                fine = False
+        self._check()
+        return fine
+
+    # ---------------------------------------------------------------- testing
+
+    def _start_test(self) -> None:
+        try:
+            values, secrets = self._settings()
+        except ParameterError:
+            return  # it stands under its field
+        self._is_testing = True
+        self._say(self.tr("Trying the connection..."), None)
+        self.stop.show()
+        self.test.setEnabled(False)
+        self._progress_timer.start()
+        self._spawn(self._probe(self._test_number, self._adapter, {**values, **secrets}))
+
+    def show_progress(self) -> None:
+        """The test takes long enough to say so."""
+        self._progress_timer.stop()
+        self.progress.show()
+
+    async def _probe(self, number: int, adapter: str, settings: Mapping[str, Any]) -> None:
+        if not shiboken6.isValid(self) or number != self._test_number:
+            return  # stopped before it began
+        self._task = asyncio.current_task()
+        try:
+            async with asyncio.timeout(TEST_S):
+                sentences = await self._workbench.probe(adapter, settings)
+        except TimeoutError:
+            text = self.tr("There was no result in {n} s. Check the address and the cable, then test again.")
+            self._end_test(number, text.format(n=round(TEST_S)), False)
+        except WorkbenchError as fault:
+            self._end_test(number, str(fault), False)
+        else:
+            self._end_test(number, "\n".join(sentences) or self.tr("The connection works."), True)
+
+    def _cancel_test(self) -> None:
+        if not self._is_testing:
+            return
+        task = self._task
+        self._end_test(self._test_number, self.tr("The test was stopped."), None)
+        if task is not None:
+            task.cancel()
+
+    def _end_test(self, number: int, text: str, is_good: bool | None) -> None:
+        if not shiboken6.isValid(self) or number != self._test_number:
+            return  # closed meanwhile, or stopped and started again
+        self._test_number += 1
+        self._is_testing = False
+        self._task = None
+        self._progress_timer.stop()
+        self._say(text, is_good)
+        self._check()
+
+    def _say(self, text: str, is_good: bool | None) -> None:
+        self.progress.hide()
+        self.stop.hide()
+        self.sentences.setText(text)
+        side = self.fontMetrics().height()
+        if is_good is None:
+            self._result_icon.clear()
+        else:
+            look = Look("", Role.GOOD, Shape.TICK) if is_good else Look("", Role.BAD, Shape.CROSS)
+            self._result_icon.setPixmap(self._theme.pixmap(look, side, self.devicePixelRatioF()))
+        self._result_icon.setVisible(is_good is not None)
+        self.result_box.show()
+
+    # ---------------------------------------------------------------- saving
+
+    def _save(self) -> None:
+        if not self.show_errors() or self._id_clash():
+            return
+        values, secrets = self._settings()
+        device = self._made(values)
+        if secrets and self._secrets is not None:
+            self._is_saving = True
+            self._check()
+            self._spawn(self._keep(self._secrets, device, secrets))
+            return
+        self._hand_over(device, secrets)
+
+    def _made(self, values: Mapping[str, Any]) -> Device:
+        basics = {key: field.check() for key, field in self._basics.items() if key != "serial"}
+        serial = str(self._basics["serial"].check() or "") if self._adapter else ""
+        before = self._device or Device(id=str(basics["id"]), name="")
+        return replace(
+            before,
+            name=str(basics["name"]).strip(),
+            kind=NodeKind(basics["kind"]),
+            parent=str(basics["parent"] or ""),
+            serial=serial.strip(),
+            adapter=self._adapter,
+            settings=dict(values),
+        )
+
+    async def _keep(self, keeper: SecretKeeper, device: Device, secrets: Mapping[str, str]) -> None:
+        """Put the secrets away, off the GUI thread: a keyring may ask the person to unlock it."""
+        only_session = self.session_only.isChecked()
+        fault: WorkbenchError | None = None
+        for name, words in secrets.items():
+            kept_as = f"{device.id}.{name}"
+            if only_session:
+                keeper.set_for_session(kept_as, words)
+                continue
+            try:
+                await asyncio.to_thread(keeper.set, kept_as, words)
+            except WorkbenchError as refused:
+                fault = refused
+                break
+        if not shiboken6.isValid(self):
+            return
+        self._is_saving = False
+        self._check()
+        if fault is not None:
+            self._say(str(fault), False)
+            return
+        self._hand_over(device, secrets)
+
+    def _hand_over(self, device: Device, secrets: Mapping[str, str]) -> None:
+        references = {name: f"{KEYRING}{device.id}.{name}" for name in secrets}
+        complete = replace(device, settings={**device.settings, **references})
+        try:
+            self._workbench.save_device(complete)
+        except WorkbenchError as fault:
+            self._say(str(fault), False)
+            return
+        self.saved.emit(complete)
+        self.accept()
+
+    def done(self, result: int) -> None:
+        self._cancel_test()
+        super().done(result)
+
+    # ---------------------------------------------------------------- small things
+
+    def _possible_parents(self) -> list[Device]:
+        devices = self._workbench.devices()
+        below = {self._device.id} if self._device is not None else set()
+        size = 0
+        while len(below) != size:
+            size = len(below)
+            below |= {one.id for one in devices if one.parent in below}
+        return [one for one in devices if one.kind is not NodeKind.METER and one.id not in below]
+
+    def _parent_from(self, hint: str) -> str:
+        found = next((one for one in self._workbench.devices() if one.id == hint), None)
+        if found is None:
+            return ""
+        return found.id if found.kind is not NodeKind.METER else found.parent
+
+    def _colour(self) -> None:
+        for label, role in ((self.summary, Role.DIMMED), (self.missing, Role.DIMMED)):
+            palette = label.palette()
+            palette.setColor(QPalette.ColorRole.WindowText, self._theme.colour(role))
+            label.setPalette(palette)
+        palette = self.result_box.palette()
+        palette.setColor(QPalette.ColorRole.Window, self._theme.colour(Role.PANEL))
+        self.result_box.setPalette(palette)
+
+
+def _is_fine(field: ParamField) -> bool:
+    """Whether a field would pass, without saying anything yet."""
+    raw = field.raw()
+    if raw is None and field.spec.type is ParamType.TEXT:
+        raw = field.spec.default if field.spec.default is not None else ""
+    try:
+        field.spec.parse(raw)
+    except ParameterError:
+        return False
+    return True
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return value
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else f"{name[:23]}…"

@@ -1,0 +1,1043 @@
+"""The main window: docks around three tabs, and nothing in it that is true elsewhere.
+
+The window is shown first and filled after its first paint, one panel a turn of the event loop, so that heavy imports
+never stand before the first picture. A workspace is attached and detached; the composition root decides which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from PySide6.QtCore import QByteArray, QSettings, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QCloseEvent, QPaintEvent, QPalette
+from PySide6.QtWidgets import (
+    QAbstractButton,
+    QApplication,
+    QComboBox,
+    QDockWidget,
+    QFileDialog,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QMainWindow,
+    QPushButton,
+    QSizePolicy,
+    QTabWidget,
+    QToolBar,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app.errors import WorkbenchError
+from app.model.command import CommandKind
+from app.model.device import Device
+from app.model.interaction import Interaction
+from app.model.reading import DeviceState, LinkState, Quantity, SampleSet, Severity
+from app.model.records import Change
+from app.model.status import Status
+from app.workbench import Workbench
+from ui.actions import Actions, Layout, Menu, Situation
+from ui.bridge import ChangeBridge
+from ui.panels.devices import DevicesPanel
+from ui.replay_bar import ReplayBar, ReplayControls
+from ui.status_bar import Mode, StatusBar
+from ui.theme import Role, Theme, ThemeMode, space
+from ui.welcome import WelcomePage
+
+if TYPE_CHECKING:
+    from ui.dialogs.connection import SecretKeeper
+    from ui.log_access import LogAccess
+    from ui.palette import CommandPalette
+    from ui.panels.command import CommandPanel
+    from ui.panels.detail import DetailPanel
+    from ui.panels.log import LogPanel
+    from ui.panels.ocmf import RecordsPanel
+    from ui.widgets.live_chart import LiveChart
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+STATE_VERSION: Final = 1  # of the saved dock arrangement
+RECENT_KEPT: Final = 10
+LOG_SIZE_MS: Final = 5000
+FIRST_CURVES: Final = 4  # on a chart nobody has touched
+CURVES_OF_ONE: Final = 2  # of them from one device
+WORKSPACE_FILES: Final = "*.mwk"
+EXPORT_FILES: Final = "*.jsonl *.csv *.mwk"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """What is shown: a workbench, the way to its log, and how."""
+
+    workbench: Workbench
+    log: LogAccess
+    title: str
+    mode: Mode = Mode.LIVE
+    replay: ReplayControls | None = None
+    secrets: SecretKeeper | None = None  # the keyring
+
+
+class Panels:
+    """Makes the panels, each imported when it is needed."""
+
+    def chart(self, theme: Theme) -> LiveChart:
+        from ui.widgets.live_chart import LiveChart
+
+        return LiveChart(theme)
+
+    def log(self, session: Session, theme: Theme) -> LogPanel:
+        from ui.panels.log import LogPanel
+
+        return LogPanel(session.workbench, session.log, theme)
+
+    def command(self, session: Session, theme: Theme) -> CommandPanel:
+        from ui.dialogs.confirm import confirm_command
+        from ui.panels.command import CommandPanel
+
+        return CommandPanel(session.workbench, theme, confirm=partial(confirm_command, theme=theme))
+
+    def detail(self, session: Session, theme: Theme) -> DetailPanel:
+        from ui.panels.detail import DetailPanel
+
+        return DetailPanel(session.workbench, session.log, theme)
+
+    def records(self, session: Session, theme: Theme) -> RecordsPanel:
+        from ui.panels.ocmf import RecordsPanel
+
+        return RecordsPanel(session.workbench, session.log, theme)
+
+
+class MainWindow(QMainWindow):
+    """Everything a person sees. Asks the workbench, shows what comes back."""
+
+    newWorkspaceRequested = Signal(str)
+    openRequested = Signal(str)
+    demoRequested = Signal()
+    replayRequested = Signal(str)
+    exportRequested = Signal(str, str)  # file, filter in force
+    ready = Signal()  # every panel of the attached session stands
+
+    def __init__(
+        self,
+        theme: Theme,
+        settings: QSettings,
+        spawn: Spawn,
+        session: Session | None = None,
+        *,
+        on_close_requested: Callable[[], None] | None = None,
+        about: str = "",
+        panels: Panels | None = None,
+    ) -> None:
+        super().__init__()
+        self.setObjectName("main")
+        self.on_close_requested = on_close_requested
+        self._theme = theme
+        self._settings = settings
+        self._spawn = spawn
+        self._about = about
+        self._panels = panels or Panels()
+        self._session: Session | None = None
+        self._bridge: ChangeBridge | None = None
+        self._may_close = False
+        self._is_painted = False
+        self._steps: list[Callable[[], None]] = []
+        self._under_way: dict[int, Interaction] = {}  # writes a meter may be carrying out
+        self._undo: list[tuple[str, Callable[[], object]]] = []
+        self._layout = Layout.COMMISSION
+        self._marked: set[int] = set()  # sent, marked on the chart, and not settled yet
+        self._has_chosen_curves = False
+        self._charted: set[str] = set()  # devices whose live quantities all go on the chart
+        self._last_id = 0
+        self._palette: CommandPalette | None = None
+        self._banner: QToolBar | None = None
+
+        self.devices: DevicesPanel | None = None
+        self.chart: LiveChart | None = None
+        self.log: LogPanel | None = None
+        self.command: CommandPanel | None = None
+        self.detail: DetailPanel | None = None
+        self.records: RecordsPanel | None = None
+        self.replay_bar: ReplayBar | None = None
+
+        self.verbs = Actions(self, self)
+        self.verbs.fill_menu_bar(self.menuBar())
+        self.tool_bar = self._make_tool_bar()
+        self.status = StatusBar(theme, self)
+        self.setStatusBar(self.status)
+        self.notice = NoticeBar(theme)
+        self.welcome = WelcomePage(theme, self.verbs)
+        self.welcome.fileChosen.connect(self.openRequested)
+        self.tabs = QTabWidget()
+        self.tabs.setObjectName("tabs")
+        self.tabs.setAccessibleName(self.tr("Views"))
+        self.tabs.setDocumentMode(True)
+        self._tab_live, self._tab_log, self._tab_records = QWidget(), QWidget(), QWidget()
+        for page, title in (
+            (self.welcome, self.tr("Welcome")),
+            (self._tab_live, self.tr("Live")),
+            (self._tab_log, self.tr("Log")),
+            (self._tab_records, self.tr("Signed records")),
+        ):
+            if page is not self.welcome:
+                _fill(page, None)
+            self.tabs.addTab(page, title)
+        self._top = QVBoxLayout()
+        self._top.setContentsMargins(0, 0, 0, 0)
+        self._top.setSpacing(0)
+        self._top.addWidget(self.notice)
+        self._top.addWidget(self.tabs, 1)
+        centre = QWidget()
+        centre.setLayout(self._top)
+        self.setCentralWidget(centre)
+
+        self.dock_devices = self._make_dock("devices", self.tr("Devices"), Qt.DockWidgetArea.LeftDockWidgetArea)
+        self.dock_command = self._make_dock("command", self.tr("Command"), Qt.DockWidgetArea.RightDockWidgetArea)
+        self.dock_detail = self._make_dock("detail", self.tr("Interaction"), Qt.DockWidgetArea.BottomDockWidgetArea)
+        self.setCorner(Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.BottomDockWidgetArea)
+        self.setCorner(Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.BottomDockWidgetArea)
+        self.setDockNestingEnabled(True)
+        self._add_dock_toggles()
+
+        self._builder = QTimer(self, interval=0)
+        self._builder.timeout.connect(self._build_next)
+        self._log_sizer = QTimer(self, interval=LOG_SIZE_MS)
+        self._log_sizer.timeout.connect(self._measure_log)
+        theme.changed.connect(self._on_theme)
+        app = QApplication.instance()
+        if isinstance(app, QApplication):
+            app.focusChanged.connect(self._on_focus)
+        self._restore()
+        self._show_welcome(is_empty=True)
+        self._update_actions()
+        if session is not None:
+            self.attach(session)
+
+    # ---------------------------------------------------------------- session
+
+    @property
+    def session(self) -> Session | None:
+        return self._session
+
+    def attach(self, session: Session) -> None:
+        """Show ``session``; the panels are built after the first paint, one a turn."""
+        self.detach()
+        self._session = session
+        title = self.tr("REPLAY of {name}") if session.mode is Mode.REPLAY else "{name}"
+        self.setWindowTitle(self.tr("{name} - Meterwright").format(name=title.format(name=session.title)))
+        self._bridge = ChangeBridge(session.workbench.feed, self)
+        self._bridge.batch.connect(self._on_batch)
+        self._bridge.samples.connect(self._on_samples)
+        self._bridge.traffic.connect(self.status.on_traffic)
+        self.status.attach(session.workbench, session.mode)
+        if session.replay is not None:
+            self.replay_bar = ReplayBar(session.replay, self._theme, session.title)
+            self._banner = QToolBar(self.tr("Replay"))
+            self._banner.setObjectName("toolbar.replay")
+            self._banner.setMovable(False)
+            self._banner.addWidget(self.replay_bar)
+            self.addToolBarBreak()
+            self.addToolBar(self._banner)
+        self._steps = [
+            self._build_devices,
+            self._build_log,
+            self._build_command,
+            self._build_detail,
+            self._build_chart,
+            self._build_records,
+            self._finish_building,
+        ]
+        self._update_actions()
+        if self._is_painted:
+            self._builder.start()
+
+    def detach(self) -> None:
+        """Let go of the session; its panels are destroyed."""
+        self._builder.stop()
+        self._steps = []
+        self._log_sizer.stop()
+        if self._bridge is not None:
+            self._bridge.close()
+            self._bridge.deleteLater()
+            self._bridge = None
+        for page in (self._tab_live, self._tab_log, self._tab_records):
+            _fill(page, None)
+        for dock in (self.dock_devices, self.dock_command, self.dock_detail):
+            old = dock.widget()
+            dock.setWidget(QWidget())
+            if old is not None:
+                old.deleteLater()
+        if self._banner is not None:
+            self.removeToolBarBreak(self._banner)
+            self.removeToolBar(self._banner)
+            self._banner.deleteLater()
+            self._banner = self.replay_bar = None
+        self.devices = self.chart = self.log = self.command = self.detail = self.records = None
+        self._session = None
+        self._under_way.clear()
+        self._undo.clear()
+        self._marked.clear()
+        self._has_chosen_curves = False
+        self._charted.clear()
+        self._last_id = 0
+        self.status.detach()
+        self.notice.hide()
+        self.setWindowTitle(self.tr("Meterwright"))
+        self._show_welcome(is_empty=True)
+        self._update_actions()
+
+    def build_now(self) -> None:
+        """Build what is still missing at once (tests; a command line that opens a log)."""
+        while self._steps:
+            self._build_next()
+
+    @property
+    def is_ready(self) -> bool:
+        return self._session is not None and not self._steps
+
+    # ---------------------------------------------------------------- building, one panel a turn
+
+    def _build_next(self) -> None:
+        if self._steps:
+            self._steps.pop(0)()
+        if not self._steps:
+            self._builder.stop()
+
+    def _build_devices(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        self.devices = DevicesPanel(session.workbench, self._theme, self.verbs)
+        self.devices.deviceSelected.connect(self._on_device)
+        self.devices.deviceActivated.connect(self._on_device_activated)
+        self.devices.quantityActivated.connect(self.add_curve)
+        self._put(self.dock_devices, self.devices)
+        self._show_welcome(is_empty=self.devices.is_empty)
+
+    def _build_log(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        self.log = self._panels.log(session, self._theme)
+        self.log.interactionActivated.connect(self.show_interaction)
+        self.log.interactionSelected.connect(self._on_row)
+        self.log.exportRequested.connect(lambda _filter: self.export_log())
+        _fill(self._tab_log, self.log)
+
+    def _build_command(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        if session.mode is not Mode.LIVE:
+            self._put(self.dock_command, self._make_no_commands())
+            return
+        self.command = self._panels.command(session, self._theme)
+        self.command.submitted.connect(self.show_interaction)
+        self._put(self.dock_command, self.command)
+        if self.devices is not None:
+            self._on_device(self.devices.selected_device())
+
+    def _build_detail(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        self.detail = self._panels.detail(session, self._theme)
+        self.detail.interactionActivated.connect(self.show_interaction)
+        self.detail.filterRequested.connect(self._on_filter_requested)
+        self._put(self.dock_detail, self.detail)
+
+    def _build_chart(self) -> None:
+        self.chart = self._panels.chart(self._theme)
+        self.chart.markerActivated.connect(self.show_interaction)
+        self.chart.curveRemoved.connect(self._on_curve_removed)
+        self.chart.exportFailed.connect(self._on_chart_fault)
+        _fill(self._tab_live, self.chart)
+
+    def _build_records(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        self.records = self._panels.records(session, self._theme)
+        self.records.interactionActivated.connect(self.show_interaction)
+        _fill(self._tab_records, self.records)
+
+    def _finish_building(self) -> None:
+        self.verbs.load_icons(self._theme)
+        self._measure_log()
+        self._log_sizer.start()
+        self._update_actions()
+        if self._bridge is not None:
+            self._bridge.flush()
+        self.ready.emit()
+
+    # ---------------------------------------------------------------- changes in
+
+    def _on_batch(self, changes: list[Change]) -> None:
+        for change in changes:
+            if isinstance(change, Interaction):
+                self._follow(change)
+                self._mark(change)
+        for panel in (self.devices, self.log, self.command, self.detail, self.records):
+            if panel is not None:
+                panel.on_batch(changes)
+        self.status.on_batch(changes)
+        if self.devices is not None:
+            self._show_welcome(is_empty=self.devices.is_empty)
+        selected = self._selected()
+        if any(isinstance(c, Device | DeviceState) and _id_of(c) == selected for c in changes):
+            self._update_actions()
+
+    def _on_samples(self, samples: list[SampleSet]) -> None:
+        if self.chart is not None:
+            self._offer_curves(self.chart, samples)
+            for sample in samples:
+                self.chart.push(sample)
+        if self.devices is not None:
+            self.devices.on_samples(samples)
+        self.status.on_samples(samples)
+
+    def _follow(self, interaction: Interaction) -> None:
+        self._last_id = max(self._last_id, interaction.id)
+        is_write = interaction.kind not in (CommandKind.READ, CommandKind.UNSOLICITED)
+        if is_write and interaction.status is Status.PROCESSING:
+            self._under_way[interaction.id] = interaction
+        else:
+            self._under_way.pop(interaction.id, None)
+
+    def _mark(self, interaction: Interaction) -> None:
+        """Show on the chart when a command was sent and when it was answered."""
+        if self.chart is None or interaction.kind is CommandKind.UNSOLICITED:
+            return
+        number, text = interaction.id, interaction.command
+        if interaction.status is Status.PROCESSING and number not in self._marked:
+            self._marked.add(number)
+            self.chart.add_marker(interaction.updated, number, text, "sent")
+        elif interaction.is_settled and interaction.attempts and interaction.finished is not None:
+            self._marked.discard(number)
+            kind = "answered" if interaction.status is Status.SUCCESSFUL else "failed"
+            self.chart.add_marker(interaction.finished, number, text, kind)
+
+    def _offer_curves(self, chart: LiveChart, samples: Sequence[SampleSet]) -> None:
+        """An empty chart starts with the key values of the first devices that speak, until somebody chooses."""
+        session = self._session
+        if session is None or (self._has_chosen_curves and not self._charted):
+            return
+        for sample in samples:
+            if self._has_chosen_curves and sample.device not in self._charted:
+                continue
+            try:
+                wanted = session.workbench.live_quantities(sample.device)
+            except WorkbenchError:
+                continue
+            if not self._has_chosen_curves:
+                wanted = wanted[:CURVES_OF_ONE]
+                self._has_chosen_curves = len(chart.curves) >= FIRST_CURVES
+            for quantity, _value in sample.values:
+                if quantity.name in wanted:
+                    self._put_curve(chart, sample.device, quantity)
+
+    def _on_curve_removed(self, _key: object) -> None:
+        self._has_chosen_curves = True
+        self._charted.clear()
+
+    def _put_curve(self, chart: LiveChart, device: str, quantity: Quantity) -> None:
+        name = ""
+        if self._session is not None:
+            with contextlib.suppress(WorkbenchError):
+                name = self._session.workbench.device(device).name
+        chart.add_curve(device, quantity, quantity.title or quantity.name, device_name=name)
+
+    def _measure_log(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        path = session.log.path
+        size = sum(p.stat().st_size for p in (path, Path(f"{path}-wal")) if p.exists())
+        self.status.set_log(self._last_id, size)
+
+    # ---------------------------------------------------------------- what is shown
+
+    def show_interaction(self, interaction: int) -> None:
+        """Show one interaction's fourteen steps in the dock below."""
+        if self.detail is not None:
+            self.detail.show_interaction(interaction)
+            self.dock_detail.show()
+            self.dock_detail.raise_()
+
+    def show_device(self, device: str) -> None:
+        """Choose a device in the tree."""
+        if self.devices is not None and self.devices.select_device(device):
+            self.dock_devices.show()
+            self.dock_devices.raise_()
+
+    def prepare_command(self, device: str, command: str) -> None:
+        """Open the command panel on one command of one device."""
+        self.show_device(device)
+        if self.command is not None:
+            self.dock_command.show()
+            self.dock_command.raise_()
+            self.command.prefill(device, command)
+
+    def add_curve(self, device: str, quantity: Quantity) -> None:
+        """Put a quantity on the chart."""
+        if self.chart is None:
+            return
+        self._has_chosen_curves = True
+        self._put_curve(self.chart, device, quantity)
+        self.tabs.setCurrentWidget(self._tab_live)
+
+    def show_curves(self, device: str) -> None:
+        """Put the live quantities of a device on the chart: those known now, the others when they first come."""
+        self._has_chosen_curves = True
+        self._charted.add(device)
+        if self.devices is not None and self.chart is not None and self._session is not None:
+            with contextlib.suppress(WorkbenchError):
+                wanted = self._session.workbench.live_quantities(device)
+                for quantity in self.devices.model.quantities(device):
+                    if quantity.name in wanted:
+                        self._put_curve(self.chart, device, quantity)
+
+    def say(self, text: str, severity: Severity = Severity.INFO) -> None:
+        """One sentence above the tabs, until it is dismissed or the next one comes."""
+        self.notice.say(text, severity)
+
+    def set_recent(self, path: str) -> None:
+        """Put a file at the head of those used lately."""
+        paths = [path, *(p for p in self._recent() if p != path)][:RECENT_KEPT]
+        self._settings.setValue("recent", paths)
+        self.welcome.set_recent(paths)
+
+    def _recent(self) -> list[str]:
+        kept = self._settings.value("recent", [])
+        if isinstance(kept, str):
+            return [kept] if kept else []
+        return [str(p) for p in kept] if isinstance(kept, list) else []
+
+    def _show_welcome(self, *, is_empty: bool) -> None:
+        at = self.tabs.indexOf(self.welcome)
+        if self.tabs.isTabVisible(at) == is_empty:
+            return
+        was_here = self.tabs.currentIndex() == at
+        self.tabs.setTabVisible(at, is_empty)
+        if is_empty:
+            self.tabs.setCurrentIndex(at)
+        elif was_here:
+            self.tabs.setCurrentWidget(self._tab_live)
+
+    # ---------------------------------------------------------------- the table's verbs (ui/actions.py)
+
+    def new_workspace(self) -> None:
+        self._ask_file(self.tr("New workspace"), WORKSPACE_FILES, self.newWorkspaceRequested.emit, saves=True)
+
+    def open_workspace(self) -> None:
+        self._ask_file(self.tr("Open a workspace or log"), WORKSPACE_FILES, self.openRequested.emit)
+
+    def open_demo(self) -> None:
+        self.demoRequested.emit()
+
+    def replay_log(self) -> None:
+        self._ask_file(self.tr("Replay a log"), WORKSPACE_FILES, self.replayRequested.emit)
+
+    def export_log(self) -> None:
+        wanted = self.log.filter_text if self.log is not None else ""
+        self._ask_file(
+            self.tr("Export the log"),
+            EXPORT_FILES,
+            lambda path: self.exportRequested.emit(path, wanted),
+            saves=True,
+        )
+
+    def quit(self) -> None:
+        self.close()
+
+    def new_device(self) -> None:
+        self._edit(None)
+
+    def edit_device(self) -> None:
+        device = self._chosen()
+        if device is not None:
+            self._edit(device)
+
+    def remove_device(self) -> None:
+        from ui.dialogs.confirm import ask
+
+        device = self._chosen()
+        if device is None or self._session is None:
+            return
+        below = _all_below(device.id, self._session.workbench.devices())
+        text = self.tr("Remove {name} from this workspace?").format(name=device.name)
+        if below:
+            text = self.tr("Remove {name} and the {n} devices below it from this workspace?").format(
+                name=device.name, n=len(below)
+            )
+        ask(
+            self,
+            title=self.tr("Remove {name}").format(name=device.name),
+            text=text,
+            detail=self.tr("Commands that wait for it are given up. Its log stays, and this can be undone."),
+            verb=self.tr("Remove {name}").format(name=device.name),
+            on_yes=partial(self._remove, device, below),
+            theme=self._theme,
+        )
+
+    def undo(self) -> None:
+        if self._undo:
+            text, back = self._undo.pop()
+            back()
+            self.say(self.tr("Undone: {what}").format(what=text))
+            self._update_actions()
+
+    def connect_device(self) -> None:
+        device = self._selected()
+        self._call(lambda workbench: workbench.connect(device))
+
+    def disconnect_device(self) -> None:
+        device = self._selected()
+        self._call(lambda workbench: workbench.disconnect(device))
+
+    def focus_command(self) -> None:
+        self.dock_command.show()
+        self.dock_command.raise_()
+        if self.command is not None:
+            self.command.focus_search()
+
+    def read_device(self) -> None:
+        device = self._selected()
+
+        def read(workbench: Workbench) -> None:
+            plain = [
+                spec
+                for spec in workbench.commands(device)
+                if spec.kind is CommandKind.READ
+                and all(not param.required or param.default is not None for param in spec.params)
+            ]
+            if not plain:
+                name = workbench.device(device).name
+                self.say(self.tr("{name} has no read command that needs no parameter.").format(name=name))
+                return
+            sent = [workbench.submit(device, spec.name) for spec in plain]
+            self.show_interaction(sent[-1])
+
+        self._call(read)
+
+    def toggle_chart(self) -> None:
+        if self.chart is not None:
+            self.chart.toggle_pause()
+
+    def find_here(self) -> None:
+        """Filter where the person is: in the device list, or else the log."""
+        focus = QApplication.focusWidget()
+        if self.devices is not None and focus is not None and self.dock_devices.isAncestorOf(focus):
+            self.devices.focus_search()
+        elif self.log is not None:
+            self.tabs.setCurrentWidget(self._tab_log)
+            self.log.focus_filter()
+
+    def show_palette(self) -> None:
+        from ui.palette import CommandPalette
+
+        if self._palette is None:
+            self._palette = CommandPalette(self._theme, self)
+        workbench = self._session.workbench if self._session is not None else None
+        self._palette.open(
+            self.verbs,
+            workbench,
+            chosen=self._selected(),
+            go_to=self.show_device,
+            prepare=self.prepare_command if self.command is not None else None,
+        )
+
+    def show_layout(self, layout: Layout) -> None:
+        """Arrange the docks by name; what the person changed in a layout comes back with it."""
+        self._settings.setValue(f"layouts/{self._layout.value}", self.saveState(STATE_VERSION))
+        self._layout = layout
+        self._settings.setValue("window/layout", layout.value)
+        self.verbs.choose(f"layout.{layout.value}")
+        kept = self._settings.value(f"layouts/{layout.value}")
+        if not (isinstance(kept, QByteArray) and self.restoreState(kept, STATE_VERSION)):
+            self._arrange(layout)
+        tab = {Layout.LAB: self._tab_live, Layout.SUPPORT: self._tab_log}.get(layout)
+        if tab is not None and not self.tabs.isTabVisible(self.tabs.indexOf(self.welcome)):
+            self.tabs.setCurrentWidget(tab)
+
+    def set_theme(self, mode: ThemeMode) -> None:
+        self._theme.set_mode(mode)
+        self._settings.setValue("window/theme", mode.value)
+
+    def show_about(self) -> None:
+        from ui.dialogs.confirm import tell
+
+        tell(self, title=self.tr("About Meterwright"), text=self.tr("Meterwright"), detail=self._about)
+
+    # ---------------------------------------------------------------- closing
+
+    def allow_close(self) -> None:
+        """The program is going down: the next close is obeyed."""
+        self._may_close = True
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Never closes by itself: the main task ends the others first, then closes the window."""
+        self.save_layout()
+        if self._may_close:
+            event.accept()
+            return
+        event.ignore()
+        if self._under_way:
+            self._ask_to_leave()
+        else:
+            self._leave()
+
+    def save_layout(self) -> None:
+        self._settings.setValue("window/geometry", self.saveGeometry())
+        self._settings.setValue(f"layouts/{self._layout.value}", self.saveState(STATE_VERSION))
+        self._settings.sync()
+
+    def _leave(self) -> None:
+        if self.on_close_requested is not None:
+            self.on_close_requested()
+
+    def _ask_to_leave(self) -> None:
+        from ui.dialogs.confirm import ask
+
+        first = next(iter(self._under_way.values()))
+        text = self.tr("{command} on {device} is on its way.").format(command=first.command, device=first.device)
+        if len(self._under_way) > 1:
+            text = self.tr("{n} commands that change a meter are on their way.").format(n=len(self._under_way))
+        ask(
+            self,
+            title=self.tr("A write is under way"),
+            text=text,
+            detail=self.tr(
+                "If you leave now, its outcome may stay unknown. It stands in the log and is checked at the next start."
+            ),
+            verb=self.tr("Leave all the same"),
+            refuse=self.tr("Stay"),
+            on_yes=self._leave,
+            theme=self._theme,
+        )
+
+    # ---------------------------------------------------------------- inside
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        super().paintEvent(event)
+        if not self._is_painted:
+            self._is_painted = True
+            self._builder.start()
+
+    def _edit(self, device: Device | None) -> None:
+        from ui.dialogs.connection import ConnectionDialog
+
+        session = self._session
+        if session is None:
+            return
+        dialog = ConnectionDialog(
+            session.workbench,
+            self._theme,
+            self._spawn,
+            secrets=session.secrets,
+            device=device,
+            parent_hint=self._selected(),
+            parent=self,
+        )
+        dialog.saved.connect(partial(self._on_saved, device))
+        dialog.open()
+
+    def _on_saved(self, before: Device | None, after: Device) -> None:
+        if before is None:
+            what = self.tr("{name} added").format(name=after.name)
+            self._remember(what, partial(self._call, lambda workbench: workbench.remove_device(after.id)))
+        else:
+            what = self.tr("{name} changed").format(name=after.name)
+            self._remember(what, partial(self._call, lambda workbench: workbench.save_device(before)))
+        self._after_next_batch(partial(self.show_device, after.id))
+
+    def _remove(self, device: Device, below: Sequence[Device]) -> None:
+        gone = [device, *below]
+
+        def remove(workbench: Workbench) -> None:
+            for one in reversed(gone):
+                workbench.remove_device(one.id)
+
+        def back(workbench: Workbench) -> None:
+            for one in gone:
+                workbench.save_device(one)
+
+        if self._call(remove):
+            what = self.tr("{name} removed").format(name=device.name)
+            self._remember(what, partial(self._call, back))
+            self.notice.say(what + ".", Severity.INFO, self.tr("Undo"), self.undo)
+
+    def _remember(self, what: str, back: Callable[[], object]) -> None:
+        self._undo.append((what, back))
+        self._update_actions()
+
+    def _after_next_batch(self, do: Callable[[], None]) -> None:
+        if self._bridge is not None:
+            self._bridge.flush()
+        do()
+
+    def _call(self, do: Callable[[Workbench], None]) -> bool:
+        """Ask the core; what is wrong at the door is said in its own words."""
+        if self._session is None:
+            return False
+        try:
+            do(self._session.workbench)
+        except WorkbenchError as fault:
+            self.say(str(fault), Severity.BAD)
+            return False
+        return True
+
+    def _selected(self) -> str:
+        return self.devices.selected_device() if self.devices is not None else ""
+
+    def _chosen(self) -> Device | None:
+        selected = self._selected()
+        if not selected or self._session is None:
+            return None
+        try:
+            return self._session.workbench.device(selected)
+        except WorkbenchError:
+            return None
+
+    def _on_device(self, device: str) -> None:
+        if self.command is not None:
+            self.command.set_device(device or None)
+        self._update_actions()
+
+    def _on_device_activated(self, device: str) -> None:
+        node = self._chosen()
+        if node is not None and node.adapter and self.command is not None:
+            self.focus_command()
+        elif self.devices is not None:
+            self.devices.toggle(device)
+
+    def _on_row(self, interaction: int) -> None:
+        """The dock below follows the chosen row, but does not open for it."""
+        if self.detail is not None and self.dock_detail.isVisible():
+            self.detail.show_interaction(interaction)
+
+    def _on_chart_fault(self, text: str) -> None:
+        self.say(text, Severity.BAD)
+
+    def _on_filter_requested(self, text: str) -> None:
+        if self.log is not None:
+            self.tabs.setCurrentWidget(self._tab_log)
+            self.log.set_filter(text)
+
+    def _update_actions(self) -> None:
+        device, link = self._chosen(), LinkState.OFF
+        if device is not None and self._session is not None:
+            link = self._session.workbench.state(device.id).link
+        mode = self._session.mode if self._session is not None else Mode.NONE
+        self.verbs.update(
+            Situation(
+                has_workspace=self._session is not None,
+                is_replay=mode is Mode.REPLAY,
+                is_read_only=mode is Mode.READ_ONLY,
+                device=device,
+                link=link,
+                has_chart=self.chart is not None,
+                undo=self._undo[-1][0] if self._undo else "",
+            )
+        )
+
+    def _ask_file(self, title: str, pattern: str, then: Callable[[str], None], *, saves: bool = False) -> None:
+        dialog = QFileDialog(self, title)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.setNameFilters([f"{title} ({pattern})", self.tr("All files (*)")])
+        if saves:
+            dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+            dialog.setDefaultSuffix(pattern.split()[0].removeprefix("*."))
+        else:
+            dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
+        dialog.fileSelected.connect(then)
+        dialog.open()
+
+    # ---------------------------------------------------------------- docks and layouts
+
+    def _make_tool_bar(self) -> QToolBar:
+        bar = QToolBar(self.tr("Tool bar"))
+        bar.setObjectName("toolbar")
+        bar.setMovable(False)
+        side = self.fontMetrics().height()
+        bar.setIconSize(QSize(side, side))
+        self.verbs.fill_tool_bar(bar)
+        stretch = QWidget()
+        stretch.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        bar.addWidget(stretch)
+        bar.addAction(self.verbs.action("palette"))
+        self.addToolBar(bar)
+        return bar
+
+    def _make_dock(self, name: str, title: str, area: Qt.DockWidgetArea) -> QDockWidget:
+        dock = QDockWidget(title, self)
+        dock.setObjectName(f"dock.{name}")
+        dock.setWidget(QWidget())
+        self.addDockWidget(area, dock)
+        return dock
+
+    def _add_dock_toggles(self) -> None:
+        menu = self.verbs.menu(Menu.VIEW)
+        menu.addSeparator()
+        for dock in (self.dock_devices, self.dock_command, self.dock_detail):
+            menu.addAction(dock.toggleViewAction())
+
+    def _put(self, dock: QDockWidget, widget: QWidget) -> None:
+        old = dock.widget()
+        dock.setWidget(widget)
+        if old is not None:
+            old.deleteLater()
+
+    def _make_no_commands(self) -> QWidget:
+        words = (
+            self.tr("This is a replay. Nothing can be sent to a meter.")
+            if self._session is not None and self._session.mode is Mode.REPLAY
+            else self.tr("This log is open for reading. Nothing can be sent to a meter.")
+        )
+        label = QLabel(words)
+        label.setWordWrap(True)
+        label.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        label.setMargin(space(4))
+        return label
+
+    def _arrange(self, layout: Layout) -> None:
+        """The arrangement a layout starts with."""
+        shown = {
+            Layout.COMMISSION: (True, True, True),
+            Layout.LAB: (True, False, False),
+            Layout.SUPPORT: (False, False, True),
+        }[layout]
+        em = self.fontMetrics().averageCharWidth()
+        docks = (self.dock_devices, self.dock_command, self.dock_detail)
+        areas = (
+            Qt.DockWidgetArea.LeftDockWidgetArea,
+            Qt.DockWidgetArea.RightDockWidgetArea,
+            Qt.DockWidgetArea.BottomDockWidgetArea,
+        )
+        for dock, area, is_shown in zip(docks, areas, shown, strict=True):
+            dock.setFloating(False)
+            self.addDockWidget(area, dock)
+            dock.setVisible(is_shown)
+        self.resizeDocks([self.dock_devices, self.dock_command], [em * 58, em * 42], Qt.Orientation.Horizontal)
+        height = max(self.height(), 600)
+        share = 0.45 if layout is Layout.SUPPORT else 0.36
+        self.resizeDocks([self.dock_detail], [round(height * share)], Qt.Orientation.Vertical)
+
+    def _restore(self) -> None:
+        geometry = self._settings.value("window/geometry")
+        if not (isinstance(geometry, QByteArray) and self.restoreGeometry(geometry)):
+            self.resize(1440, 900)
+        kept = self._settings.value("window/layout", Layout.COMMISSION.value)
+        self._layout = next((one for one in Layout if one.value == kept), Layout.COMMISSION)
+        self.verbs.choose(f"layout.{self._layout.value}")
+        self.verbs.choose(f"theme.{self._theme.mode.value}")
+        state = self._settings.value(f"layouts/{self._layout.value}")
+        if not (isinstance(state, QByteArray) and self.restoreState(state, STATE_VERSION)):
+            self._arrange(self._layout)
+        self.welcome.set_recent(self._recent())
+
+    def _on_theme(self) -> None:
+        self.verbs.choose(f"theme.{self._theme.mode.value}")
+        if self.is_ready:
+            self.verbs.load_icons(self._theme)
+
+    def _on_focus(self, _old: QWidget | None, now: QWidget | None) -> None:
+        """Two widgets must not claim one key: the one with the focus goes first."""
+        if now is None:
+            return
+        in_chart = self.chart is not None and self.chart.isAncestorOf(now)
+        self.verbs.yield_key("chart.pause", in_chart or isinstance(now, QAbstractButton | QComboBox))
+        finders = (self.log, self.command)
+        self.verbs.yield_key("find", any(p is not None and p.isAncestorOf(now) for p in finders))
+
+
+class NoticeBar(QFrame):
+    """One sentence with its severity as shape and word; it waits to be dismissed and never blocks."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("notice")
+        self.setAccessibleName(self.tr("Notice"))
+        self.setAutoFillBackground(True)
+        self._theme = theme
+        self._severity = Severity.INFO
+        self._do: Callable[[], None] | None = None
+        self.icon = QLabel()
+        self.text = QLabel()
+        self.text.setWordWrap(True)
+        self.text.setTextFormat(Qt.TextFormat.PlainText)
+        self.text.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.action = QPushButton()
+        self.action.clicked.connect(self._on_action)
+        self.dismiss = QPushButton(self.tr("Dismiss"))
+        self.dismiss.clicked.connect(self.hide)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(space(3), space(1), space(2), space(1))
+        row.setSpacing(space(2))
+        row.addWidget(self.icon)
+        row.addWidget(self.text, 1)
+        row.addWidget(self.action)
+        row.addWidget(self.dismiss)
+        theme.changed.connect(self._colour)
+        self.hide()
+
+    def say(self, text: str, severity: Severity, verb: str = "", do: Callable[[], None] | None = None) -> None:
+        self._severity = severity
+        self._do = do
+        self.text.setText(text)
+        self.action.setText(verb)
+        self.action.setVisible(bool(verb))
+        self._colour()
+        self.show()
+
+    def _on_action(self) -> None:
+        do, self._do = self._do, None
+        self.hide()
+        if do is not None:
+            do()
+
+    def _colour(self) -> None:
+        side = self.fontMetrics().height()
+        icon = self._theme.severity_icon(self._severity)
+        self.icon.setPixmap(icon.pixmap(QSize(side, side), self.devicePixelRatioF()))
+        palette = self.palette()
+        palette.setColor(QPalette.ColorRole.Window, self._theme.colour(Role.RAISED))
+        self.setPalette(palette)
+
+
+def _fill(page: QWidget, widget: QWidget | None) -> None:
+    """Make ``widget`` the one thing on ``page``."""
+    layout = page.layout()
+    if layout is None:
+        layout = QVBoxLayout(page)
+        layout.setContentsMargins(0, 0, 0, 0)
+    while (item := layout.takeAt(0)) is not None:
+        old = item.widget()
+        if old is not None:
+            old.hide()
+            old.deleteLater()
+    if widget is not None:
+        layout.addWidget(widget)
+
+
+def _id_of(change: Device | DeviceState) -> str:
+    return change.id if isinstance(change, Device) else change.device
+
+
+def _all_below(device: str, devices: Sequence[Device]) -> list[Device]:
+    """Every device below ``device``, parents before children."""
+    found: list[Device] = []
+    waiting = [device]
+    seen = {device}
+    while waiting:
+        above = waiting.pop(0)
+        for one in devices:
+            if one.parent == above and one.id not in seen:
+                seen.add(one.id)
+                found.append(one)
+                waiting.append(one.id)
+    return found

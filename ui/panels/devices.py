@@ -1,0 +1,264 @@
+"""The device dock: search, tree, and what to do when there is nothing yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from PySide6.QtCore import QEvent, QModelIndex, QObject, QPoint, QSortFilterProxyModel, Qt, Signal
+from PySide6.QtGui import QKeyEvent
+from PySide6.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QPushButton,
+    QSizePolicy,
+    QStackedWidget,
+    QTreeView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app.model.reading import Quantity, SampleSet
+from app.model.records import Change, DeviceRemoved
+from app.workbench import Workbench
+from ui.actions import Actions
+from ui.models.device_tree import Column, DeviceRole, DeviceTreeModel
+from ui.theme import Theme, space
+
+EXPAND_UP_TO: Final = 200  # rows; a larger tree starts with its groups closed
+
+
+class DevicesPanel(QWidget):
+    """Shows and searches the tree; what is chosen goes out as signals."""
+
+    deviceSelected = Signal(str)  # empty: nothing chosen
+    deviceActivated = Signal(str)  # double click or Return
+    quantityActivated = Signal(str, Quantity)
+
+    def __init__(self, workbench: Workbench, theme: Theme, actions: Actions, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("devices")
+        self._actions = actions
+        self._selected = ""
+        self.model = DeviceTreeModel(workbench, theme, self)
+        self._proxy = QSortFilterProxyModel(self)
+        self._proxy.setSourceModel(self.model)
+        self._proxy.setRecursiveFilteringEnabled(True)
+        self._proxy.setAutoAcceptChildRows(True)
+        self._proxy.setFilterRole(DeviceRole.SEARCH)
+        self._proxy.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
+
+        self.search = QLineEdit(placeholderText=self.tr("Search devices"), clearButtonEnabled=True)
+        self.search.setObjectName("devices.search")
+        self.search.setAccessibleName(self.tr("Search devices"))
+        self.search.setToolTip(self.tr("Name, id, serial number, model or state"))
+        self.search.textChanged.connect(self._on_search)
+        self.search.installEventFilter(self)
+
+        self.tree = _Tree(self)
+        self.tree.setObjectName("devices.tree")
+        self.tree.setAccessibleName(self.tr("Devices"))
+        self.tree.setModel(self._proxy)
+        self.tree.setUniformRowHeights(True)
+        self.tree.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.tree.setDragEnabled(True)
+        self.tree.setDragDropMode(QAbstractItemView.DragDropMode.DragOnly)
+        self.tree.setExpandsOnDoubleClick(False)
+        self.tree.setAllColumnsShowFocus(True)
+        self.tree.setTextElideMode(Qt.TextElideMode.ElideRight)
+        self.tree.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.tree.customContextMenuRequested.connect(self._on_menu)
+        self.tree.activated.connect(self._on_activated)
+        self.tree.selectionModel().currentChanged.connect(self._on_current)
+        self.tree.addAction(actions.action("device.remove"))
+        self._set_columns()
+
+        self._no_match = QLabel(self.tr("No device matches. Esc shows all."))
+        self._no_match.setWordWrap(True)
+        self._no_match.setMargin(space(3))
+        self._no_match.hide()
+
+        listed = QWidget()
+        column = QVBoxLayout(listed)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(space(1))
+        column.addWidget(self.search)
+        column.addWidget(self._no_match)
+        column.addWidget(self.tree, 1)
+
+        self._stack = QStackedWidget()
+        self._stack.addWidget(listed)
+        self._stack.addWidget(self._make_empty())
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(space(1), space(1), space(1), space(1))
+        outer.addWidget(self._stack)
+        self._show_page()
+        if self.model.device_count <= EXPAND_UP_TO:
+            self._expand_groups()
+
+    # ---------------------------------------------------------------- changes in
+
+    def on_batch(self, changes: Sequence[Change]) -> None:
+        was_empty = self.model.device_count == 0
+        self.model.on_batch(changes)
+        if was_empty != (self.model.device_count == 0):
+            self._show_page()
+            self._expand_groups()
+        if any(isinstance(c, DeviceRemoved) for c in changes) and not self.model.index_of(self._selected).isValid():
+            self._on_current(self.tree.currentIndex(), QModelIndex())
+
+    def on_samples(self, samples: Sequence[SampleSet]) -> None:
+        self.model.on_samples(samples)
+
+    # ---------------------------------------------------------------- asked by the window
+
+    @property
+    def is_empty(self) -> bool:
+        return self.model.device_count == 0
+
+    def selected_device(self) -> str:
+        return self._selected
+
+    def select_device(self, device: str) -> bool:
+        """Choose a device and bring it into view; False when it is not there."""
+        source = self.model.index_of(device)
+        if not source.isValid():
+            return False
+        index = self._proxy.mapFromSource(source)
+        if not index.isValid():
+            self.search.clear()
+            index = self._proxy.mapFromSource(source)
+        self.tree.setCurrentIndex(index)
+        self.tree.scrollTo(index)
+        return True
+
+    def toggle(self, device: str) -> None:
+        """Open or close a row."""
+        index = self._proxy.mapFromSource(self.model.index_of(device))
+        self.tree.setExpanded(index, not self.tree.isExpanded(index))
+
+    def focus_search(self) -> None:
+        self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        self.search.selectAll()
+
+    # ---------------------------------------------------------------- inside
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if watched is self.search and isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
+            match event.key():
+                case Qt.Key.Key_Escape:
+                    self.search.clear()
+                    self.tree.setFocus(Qt.FocusReason.OtherFocusReason)
+                    return True
+                case Qt.Key.Key_Down | Qt.Key.Key_Return | Qt.Key.Key_Enter:
+                    self._go_to_first()
+                    return True
+                case _:
+                    pass
+        return False
+
+    def _go_to_first(self) -> None:
+        """The first device that matches by itself, not a group around it."""
+        wanted = self.search.text().casefold()
+        index = self._proxy.index(0, 0)
+        while index.isValid():
+            words = str(index.data(DeviceRole.SEARCH)).casefold()
+            if wanted in words:
+                break
+            index = self.tree.indexBelow(index)
+        self.tree.setFocus(Qt.FocusReason.OtherFocusReason)
+        if index.isValid():
+            self.tree.setCurrentIndex(index)
+
+    def _on_search(self, text: str) -> None:
+        self._proxy.setFilterFixedString(text)
+        if text:
+            self._expand_groups()
+        self._no_match.setVisible(bool(text) and self._proxy.rowCount() == 0)
+
+    def _expand_groups(self) -> None:
+        """Open sites, grids and gateways; a meter's quantities stay closed."""
+        waiting = [QModelIndex()]
+        while waiting:
+            above = waiting.pop()
+            for row in range(self._proxy.rowCount(above)):
+                index = self._proxy.index(row, 0, above)
+                source = self._proxy.mapToSource(index)
+                children = self.model.rowCount(source)
+                if children and self.model.device_at(self.model.index(children - 1, 0, source)) != self.model.device_at(
+                    source
+                ):
+                    self.tree.setExpanded(index, True)
+                    waiting.append(index)
+
+    def _on_current(self, current: QModelIndex, _previous: QModelIndex) -> None:
+        device = self.model.device_at(self._proxy.mapToSource(current)) if current.isValid() else ""
+        if device != self._selected:
+            self._selected = device
+            self.deviceSelected.emit(device)
+
+    def _on_activated(self, index: QModelIndex) -> None:
+        source = self._proxy.mapToSource(index)
+        device = self.model.device_at(source)
+        quantity = self.model.quantity_at(source)
+        if quantity is not None:
+            self.quantityActivated.emit(device, quantity)
+        elif device:
+            self.deviceActivated.emit(device)
+
+    def _on_menu(self, position: QPoint) -> None:
+        self.context_menu().popup(self.tree.viewport().mapToGlobal(position))
+
+    def context_menu(self) -> QMenu:
+        """What the tool bar does, for the chosen device."""
+        menu = self._actions.context_menu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        return menu
+
+    def _show_page(self) -> None:
+        self._stack.setCurrentIndex(1 if self.is_empty else 0)
+
+    def _set_columns(self) -> None:
+        header = self.tree.header()
+        header.setStretchLastSection(False)
+        header.setMinimumSectionSize(self.fontMetrics().horizontalAdvance("x" * 12))
+        header.setSectionResizeMode(Column.NAME, QHeaderView.ResizeMode.Stretch)
+        header.setSectionResizeMode(Column.STATE, QHeaderView.ResizeMode.Interactive)
+        header.setSectionResizeMode(Column.VALUE, QHeaderView.ResizeMode.Interactive)
+        header.setSectionsMovable(False)
+        self.tree.setColumnWidth(Column.STATE, self.fontMetrics().horizontalAdvance("online, 12 wait") + space(2))
+        self.tree.setColumnWidth(Column.VALUE, self.fontMetrics().horizontalAdvance("1234.56 kWh") + space(2))
+        self.tree.setIndentation(space(3))
+
+    def _make_empty(self) -> QWidget:
+        page = QWidget()
+        text = QLabel(self.tr("No devices yet. Connect a meter or open the demo site."))
+        text.setWordWrap(True)
+        text.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        column = QVBoxLayout(page)
+        column.setContentsMargins(space(3), space(6), space(3), space(6))
+        column.setSpacing(space(2))
+        column.addStretch(1)
+        column.addWidget(text)
+        for action, words in (("device.new", self.tr("Connect a meter")), ("demo.open", self.tr("Open the demo site"))):
+            button = QPushButton(words)
+            button.setObjectName(f"devices.empty.{action}")
+            button.setToolTip(self._actions.action(action).statusTip())
+            button.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
+            button.clicked.connect(self._actions.action(action).trigger)
+            column.addWidget(button)
+        column.addStretch(2)
+        return page
+
+
+class _Tree(QTreeView):
+    """A tree where Return activates and Esc leaves nothing behind."""
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.currentIndex().isValid():
+            self.activated.emit(self.currentIndex())
+            return
+        super().keyPressEvent(event)

@@ -1,0 +1,228 @@
+"""The bottom line: links, what waits, how fast it goes, how large the log is, and whether this is live."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from time import monotonic
+from typing import Final
+
+from PySide6.QtCore import QLocale, QSize, Qt, QTimer
+from PySide6.QtGui import QPalette
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QStatusBar, QWidget
+
+from app.errors import WorkbenchError
+from app.model.interaction import Interaction
+from app.model.reading import DeviceState, LinkState, SampleSet
+from app.model.records import Change
+from app.model.status import Status
+from app.workbench import Workbench
+from ui.theme import Role, Theme, space, status_word
+
+BEAT_MS: Final = 1000  # nothing here moves faster than once a second (ui-guide: 1 Hz)
+LINKS_SHOWN: Final = 2
+RATE_OVER_S: Final = 5.0
+COUNTED: Final = (Status.QUEUED, Status.DEFERRED, Status.SUSPENDED, Status.PROCESSING)
+
+
+class Mode(Enum):
+    NONE = "none"
+    LIVE = "live"
+    READ_ONLY = "read only"
+    REPLAY = "replay"
+
+
+@dataclass(slots=True)
+class _Traffic:
+    """Bytes of one link since the last beat, and whether its marks are lit."""
+
+    out: int = 0
+    into: int = 0
+    is_out: bool = False
+    is_in: bool = False
+    last: float = 0.0
+
+
+class StatusBar(QStatusBar):
+    """Counts what the bridge brings and shows it once a second."""
+
+    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setObjectName("status")
+        self._theme = theme
+        self._workbench: Workbench | None = None
+        self._traffic: dict[str, _Traffic] = {}
+        self._messages: deque[tuple[float, int]] = deque()
+        self._latencies: deque[float] = deque(maxlen=50)
+        self._counts_are_old = True
+        self._mode = Mode.NONE
+
+        self.links = self._label("status.links", self.tr("Links"))
+        self.links.setToolTip(self.tr("Links with traffic; a filled mark means bytes in the last second."))
+        self.counts = self._label("status.counts", self.tr("Commands under way"))
+        self.rate = self._label("status.rate", self.tr("Messages a second"))
+        self.log = self._label("status.log", self.tr("Log size"))
+        self.mode_icon = QLabel()
+        self.mode = self._label("status.mode", self.tr("Mode"))
+        ending = QWidget()
+        row = QHBoxLayout(ending)
+        row.setContentsMargins(0, 0, space(2), 0)
+        row.setSpacing(space(1))
+        row.addWidget(self.mode_icon)
+        row.addWidget(self.mode)
+        for widget in (self.links, self.counts, self.rate, self.log, ending):
+            self.addPermanentWidget(widget)
+        self.messageChanged.connect(self._make_room)
+
+        self._beat = QTimer(self, interval=BEAT_MS)
+        self._beat.timeout.connect(self.beat)
+        self._beat.start()
+        theme.changed.connect(self._show_mode)
+        self._show_mode()
+
+    # ---------------------------------------------------------------- in
+
+    def attach(self, workbench: Workbench, mode: Mode) -> None:
+        self._workbench = workbench
+        self._mode = mode
+        self._counts_are_old = True
+        self._traffic.clear()
+        self._show_mode()
+        self.beat()
+
+    def detach(self) -> None:
+        self._workbench = None
+        self._mode = Mode.NONE
+        self._traffic.clear()
+        for label in (self.links, self.counts, self.rate, self.log):
+            label.clear()
+        self._show_mode()
+
+    def on_batch(self, changes: Sequence[Change]) -> None:
+        done = 0
+        for change in changes:
+            if isinstance(change, Interaction):
+                self._counts_are_old = True
+                if change.is_settled:
+                    done += 1
+                    if change.attempts and change.finished is not None:
+                        self._latencies.append((change.finished - change.created).total_seconds())
+            elif isinstance(change, DeviceState) and change.link is LinkState.OFF:
+                self._traffic.pop(change.device, None)
+        self._count(done)
+
+    def on_samples(self, samples: Sequence[SampleSet]) -> None:
+        self._count(len(samples))
+
+    def on_traffic(self, device: str, direction: str, nbytes: int) -> None:
+        traffic = self._traffic.setdefault(device, _Traffic())
+        traffic.last = monotonic()
+        if direction == "out":
+            traffic.out += nbytes
+        else:
+            traffic.into += nbytes
+
+    def set_log(self, interactions: int, nbytes: int) -> None:
+        """Size of the log, as the reader counted it."""
+        text = self.tr("log {count}, {size}").format(
+            count=short_number(interactions), size=QLocale().formattedDataSize(nbytes, 0)
+        )
+        self.log.setText(text)
+
+    # ---------------------------------------------------------------- out
+
+    def beat(self) -> None:
+        """Bring everything up to date. Once a second."""
+        self._show_links()
+        if self._workbench is None:
+            return
+        if self._counts_are_old:
+            self._counts_are_old = False
+            self._show_counts(self._workbench)
+        now = monotonic()
+        while self._messages and self._messages[0][0] < now - RATE_OVER_S:
+            self._messages.popleft()
+        rate = sum(n for _at, n in self._messages) / RATE_OVER_S
+        text = self.tr("{rate} msg/s").format(rate=f"{rate:.0f}" if rate >= 10 or rate == 0 else f"{rate:.1f}")
+        if self._latencies:
+            middle = sorted(self._latencies)[len(self._latencies) // 2]
+            text = self.tr("{rate}, {time}").format(rate=text, time=short_time(middle))
+        self._set(self.rate, text)
+
+    def _show_links(self) -> None:
+        latest = sorted(self._traffic.items(), key=lambda item: item[1].last, reverse=True)
+        for _device, traffic in latest:
+            traffic.is_out, traffic.is_in = traffic.out > 0, traffic.into > 0
+            traffic.out = traffic.into = 0
+        parts = [
+            self.tr("{device} {out}TX {into}RX").format(
+                device=device, out="▲" if t.is_out else "△", into="▼" if t.is_in else "▽"
+            )
+            for device, t in sorted(latest[:LINKS_SHOWN])
+        ]
+        if len(latest) > LINKS_SHOWN:
+            active = sum(1 for _d, t in latest if t.is_out or t.is_in)
+            parts.append(self.tr("{n} of {total} links busy").format(n=active, total=len(latest)))
+        self._set(self.links, "   ".join(parts))
+
+    def _show_counts(self, workbench: Workbench) -> None:
+        try:
+            counts = workbench.counts()
+        except WorkbenchError:
+            return
+        parts = [f"{status_word(s)} {counts.get(s, 0)}" for s in COUNTED if counts.get(s, 0)]
+        self._set(self.counts, " · ".join(parts) if parts else self.tr("nothing waits"))
+
+    def _show_mode(self) -> None:
+        words = {
+            Mode.NONE: "",
+            Mode.LIVE: self.tr("live"),
+            Mode.READ_ONLY: self.tr("read only"),
+            Mode.REPLAY: self.tr("REPLAY"),
+        }
+        links = {Mode.LIVE: LinkState.ONLINE, Mode.READ_ONLY: LinkState.OFF, Mode.REPLAY: LinkState.REPLAY}
+        self.mode.setText(words[self._mode])
+        link = links.get(self._mode)
+        if link is None:
+            self.mode_icon.clear()
+            return
+        side = self.fontMetrics().height()
+        self.mode_icon.setPixmap(self._theme.link_icon(link).pixmap(QSize(side, side), self.devicePixelRatioF()))
+        palette = self.mode.palette()
+        palette.setColor(QPalette.ColorRole.WindowText, self._theme.colour(Role.TEXT))
+        self.mode.setPalette(palette)
+
+    def _make_room(self, message: str) -> None:
+        """A sentence needs the width; the numbers come back after it."""
+        for label in (self.links, self.rate, self.log):
+            label.setVisible(not message)
+
+    def _count(self, messages: int) -> None:
+        if messages:
+            self._messages.append((monotonic(), messages))
+
+    def _set(self, label: QLabel, text: str) -> None:
+        if label.text() != text:
+            label.setText(text)
+
+    def _label(self, name: str, accessible: str) -> QLabel:
+        label = QLabel()
+        label.setObjectName(name)
+        label.setAccessibleName(accessible)
+        label.setTextFormat(Qt.TextFormat.PlainText)
+        label.setContentsMargins(space(1), 0, space(1), 0)
+        return label
+
+
+def short_number(number: int) -> str:
+    """1234567 as "1.2 M"."""
+    for size, letter in ((1_000_000_000, "G"), (1_000_000, "M"), (10_000, "k")):
+        if number >= size:
+            return f"{number / (1000 if letter == 'k' else size):.1f} {letter}"
+    return str(number)
+
+
+def short_time(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -1,0 +1,99 @@
+"""The tour without a display: the same window, driven by its own verbs, with a picture of every view.
+
+``packaging/dev.py demo`` runs it where there is no display. It ends with 0 when every stop of ``app.demo.tour`` succeeded
+and every picture was written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from app.demo import Stop
+from app.demo import tour as command_tour
+from app.model.status import Status
+from ui.actions import Layout
+from ui.theme import ThemeMode
+
+if TYPE_CHECKING:
+    from ui.__main__ import Desk
+
+READY_S: Final = 30.0
+MEASURE_S: Final = 6.0
+SETTLE_S: Final = 0.4  # from a change of view to its picture
+
+
+async def tour(desk: Desk, folder: Path) -> int:
+    """Drive the open demo site; returns the exit status. Prints one JSON line at its end."""
+    window = desk.window
+    async with asyncio.timeout(READY_S):
+        while not window.is_ready:
+            await asyncio.sleep(0.05)
+    session = window.session
+    assert session is not None
+    pictures: list[str] = []
+
+    async def picture(name: str) -> None:
+        await asyncio.sleep(SETTLE_S)
+        path = folder / f"{name}.png"
+        if not window.grab().save(str(path)):
+            raise OSError(f"{path} cannot be written")
+        pictures.append(path.name)
+
+    def show(stop: Stop) -> None:
+        sys.stdout.write(f"{'ok  ' if stop.passed else 'FAIL'} {stop.title}: {stop.text}\n")
+        sys.stdout.flush()
+        if stop.interaction is not None:
+            window.show_interaction(stop.interaction)
+
+    workbench = session.workbench
+    for device in ("lem-1", "lem-2"):
+        window.show_curves(device)
+    window.show_device("lem-1")
+    stops = await command_tour(workbench, show)
+    await asyncio.sleep(MEASURE_S)
+    done = [stop.interaction for stop in stops if stop.interaction is not None]
+    waiting = next(
+        (n for n in done if (i := workbench.interaction(n)) is not None and i.status is Status.SUSPENDED), None
+    )
+    started = done[1]
+    for mode in (ThemeMode.LIGHT, ThemeMode.DARK):
+        window.set_theme(mode)
+        window.show_layout(Layout.COMMISSION)
+        window.prepare_command("lem-1", "START_TRANSACTION")
+        window.show_interaction(started)
+        window.tabs.setCurrentIndex(1)
+        await picture(f"commission-{mode.value}")
+        if waiting is not None:
+            window.show_device("lem-3")
+            window.show_interaction(waiting)
+            await picture(f"waiting-{mode.value}")
+        window.show_layout(Layout.LAB)
+        await picture(f"lab-{mode.value}")
+        window.show_layout(Layout.SUPPORT)
+        window.show_interaction(started)
+        await picture(f"support-{mode.value}")
+        window.tabs.setCurrentIndex(3)
+        await picture(f"records-{mode.value}")
+    window.set_theme(ThemeMode.SYSTEM)
+    path = session.log.path
+    await desk.open_replay(path)
+    async with asyncio.timeout(READY_S):
+        while not window.is_ready:
+            await asyncio.sleep(0.05)
+    window.show_layout(Layout.COMMISSION)
+    await asyncio.sleep(MEASURE_S)
+    await picture("replay")
+    failed = sum(not stop.passed for stop in stops)
+    record = {
+        "passed": len(stops) - failed,
+        "failed": failed,
+        "workspace": str(path),
+        "pictures": [str(folder / name) for name in pictures],
+    }
+    sys.stdout.write(json.dumps(record) + "\n")
+    sys.stdout.flush()
+    return 1 if failed else 0
