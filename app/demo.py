@@ -96,22 +96,22 @@ async def _simulators() -> AsyncIterator[tuple[tuple[Device, ...], dict[str, Lem
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound and never listening: connections are refused
         async with first, second:
-            park = Device(id="demo", name="Demo charging park", kind=NodeKind.SITE, position=0)
+            park = Device(id="demo", name="Charging park", kind=NodeKind.SITE, position=0)
             common = {"poll_interval_ms": 1000, "initial_retry_delay_ms": 5000}
             devices = (
                 park,
                 Device(
-                    id="lem-1", name="LEM DCBM 400, bay 1", parent="demo", adapter="lem-dcbm", serial="12024072805",
+                    id="lem-1", name="Bay 1: LEM 400", parent="demo", adapter="lem-dcbm", serial="12024072805",
                     model="DCBM 400", position=1, settings={**common, "host": first.host, "port": first.port},
                 ),
                 Device(
-                    id="lem-2", name="LEM DCBM 600, bay 2 (TLS)", parent="demo", adapter="lem-dcbm",
+                    id="lem-2", name="Bay 2: LEM 600 TLS", parent="demo", adapter="lem-dcbm",
                     serial="12124110932", model="DCBM 600", position=2,
                     settings={**common, "host": second.host, "port": second.port,
                               "tls_certificate": second.certificate_pem},
                 ),
                 Device(
-                    id="lem-3", name="LEM DCBM 400, bay 3 (cable out)", parent="demo", adapter="lem-dcbm",
+                    id="lem-3", name="Bay 3: cable out", parent="demo", adapter="lem-dcbm",
                     serial="12024072811", model="DCBM 400", position=3,
                     settings={**common, "host": "127.0.0.1", "port": unused.getsockname()[1]},
                 ),
@@ -132,8 +132,13 @@ class Stop:
     interaction: int | None = None
 
 
-async def tour(workbench: Workbench, show: Callable[[Stop], None], *, answer_s: float = 30.0) -> list[Stop]:
-    """Every system of the demo site, by the same door as a person. Returns all stops; ``show`` sees each at once."""
+async def tour(
+    workbench: Workbench, show: Callable[[Stop], None], *, answer_s: float = 30.0, charge_s: float = 0.0
+) -> list[Stop]:
+    """Every system of the demo site, by the same door as a person. Returns all stops; ``show`` sees each at once.
+
+    Each transaction lasts ``charge_s`` seconds.
+    """
     stops: list[Stop] = []
 
     async def send(title: str, device: str, command: str, params: dict[str, Any] | None = None) -> Interaction | None:
@@ -165,14 +170,15 @@ async def tour(workbench: Workbench, show: Callable[[Stop], None], *, answer_s: 
         )
         await send(f"{name}: live values", device, "READ_LIVE")
         if started is not None and started.status is Status.SUCCESSFUL:
+            await asyncio.sleep(charge_s)
             stopped = await send(f"{name}: end of the transaction", device, "STOP_TRANSACTION", {})
             result = (stopped.result or {}) if stopped is not None else {}
-            verdict = (result.get("ocmf") or {}).get("verdict", "none")
+            verdict = (result.get("verification") or {}).get("verdict", "none")
             record(Stop(f"{name}: signed record", verdict == "VALID", f"verdict {verdict}"))
         await send(f"{name}: clock", device, "SYNC_TIME")
     waiting = workbench.submit("lem-3", "READ_STATUS", actor="tour")
     present = workbench.interaction(waiting)
     suspended = present is not None and present.status is Status.SUSPENDED
     text = present.failure.text if present is not None and present.failure is not None else "it was not suspended"
-    record(Stop("LEM DCBM 400, bay 3: a command waits while the cable is out", suspended, text, waiting))
+    record(Stop("Bay 3: a command waits while the cable is out", suspended, text, waiting))
     return stops

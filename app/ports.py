@@ -69,6 +69,7 @@ class Dispatch:
 class Execution(StrEnum):
     SUCCESS = "success"
     FAILURE = "failure"  # the device answered, and its answer is no
+    UNKNOWN = "unknown"  # it may have worked and nobody saw: the pipeline reads back and never sends again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

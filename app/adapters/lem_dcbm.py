@@ -205,7 +205,7 @@ class LemAdapter:
 
     @property
     def meter_id(self) -> str:
-        """"" until the meter is initialised."""
+        """ "" until the meter is initialised."""
         return self._status.meter_id if self._status is not None else ""
 
     @property
@@ -826,7 +826,8 @@ class LemAdapter:
         text = f"{failed}: {last}"
         if may_have_started:
             text += " The last status tells whether it runs all the same."
-        return _unexpected(text, {"warnings": warnings, "may_have_started": may_have_started})
+        execution = Execution.UNKNOWN if may_have_started else Execution.FAILURE
+        return _unexpected(text, {"warnings": warnings, "may_have_started": may_have_started}, execution)
 
     def _started(self, start: lem.StartRequest, answer: lem.StartAnswer, attempt: int, warnings: list[str]) -> Answer:
         now = self._clock.now()
@@ -912,13 +913,11 @@ class LemAdapter:
         kept = self._last_known
         if kept is not None and kept.transaction_id == chosen:
             return self._intermediate(kept, document, warnings)
-        return _unexpected(
-            f"Failed to stop transaction {chosen} - connection to device failed: {failure}", {"warnings": warnings}
-        )
+        execution = Execution.UNKNOWN if may_have_arrived else Execution.FAILURE
+        text = f"Failed to stop transaction {chosen} - connection to device failed: {failure}"
+        return _unexpected(text, {"warnings": warnings, "may_have_stopped": may_have_arrived}, execution)
 
-    def _stopped(
-        self, chosen: str, record: bytes, document: lem.LegalDocument | None, warnings: list[str]
-    ) -> Answer:
+    def _stopped(self, chosen: str, record: bytes, document: lem.LegalDocument | None, warnings: list[str]) -> Answer:
         result, verdict = self._record_json(record, chosen)
         cable = self._config.cable_id
         if self._cable_sent is not None and self._cable_sent[0] == chosen:
@@ -926,6 +925,8 @@ class LemAdapter:
         status = document.transaction_status if document is not None else None
         checks = lem.check_after_stop(status, verdict.record, cable_id=cable, meter_id=self.meter_id)
         warnings += [check.sentence for check in checks]
+        if any(check.code in (lem.StopFindingCode.FLAGS, lem.StopFindingCode.SERIAL) for check in checks):
+            result["billable"] = False  # section 9: 17 at the end = successful and billable
         if verdict.verdict is not ocmf.Verdict.VALID:
             warnings.append(f"The signed record is not verified: {verdict.sentence}")
         warnings += [finding.sentence for finding in verdict.findings]
@@ -1221,9 +1222,12 @@ class LemAdapter:
 # ---------------------------------------------------------------- small helpers
 
 
-def _unexpected(text: str, result: Mapping[str, Any] | None = None) -> Answer:
+def _unexpected(
+    text: str, result: Mapping[str, Any] | None = None, execution: Execution = Execution.FAILURE
+) -> Answer:
+    """UNEXPECTED_ERROR of section 8. UNKNOWN where the request may have had its effect (design.md section 4)."""
     return Answer(
-        execution=Execution.FAILURE,
+        execution=execution,
         code=rules.UNEXPECTED_ERROR,
         text=text,
         result={"status": rules.UNEXPECTED_ERROR, **(result or {})},

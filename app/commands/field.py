@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from app.composition import Session, open_session, running
 from app.errors import ConfigError, ParameterError, StoreError
 from app.interaction_log.reader import LogReader
 from app.model.command import CommandSpec, ParamSpec, Risk
-from app.model.interaction import Interaction
+from app.model.interaction import Interaction, Step, StepEntry
 from app.model.reading import Finding, SampleSet
 from app.model.records import Change
 from app.model.status import Status
@@ -161,7 +162,7 @@ def commands(context: click.Context, device: str, workspace: Path | None, as_jso
         if not node.adapter:
             raise ParameterError(f"{node.name} is a {node.kind}; it has no adapter and takes no commands.", "device")
         adapter_type = Registry()[node.adapter]
-        facts = next((state.facts for state in snapshot.states if state.device == device), {})
+        facts: Mapping[str, Any] = next((state.facts for state in snapshot.states if state.device == device), {})
         for spec in adapter_type.commands(node, facts):
             printer.show(_spec_json(spec), _spec_text(spec))
         for name, reason in adapter_type.unsupported(node, facts).items():
@@ -314,13 +315,23 @@ async def _send(
                 )
             if not _confirm(session, device, spec, params):
                 raise ParameterError(f"{command} was not sent: nobody confirmed it.", "yes")
+        seen: set[int] = set()  # interactions whose after-effects have ended
+        ended = asyncio.Event()
+
+        def look(change: Change) -> None:
+            if isinstance(change, StepEntry) and change.step is Step.SEEN:
+                seen.add(change.interaction)
+                ended.set()
+
+        workbench.feed.subscribe(look)
         async with running(workbench):
             number = workbench.submit(device, command, params, force=force, actor="command line")
             try:
                 async with asyncio.timeout(wait_s):
                     done = await workbench.settled(number)
-                    while done.status is Status.OUTCOME_UNKNOWN:
-                        done = await _next_version(session, done)
+                    while done.status is Status.OUTCOME_UNKNOWN and number not in seen:  # it is read back
+                        ended.clear()
+                        await ended.wait()
             except TimeoutError:
                 pass
             present = workbench.interaction(number)
@@ -337,22 +348,6 @@ async def _send(
             if status == FAILED and failure is not None and failure.code in LINK_CODES:
                 status = NOT_REACHABLE
             return present, status
-
-
-async def _next_version(session: Session, seen: Interaction) -> Interaction:
-    """Wait until a reading back has said what became of it."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Interaction] = loop.create_future()
-
-    def look(change: Change) -> None:
-        if isinstance(change, Interaction) and change.id == seen.id and change.seq > seen.seq and not future.done():
-            future.set_result(change)
-
-    leave = session.workbench.feed.subscribe(look)
-    try:
-        return await future
-    finally:
-        leave()
 
 
 def _send_text(interaction: Interaction) -> str:

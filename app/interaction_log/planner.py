@@ -19,6 +19,14 @@ MAX_CONJUNCTIONS: Final = 16
 MAX_WORDS: Final = 40  # an index leads for so many words of one field at most
 PROBE: Final = 1_500  # entries an index is probed for; a rarer one is certainly good enough
 
+# The words a column holds, by hopping over its index.
+_USED: Final = (
+    "WITH RECURSIVE used(n) AS (SELECT min({column}) FROM interaction WHERE {column} IS NOT NULL UNION ALL"
+    " SELECT (SELECT min({column}) FROM interaction WHERE {column} > used.n AND {column} IS NOT NULL) FROM used"
+    " WHERE used.n IS NOT NULL) SELECT n FROM used WHERE n IS NOT NULL"
+)
+_HAS_TEXT: Final = "EXISTS (SELECT 1 FROM log_text WHERE log_text MATCH ? AND log_text.rowid = interaction.id)"
+
 Table = Sequence[tuple[Any, ...]]
 
 
@@ -40,6 +48,7 @@ class Conjunction:
     rest: list[str] = field(default_factory=list)
     parameters: list[Any] = field(default_factory=list)
     is_empty: bool = False
+    is_bulk: bool = False  # holds a test that is prepared once for the whole query: ask for many rows at a time
 
 
 def normalised(node: f.Node, *, negate: bool = False) -> f.Node:
@@ -93,14 +102,19 @@ class Planner:
         self._words = words
         self._run = run
         self._span_of_time = span_of_time
+        self._bulk = False
 
-    def plan(self, where: f.Filter | None) -> list[Conjunction]:
-        """Conjunctions of which one must hold; an empty list means that nothing can match."""
+    def plan(self, where: f.Filter | None, *, bulk: bool = False) -> list[Conjunction]:
+        """Conjunctions of which one must hold; an empty list means that nothing can match.
+
+        ``bulk`` is for queries that read everything, not a page.
+        """
+        self._bulk = bulk
         node = f.Everything() if where is None else normalised(where.node)
         parts = conjunctions(node)
         if parts is None:
             sql, parameters = f.Filter(node).sql()
-            return [Conjunction(rest=[sql], parameters=parameters)]
+            return [Conjunction(rest=[sql], parameters=parameters, is_bulk=True)]
         planned = [self._conjunction(part) for part in parts]
         return [one for one in planned if not one.is_empty]
 
@@ -109,8 +123,13 @@ class Planner:
         since: int | None = None
         until: int | None = None
         leads: list[tuple[Lead, str, list[Any]]] = []
+        texts = [term for term in terms if isinstance(term, f.Text)]
+        if texts:
+            leads.append(self._text(texts))
         for term in terms:
             match term:
+                case f.Text():
+                    continue
                 case f.Everything():
                     continue
                 case f.Since(at):
@@ -123,6 +142,7 @@ class Planner:
                         plan.high = min(high, f.MAX_ID - 1) + 1 if plan.high is None else min(plan.high, high + 1)
                 case _:
                     sql, parameters, lead = self._term(term)
+                    plan.is_bulk |= "SELECT rowid FROM log_text" in sql
                     if sql == "0":
                         plan.is_empty = True
                         return plan
@@ -134,7 +154,10 @@ class Planner:
         if since is not None or until is not None:
             self._add_time(plan, since, until)
         if leads:
-            best = self._rarest([lead for lead, _sql, _parameters in leads], plan)
+            if any(term.is_prefix for term in texts):  # looked up row by row, a beginning costs too much
+                best = leads[0][0]
+            else:
+                best = self._rarest([lead for lead, _sql, _parameters in leads], plan)
             for lead, sql, parameters in leads:
                 if lead is best:
                     plan.lead = lead
@@ -176,13 +199,16 @@ class Planner:
             case f.Span(name, low, high) if low is not None and low == high:
                 column = f.NUMBER_FIELDS[name]
                 return f"+interaction.{column} IS ?", [low], Lead(((f"interaction.{column} = ?", (low,)),))
-            case f.Text():
-                query = f.match_query(term)
-                test = "EXISTS (SELECT 1 FROM log_text WHERE log_text MATCH ? AND log_text.rowid = interaction.id)"
-                return test, [query], Lead((("log_text MATCH ?", (query,)),), is_text=True)
+            case f.Not(f.Text() as inner) if not (inner.is_prefix or self._bulk):
+                return f"NOT {_HAS_TEXT}", [f.match_query(inner)], None
             case _:
                 parameters: list[Any] = []
                 return f._sql(term, parameters), parameters, None
+
+    def _text(self, terms: list[f.Text]) -> tuple[Lead, str, list[Any]]:
+        """All words of a conjunction as one full-text query."""
+        query = " AND ".join(f.match_query(term) for term in terms)
+        return Lead((("log_text MATCH ?", (query,)),), is_text=True), _HAS_TEXT, [query]
 
     def _match(self, node: f.Match, *, wanted: bool) -> tuple[str, list[Any], Lead | None]:
         self._words.refresh()
@@ -201,6 +227,8 @@ class Planner:
     def _words_lead(
         self, column: str, found: list[int], *, can_lead: bool = True
     ) -> tuple[str, list[Any], Lead | None]:
+        if can_lead and len(found) > MAX_WORDS:
+            found = sorted({number for (number,) in self._run(_USED.format(column=column), ())}.intersection(found))
         if not found:
             return "0", [], None
         lead = None

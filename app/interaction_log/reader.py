@@ -304,6 +304,11 @@ class LogReader:
             row: r.Row = self._db.execute(sql, parameters).fetchone()
             return row
 
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[r.Row]:
+        """Rows of any reading statement, one at a time (checks, exports, statistics of one's own)."""
+        with self._errors():
+            yield from self._db.execute(sql, parameters)
+
     def _build(self, rows: list[r.Row], make: Callable[[r.Row], T]) -> tuple[T, ...]:
         self._records.words.refresh()
         return tuple([make(row) for row in rows])
@@ -403,7 +408,7 @@ class LogReader:
         """How many match; may take a second on millions of rows."""
         if where is None or where.is_everything:
             return self.span()[2]
-        plan = self._planner.plan(where)
+        plan = self._planner.plan(where, bulk=True)
         query = planner.select(plan, "interaction.id")
         if query is None:
             return 0
@@ -451,8 +456,8 @@ class LogReader:
         return np.concatenate((anchors[:-1], self._anchors(where, every, int(anchors[-1]) - 1)))
 
     def _anchors(self, where: Filter | None, every: int, after: int | None) -> Ids:
-        plan = self._planner.plan(where)
-        if len(plan) == 1 and (plan[0].lead is None or len(plan[0].lead.branches) == 1):
+        plan = self._planner.plan(where, bulk=True)
+        if len(plan) == 1 and not plan[0].is_bulk and (plan[0].lead is None or len(plan[0].lead.branches) == 1):
             return self._hop(plan, every, after)
         query = planner.select(plan, "interaction.id", after=after, descending=False)
         if query is None:
@@ -481,7 +486,8 @@ class LogReader:
         first, last = self._one("SELECT (SELECT min(id) FROM interaction), (SELECT max(id) FROM interaction)")
         if first is None or self._all("SELECT 1 FROM meta WHERE key = 'time_is_disordered'"):
             return None, None
-        eras = [first, *(row[0] for row in self._all("SELECT first_id FROM era WHERE first_id > ? ORDER BY 1", (first,)))]
+        later = self._all("SELECT first_id FROM era WHERE first_id > ? ORDER BY first_id", (first,))
+        eras = [first, *(row[0] for row in later)]
         if len(eras) > 1:  # the clock was set back: the span from the first era that fits to the last one
             spans = [
                 self._ids_in_era(start, stop, since, until)
@@ -690,7 +696,7 @@ class LogReader:
             if where is None or where.is_everything:
                 source, parameters = "interaction", []
             else:
-                query = planner.select(self._planner.plan(where), "interaction.id")
+                query = planner.select(self._planner.plan(where, bulk=True), "interaction.id")
                 if query is None:
                     return Stats()
                 source = f"(SELECT * FROM interaction WHERE id IN ({query[0]}))"

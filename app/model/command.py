@@ -107,7 +107,9 @@ class ParamSpec:
                 return self._text(value)
 
     def _error(self, what: str) -> ParameterError:
-        return ParameterError(f"Parameter {self.name} ({self.title}) {what}.", self.name)
+        plain = self.title.lower().replace(" ", "_") == self.name
+        called = self.title if plain else f"{self.title} ({self.name})"
+        return ParameterError(f"{called} {what.rstrip('.')}.", self.name)
 
     def _integer(self, value: Any) -> int:
         if isinstance(value, int) and not isinstance(value, bool):

@@ -38,6 +38,7 @@ from app.model.interaction import (
     Step,
     StepEntry,
 )
+from app.model.jsonable import jsonable
 from app.model.reading import Finding, LinkState, Severity
 from app.model.records import Change, OutboxItem
 from app.model.status import CANCELLABLE, IN_FLIGHT, Delivery, Event, Move, Status
@@ -45,7 +46,7 @@ from app.pipeline.correlate import Correlator, Expectation
 from app.pipeline.effects import closing_lines, plan
 from app.pipeline.field_twin import FieldTwin
 from app.pipeline.lanes import Lanes
-from app.pipeline.ledger import Ledger, entry, is_over, jsonable
+from app.pipeline.ledger import Ledger, entry, is_over
 from app.pipeline.links import Links
 from app.ports import (
     Accepted,
@@ -600,7 +601,7 @@ class Dispatcher:
         lines.append(entry(interaction, crossing.last_in or now, Step.ANSWER, "answered", attempt=attempt))
         lines.append(entry(interaction, now, Step.DECODE, answer.execution.value, code=answer.code, attempt=attempt))
         extra: list[Change] = [*answer.samples, *answer.findings]
-        event = _late_event(interaction.status, success=success)
+        event = _late_event(interaction.status, answer.execution)
         if event is None or message.state is Delivery.DELIVERY_SUCCESSFUL or message.state is Delivery.CANCELLED:
             # A second answer, or one to a command given up meanwhile: kept as a note (D-20), facts still count.
             text = f"A late answer ({answer.execution.value}) changed nothing: {interaction.status}."
@@ -617,7 +618,10 @@ class Dispatcher:
         failure = None
         if not success:
             text = answer.text or "The device refused."
-            failure = Failure(code=answer.code or "REFUSED", text=text, at=now, is_final=True)
+            release = "Reading back shows what happened." if event is Event.LOSE_SIGHT else ""
+            failure = Failure(
+                code=answer.code or "REFUSED", text=text, at=now, release=release, is_final=event is Event.FAIL
+            )
         self.settle(
             interaction,
             event,
@@ -757,7 +761,10 @@ class Dispatcher:
         now = self._clock.now()
         if answer.execution is Execution.SUCCESS:
             return self.settle(present, Event.LATE_SUCCESS, failure=None, step=Step.EFFECTS, answer=answer)
-        failure = Failure(code=answer.code or "NO_EFFECT", text=answer.text, at=now, is_final=True)
+        before = present.failure
+        code = before.code if before is not None else answer.code or "NO_EFFECT"
+        text = f"{before.text} Read back: {answer.text}" if before is not None else answer.text
+        failure = Failure(code=code, text=text, at=now, detail=answer.code, is_final=True)
         return self.settle(present, Event.LATE_FAILURE, failure=failure, step=Step.EFFECTS, answer=answer)
 
     def adopt(self) -> None:
@@ -831,7 +838,11 @@ def _unless_safe(spec: CommandSpec, disposition: Disposition) -> Disposition:
     return Disposition.UNKNOWN
 
 
-def _late_event(status: Status, *, success: bool) -> Event | None:
+def _late_event(status: Status, execution: Execution) -> Event | None:
+    """What an answer does to an interaction of this status; None: nothing any more."""
+    if execution is Execution.UNKNOWN:
+        return Event.LOSE_SIGHT if status is Status.PROCESSING else None
+    success = execution is Execution.SUCCESS
     match status:
         case Status.QUEUED | Status.PROCESSING:
             return Event.SUCCEED if success else Event.FAIL

@@ -13,10 +13,11 @@ from typing import Any, Final
 from app.model.command import CommandKind, CommandSpec, Risk
 from app.model.device import Device
 from app.model.interaction import Failure, Interaction, Message, Origin, Step, StepEntry
+from app.model.jsonable import jsonable
 from app.model.records import Change
 from app.model.status import Event, Status
 from app.pipeline.gatekeeper import Context, Verdict
-from app.pipeline.ledger import Ledger, entry, jsonable
+from app.pipeline.ledger import Ledger, entry
 
 READ_TTL_USER: Final = timedelta(hours=24)  # G6
 READ_TTL_AUTOMATIC: Final = timedelta(minutes=30)  # G6

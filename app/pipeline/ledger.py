@@ -13,12 +13,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from decimal import Decimal
-from enum import Enum
 from typing import Any, Final
 
 from app.errors import StoreError
 from app.model.interaction import Attempt, AttemptEnd, Direction, Frame, Interaction, Message, Step, StepEntry
+from app.model.jsonable import jsonable
 from app.model.records import Change, OutboxItem
 from app.model.status import Delivery, Status
 from app.pipeline.changes import ChangeFeed
@@ -255,24 +254,3 @@ def entry(
         attempt=attempt,
         actor=actor,
     )
-
-
-def jsonable(value: Any) -> Any:
-    """The JSON-ready form of a parameter, result or fact: decimals as text, times as ISO 8601, bytes as hex."""
-    if value is None or (isinstance(value, (bool, int, str)) and not isinstance(value, Enum)):
-        return value
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if isinstance(value, Enum):
-        return jsonable(value.value)
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if isinstance(value, (bytes, bytearray)):
-        return bytes(value).hex()
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [jsonable(item) for item in value]
-    return str(value)

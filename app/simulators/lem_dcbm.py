@@ -8,6 +8,7 @@ the choice made here stands in a comment beginning with "Choice:". Behaviour und
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import math
@@ -145,6 +146,12 @@ def _is_empty(text: str) -> bool:
 
 def _one_of(*values: str) -> Check:
     return lambda text: text in values
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    """Cut the connection. Python before 3.11.4 raises when a TLS transport is closed already."""
+    with contextlib.suppress(AttributeError):
+        writer.transport.abort()
 
 
 @dataclass(frozen=True, slots=True)
@@ -829,7 +836,7 @@ class LemDcbmSimulator:
     async def _stop(self) -> None:
         self._close_server()
         for writer in list(self._writers):
-            writer.transport.abort()
+            _abort(writer)
         for _ in range(2):  # plain and TLS transports close their sockets in the loop's next rounds
             await asyncio.sleep(0)
 
@@ -929,7 +936,7 @@ class LemDcbmSimulator:
     def _accept(self, speak: Speech, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A connection that was waiting while the port changed its language is not served in the old one.
         if self._group is None or self._shown != speak or len(self._writers) >= MAX_CONNECTIONS:
-            writer.transport.abort()
+            _abort(writer)
             return
         self._writers.add(writer)
         self._spawn(self._connection(reader, writer), "connection")
@@ -949,7 +956,7 @@ class LemDcbmSimulator:
                     await writer.wait_closed()
         finally:
             self._writers.discard(writer)
-            writer.transport.abort()
+            _abort(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -1706,7 +1713,7 @@ def _reset(writer: asyncio.StreamWriter) -> None:
     if sock is not None:
         with suppress(OSError):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
+    _abort(writer)
 
 
 def _parse(body: bytes) -> Mapping[str, Any]:

@@ -290,6 +290,7 @@ def status(
     meter_id: str = METER,
     time: str | None = None,
     errors: dict[str, bool] | None = None,
+    key_point: str = KEY_POINT,
 ) -> Reply:
     """GET /v1/status, section 3.1."""
     shown = value if value is not None else (21 if ongoing else 17)
@@ -312,8 +313,8 @@ def status(
             "time": time if time is not None else datetime.now(UTC).isoformat(timespec="seconds"),
             "meterId": meter_id,
             "errors": {"value": 1 if errors else 0, "bits": errors or {}},
-            "publicKey": KEY_POINT,
-            "publicKeyOcmf": KEY_HEADER + KEY_POINT,
+            "publicKey": key_point,
+            "publicKeyOcmf": KEY_HEADER + key_point,
         }
     )
 
