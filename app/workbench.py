@@ -58,6 +58,7 @@ from app.ports import (
 _log = logging.getLogger(__name__)
 
 VERIFY_AGAIN_S: Final = 15.0  # a read-back that found no link is tried again this often
+MAX_REFRESHED: Final = 50  # waiting commands of one device whose reason follows the link's trouble
 STATE_KEEP_S: Final = 60.0  # contact times reach the disk at least this often
 CANCEL_WAIT_S: Final = 10.0  # another thread's wait for the engine's loop
 _UNKNOWN_LIMITS: Final = Limits()
@@ -301,7 +302,10 @@ class Workbench:
         if not self._dispatcher.cancel_messages(interaction):
             return CancelResult.NOT_CANCELLABLE
         now = self.clock.now()
-        failure = Failure(code="CANCELLED", text=f"{present.command} was cancelled.", at=now, is_final=True)
+        text = f"{present.command} was cancelled."
+        if present.failure is not None and present.status is not Status.PROCESSING:
+            text += f" It waited because: {present.failure.text}"
+        failure = Failure(code="CANCELLED", text=text, at=now, is_final=True)
         event = Event.FAIL if present.status is Status.PROCESSING else Event.ABORT
         self._dispatcher.settle(present, event, failure=failure, step=Step.QUEUE, actor=actor)
         return CancelResult.CANCELLED
@@ -641,7 +645,24 @@ class Workbench:
         if change.link in (LinkState.ONLINE, LinkState.REPLAY):
             self._readjudicate(change.device, Status.SUSPENDED)
             self._effects.run()
+        elif change.text:
+            self._refresh_reasons(change.device)
         self._dispatcher.kick()
+
+    def _refresh_reasons(self, device: str) -> None:
+        """Commands that wait for the link show its newest trouble; the history keeps the first."""
+        node = self._devices[device]
+        waiting = [i for i in self._ledger.interactions.values() if i.device == device and i.status is Status.SUSPENDED]
+        for interaction in waiting[:MAX_REFRESHED]:
+            spec = self._spec(device, interaction.command)
+            failure = interaction.failure
+            if spec is None or failure is None or failure.code != "LINK_DOWN":
+                continue
+            verdict = adjudicate(self._gate(node, spec, Context(from_transition=True), interaction=interaction))
+            if verdict.code == failure.code and verdict.text != failure.text:
+                now = self.clock.now()
+                fresh = replace(failure, text=verdict.text, release=verdict.release)
+                self._ledger.keep(interaction.edited(now, failure=fresh))
 
     def _learn(self, device: str, facts: Mapping[str, Any], *, contact: bool) -> None:
         if device not in self._devices:

@@ -205,6 +205,8 @@ class MainWindow(QMainWindow):
 
         self._builder = QTimer(self, interval=0)
         self._builder.timeout.connect(self._build_next)
+        self._sizer = QTimer(self, singleShot=True, interval=0)
+        self._sizer.timeout.connect(self._size_docks)
         self._log_sizer = QTimer(self, interval=LOG_SIZE_MS)
         self._log_sizer.timeout.connect(self._measure_log)
         theme.changed.connect(self._on_theme)
@@ -367,6 +369,7 @@ class MainWindow(QMainWindow):
 
     def _finish_building(self) -> None:
         self.verbs.load_icons(self._theme)
+        self._come_back(self._layout)  # once more: the empty docks had other smallest sizes
         self._measure_log()
         self._log_sizer.start()
         self._update_actions()
@@ -427,6 +430,8 @@ class MainWindow(QMainWindow):
         if session is None or (self._has_chosen_curves and not self._charted):
             return
         for sample in samples:
+            if not self._has_chosen_curves and len(chart.curves) >= FIRST_CURVES:
+                self._has_chosen_curves = True
             if self._has_chosen_curves and sample.device not in self._charted:
                 continue
             try:
@@ -435,7 +440,6 @@ class MainWindow(QMainWindow):
                 continue
             if not self._has_chosen_curves:
                 wanted = wanted[:CURVES_OF_ONE]
-                self._has_chosen_curves = len(chart.curves) >= FIRST_CURVES
             for quantity, _value in sample.values:
                 if quantity.name in wanted:
                     self._put_curve(chart, sample.device, quantity)
@@ -657,9 +661,7 @@ class MainWindow(QMainWindow):
         self._layout = layout
         self._settings.setValue("window/layout", layout.value)
         self.verbs.choose(f"layout.{layout.value}")
-        kept = self._settings.value(f"layouts/{layout.value}")
-        if not (isinstance(kept, QByteArray) and self.restoreState(kept, STATE_VERSION)):
-            self._arrange(layout)
+        self._come_back(layout)
         tab = {Layout.LAB: self._tab_live, Layout.SUPPORT: self._tab_log}.get(layout)
         if tab is not None and not self.tabs.isTabVisible(self.tabs.indexOf(self.welcome)):
             self.tabs.setCurrentWidget(tab)
@@ -904,6 +906,12 @@ class MainWindow(QMainWindow):
         label.setMargin(space(4))
         return label
 
+    def _come_back(self, layout: Layout) -> None:
+        """The arrangement a layout was left with, or else the one it starts with."""
+        kept = self._settings.value(f"layouts/{layout.value}")
+        if not (isinstance(kept, QByteArray) and self.restoreState(kept, STATE_VERSION)):
+            self._arrange(layout)
+
     def _arrange(self, layout: Layout) -> None:
         """The arrangement a layout starts with."""
         shown = {
@@ -911,7 +919,6 @@ class MainWindow(QMainWindow):
             Layout.LAB: (True, False, False),
             Layout.SUPPORT: (False, False, True),
         }[layout]
-        em = self.fontMetrics().averageCharWidth()
         docks = (self.dock_devices, self.dock_command, self.dock_detail)
         areas = (
             Qt.DockWidgetArea.LeftDockWidgetArea,
@@ -922,10 +929,15 @@ class MainWindow(QMainWindow):
             dock.setFloating(False)
             self.addDockWidget(area, dock)
             dock.setVisible(is_shown)
-        self.resizeDocks([self.dock_devices, self.dock_command], [em * 58, em * 42], Qt.Orientation.Horizontal)
-        height = max(self.height(), 600)
-        share = 0.45 if layout is Layout.SUPPORT else 0.36
-        self.resizeDocks([self.dock_detail], [round(height * share)], Qt.Orientation.Vertical)
+        self._size_docks()
+        self._sizer.start()
+
+    def _size_docks(self) -> None:
+        """Widths and height of the docks; a second time once Qt has laid them out, or it keeps its own idea."""
+        em = self.fontMetrics().averageCharWidth()
+        self.resizeDocks([self.dock_devices, self.dock_command], [em * 60, em * 42], Qt.Orientation.Horizontal)
+        share = 0.45 if self._layout is Layout.SUPPORT else 0.36
+        self.resizeDocks([self.dock_detail], [round(max(self.height(), 600) * share)], Qt.Orientation.Vertical)
 
     def _restore(self) -> None:
         geometry = self._settings.value("window/geometry")
@@ -935,9 +947,7 @@ class MainWindow(QMainWindow):
         self._layout = next((one for one in Layout if one.value == kept), Layout.COMMISSION)
         self.verbs.choose(f"layout.{self._layout.value}")
         self.verbs.choose(f"theme.{self._theme.mode.value}")
-        state = self._settings.value(f"layouts/{self._layout.value}")
-        if not (isinstance(state, QByteArray) and self.restoreState(state, STATE_VERSION)):
-            self._arrange(self._layout)
+        self._come_back(self._layout)
         self.welcome.set_recent(self._recent())
 
     def _on_theme(self) -> None:

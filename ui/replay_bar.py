@@ -46,6 +46,7 @@ class ReplayBar(QFrame):
         self.setObjectName("replay")
         self.setAccessibleName(self.tr("Replay controls"))
         self.setAutoFillBackground(True)
+        self.setBackgroundRole(QPalette.ColorRole.Window)  # a tool bar would hand down its own
         self._controls = controls
         self._theme = theme
 
@@ -155,4 +156,5 @@ class ReplayBar(QFrame):
         palette.setColor(QPalette.ColorRole.WindowText, self._theme.colour(Role.PANEL))
         self.setPalette(palette)
         for label in (self.word, self.source, self.time):
+            label.setForegroundRole(QPalette.ColorRole.WindowText)
             label.setPalette(palette)

@@ -112,6 +112,9 @@ class StatusBar(QStatusBar):
             elif isinstance(change, DeviceState) and change.link is LinkState.OFF:
                 self._traffic.pop(change.device, None)
         self._count(done)
+        if self._counts_are_old and self._workbench is not None:
+            self._counts_are_old = False
+            self._show_counts(self._workbench)
 
     def on_samples(self, samples: Sequence[SampleSet]) -> None:
         self._count(len(samples))

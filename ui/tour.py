@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from ui.__main__ import Desk
 
 READY_S: Final = 30.0
-MEASURE_S: Final = 6.0
+MEASURE_S: Final = 4.0
+CHARGE_S: Final = 4.0
 SETTLE_S: Final = 0.4  # from a change of view to its picture
 
 
@@ -53,7 +54,7 @@ async def tour(desk: Desk, folder: Path) -> int:
     for device in ("lem-1", "lem-2"):
         window.show_curves(device)
     window.show_device("lem-1")
-    stops = await command_tour(workbench, show)
+    stops = await command_tour(workbench, show, charge_s=CHARGE_S)
     await asyncio.sleep(MEASURE_S)
     done = [stop.interaction for stop in stops if stop.interaction is not None]
     waiting = next(

@@ -34,7 +34,7 @@ T = TypeVar("T")
 Ids = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
-CACHE_KB: Final = 32_768
+CACHE_KB: Final = 8_192
 CLOCK_TOLERANCE_US: Final = 10_000_000  # the writer's promise, see ``writer.CLOCK_TOLERANCE_US``
 LATENCY_ROWS: Final = 10_000  # newest rows of a command its latency is measured on
 SEQUENCE_LOOK_BACK: Final = 10_000
@@ -284,7 +284,7 @@ class LogReader:
             raise explain(self.path, exc) from exc
 
     @contextmanager
-    def _one_moment(self) -> Iterator[None]:
+    def one_moment(self) -> Iterator[None]:
         """Several queries see one state of the file."""
         with self._errors():
             self._db.execute("BEGIN")
@@ -339,7 +339,7 @@ class LogReader:
 
     def snapshot(self) -> Snapshot:
         """What the engine needs to go on: unfinished interactions, those of unknown outcome, and all of theirs."""
-        with self._one_moment():
+        with self.one_moment():
             self._records.words.refresh()
             unknown = self._word(Status.OUTCOME_UNKNOWN)
             wanted = (
@@ -524,7 +524,7 @@ class LogReader:
 
     def story(self, number: int) -> Story | None:
         """Everything about one interaction; None when it does not exist."""
-        with self._one_moment():
+        with self.one_moment():
             own = self._all(f"{r.SELECT_INTERACTION} WHERE id = ?", (number,))
             if not own:
                 return None
@@ -691,7 +691,7 @@ class LogReader:
 
     def stats(self, where: Filter | None = None) -> Stats:
         """Counts by status, command and device, and latency by command."""
-        with self._one_moment():
+        with self.one_moment():
             self._records.words.refresh()
             if where is None or where.is_everything:
                 source, parameters = "interaction", []

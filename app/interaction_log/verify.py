@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from app.interaction_log.reader import LogReader
 from app.model.status import SETTLED, TRANSITIONS, Event, Status
 
 MAX_PROBLEMS: Final = 1_000
+_DAMAGE: Final = ("SQLITE_CORRUPT", "SQLITE_IOERR", "SQLITE_NOTADB")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ def verify(path: Path | str) -> list[Problem]:
     """
     problems: list[Problem] = []
     try:
-        with LogReader(path) as reader:
+        with LogReader(path) as reader, reader.one_moment():
             for problem in _Check(reader).run():
                 problems.append(problem)
                 if len(problems) >= MAX_PROBLEMS:
@@ -60,7 +61,7 @@ def _is_damage(error: StoreError) -> bool:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, sqlite3.Error):
-            return (getattr(cause, "sqlite_errorname", "") or "").startswith(("SQLITE_CORRUPT", "SQLITE_IOERR"))
+            return (getattr(cause, "sqlite_errorname", "") or "").startswith(_DAMAGE)
         cause = cause.__cause__
     return False
 
@@ -78,7 +79,7 @@ class _Check:
                 yield Problem(code="file.damaged", text=f"The file is damaged: {text}.")
         if damaged:
             return
-        self._words = {number: text for number, text in self._reader.query("SELECT id, text FROM word")}
+        self._words = dict(self._reader.query("SELECT id, text FROM word"))
         yield from self._words_missing()
         yield from self._dangling()
         yield from self._attempts()
@@ -91,7 +92,8 @@ class _Check:
         for table, _row, parent, _key in self._reader.query("PRAGMA foreign_key_check"):
             if parent != "interaction" and (table, parent) not in seen:
                 seen.add((table, parent))
-                yield Problem(code=f"{table}.dangling", text=f"Rows of {table} refer to rows of {parent} that are gone.")
+                text = f"Rows of {table} refer to rows of {parent} that are gone."
+                yield Problem(code=f"{table}.dangling", text=text)
 
     def _dangling(self) -> Iterator[Problem]:
         for table, what in (
@@ -116,7 +118,8 @@ class _Check:
             " GROUP BY interaction, message HAVING min(number) <> 1 OR max(number) <> count(*)"
         )
         for interaction, message, count, first, last in self._reader.query(gaps):
-            text = f"Interaction {interaction}: the {count} attempts of message {message} are numbered {first} to {last}."
+            numbers = f"the {count} attempts of message {message} are numbered {first} to {last}"
+            text = f"Interaction {interaction}: {numbers}."
             yield Problem(code="attempt.gap", text=text, interaction=interaction)
 
     # -- every status explained by its history
@@ -174,10 +177,11 @@ class _Check:
             yield problem("seq.low", f"it is version {seq}, but its history holds {len(moves)} changes of status.")
         settled = status in SETTLED
         if bool(is_open) is settled or (finished is not None) is not settled:
-            yield problem("end.differs", f"it is {status}, but " + ("has no end." if settled else "is marked as ended."))
+            fault = "has no end" if settled else "is marked as ended"
+            yield problem("end.differs", f"it is {status}, but {fault}.")
         if updated < created or (finished is not None and not created <= finished <= updated):
             yield problem("time.order", "it was created, changed and finished in an impossible order.")
-        for one, next_one in zip(moves, moves[1:], strict=False):
+        for one, next_one in pairwise(moves):
             if next_one.at < one.at:
                 at = r.from_us(next_one.at).isoformat()
                 yield problem("time.order", f"its history goes back in time at {at}; the clock was set back.")

@@ -23,7 +23,7 @@ from typing import Any, Final
 from app.errors import StoreError
 from app.interaction_log import rows as r
 from app.interaction_log.file_lock import FileLock
-from app.interaction_log.schema import check_header, explain, migrate
+from app.interaction_log.schema import check_header, explain, migrate, version_of
 from app.model.device import Device
 from app.model.interaction import Attempt, Frame, Interaction, Message, StepEntry
 from app.model.reading import DeviceState, Finding, Quantity, SampleSet
@@ -307,8 +307,9 @@ class LogWriter:
     # ---------------------------------------------------------------- opening
 
     def _open(self, max_bytes: int | None) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10.0)
         self._connection = db
+        version_of(db, self.path)  # before anything is changed
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         self._is_full_sync = True

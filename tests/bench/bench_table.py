@@ -25,18 +25,18 @@ from typing import Any
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QPersistentModelIndex, Qt, QTimer
+from PySide6.QtCore import QAbstractTableModel, QEventLoop, QModelIndex, QPersistentModelIndex, Qt, QTimer
 from PySide6.QtWidgets import QApplication, QTableView
 
 from app.interaction_log.reader import LogReader
-from app.interaction_log.rows import WordIds
+from app.interaction_log.rows import WordIds, failure_json, mapping_json
 from app.interaction_log.schema import migrate
 from tests.ui.fakes import FakeWorkbench, site
 from tests.ui.log_fakes import interaction
 from ui.log_access import LogAccess
-from ui.models.log_table import Column, make_row
+from ui.models.log_table import NUMBERS, Column, make_row
 from ui.panels.log import LogPanel
-from ui.theme import Theme, ThemeMode
+from ui.theme import Theme, ThemeMode, fixed_font
 
 ROOT = QModelIndex()
 ROWS = 10_000_000
@@ -63,13 +63,13 @@ def build(path: Path, count: int) -> None:
     cells = []
     for item in samples:
         failure = item.failure
-        told = None if failure is None else json.dumps({"code": failure.code, "text": failure.text, "at": 0})
         cells.append(
             (
                 3, words[item.device], words["fake-http"], words[item.command], words[item.kind.value],
                 words[item.status.value], words[item.origin.value], 0, 10, item.attempts,
-                None if failure is None else words[failure.code], told,
-                None if item.result is None else json.dumps(dict(item.result)),
+                None if failure is None else words[failure.code],
+                None if failure is None else failure_json(failure),
+                None if item.result is None else mapping_json(item.result),
             )
         )  # fmt: skip
     start = 1_790_000_000_000_000
@@ -102,7 +102,7 @@ def rss_mb() -> float:
 
 
 class StaticModel(QAbstractTableModel):
-    """As many rows, each the same constants: the bound."""
+    """As many rows, each the same constants in the same columns, fonts and colours: the bound."""
 
     def __init__(self, count: int, theme: Theme) -> None:
         super().__init__()
@@ -115,6 +115,13 @@ class StaticModel(QAbstractTableModel):
         self._display = int(Qt.ItemDataRole.DisplayRole)
         self._decoration = int(Qt.ItemDataRole.DecorationRole)
         self._foreground = int(Qt.ItemDataRole.ForegroundRole)
+        self._alignment = int(Qt.ItemDataRole.TextAlignmentRole)
+        self._font_role = int(Qt.ItemDataRole.FontRole)
+        self._font = fixed_font()
+        right = int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        left = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        self._alignments = [right if column in NUMBERS else left for column in Column]
+        self._fonts = [self._font if column in NUMBERS else None for column in Column]
 
     def rowCount(self, parent: QModelIndex | QPersistentModelIndex = ROOT) -> int:
         return 0 if parent.isValid() else self._count
@@ -125,6 +132,10 @@ class StaticModel(QAbstractTableModel):
     def data(self, index: QModelIndex | QPersistentModelIndex, role: int = 0) -> Any:
         if role == self._display:
             return self._texts[index.column()]
+        if role == self._alignment:
+            return self._alignments[index.column()]
+        if role == self._font_role:
+            return self._fonts[index.column()]
         if role == self._decoration:
             return self._icon if index.column() == Column.STATUS else None
         if role == self._foreground:
@@ -136,6 +147,7 @@ class Driver:
     """Moves the scroll bar once every 16 ms and adds up the thread's processor time."""
 
     def __init__(self, view: QTableView, is_shown: Callable[[], bool]) -> None:
+        self._loop = QEventLoop()  # QApplication.quit would close the windows
         self._view = view
         self._is_shown = is_shown
         self._timer = QTimer(interval=16, timerType=Qt.TimerType.PreciseTimer)
@@ -145,7 +157,7 @@ class Driver:
         self._moved_at: float | None = None
         self._deadline = 0.0
 
-    def run(self, app: QApplication, values: list[int]) -> tuple[float, float]:
+    def run(self, values: list[int]) -> tuple[float, float]:
         """Processor time a move, and median time until the rows stand there, in ms."""
         self._values = values[::-1]
         self._waits = []
@@ -153,7 +165,7 @@ class Driver:
         self._deadline = time.monotonic() + 120
         started = time.thread_time()
         self._timer.start()
-        app.exec()
+        self._loop.exec()
         spent = (time.thread_time() - started) * 1000 / len(values)
         self._waits.sort()
         return spent, self._waits[len(self._waits) // 2] if self._waits else 0.0
@@ -167,7 +179,7 @@ class Driver:
             self._waits.append((time.perf_counter() - self._moved_at) * 1000)
         if not self._values:
             self._timer.stop()
-            QApplication.quit()
+            self._loop.quit()
             return
         self._moved_at = time.perf_counter()
         self._view.verticalScrollBar().setValue(self._values.pop())
@@ -218,10 +230,10 @@ def case(kind: str, path: Path, count: int) -> dict[str, float]:
             top = max(0, view.rowAt(0))
             height = view.viewport().height() // view.verticalHeader().defaultSectionSize()
             rows = range(top, min(top + height, first_panel.model.rowCount()))
-            return view.viewport().updatesEnabled() and all(first_panel.model.row_at(r) is not None for r in rows)
+            return not first_panel.table.is_held and all(first_panel.model.row_at(r) is not None for r in rows)
 
     view.viewport().repaint()
-    _spin(app, lambda: kind == "static" or (first_panel.model.rowCount() == count and shown()))
+    _spin(lambda: kind == "static" or (first_panel.model.rowCount() == count and shown()))
     opened = (time.perf_counter() - started) * 1000
     if kind != "static":
         first_panel.follow.setChecked(False)
@@ -230,8 +242,8 @@ def case(kind: str, path: Path, count: int) -> dict[str, float]:
     driver = Driver(view, shown)
     chance = random.Random(5)
     top = bar.value()
-    wheel, _wait = driver.run(app, list(range(top, top + STEPS * 3, 3)))
-    jump, wait = driver.run(app, [chance.randrange(bar.maximum()) for _ in range(JUMPS)])
+    wheel, _wait = driver.run(list(range(top, top + STEPS * 3, 3)))
+    jump, wait = driver.run([chance.randrange(bar.maximum()) for _ in range(JUMPS)])
     result = {"open": opened, "wheel": wheel, "jump": jump, "wait": wait, "memory": rss_mb() - base}
     log.close()
     return result
@@ -241,18 +253,19 @@ def _always() -> bool:
     return True
 
 
-def _spin(app: QApplication, is_done: Callable[[], bool]) -> None:
+def _spin(is_done: Callable[[], bool]) -> None:
+    loop = QEventLoop()
     deadline = time.monotonic() + 120
     timer = QTimer(interval=1)
 
     def look() -> None:
         if is_done() or time.monotonic() > deadline:
             timer.stop()
-            app.quit()
+            loop.quit()
 
     timer.timeout.connect(look)
     timer.start()
-    app.exec()
+    loop.exec()
 
 
 def bare_page_ms(path: Path, count: int) -> float:

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from app.interaction_log.verify import verify
 
 from app.interaction_log.reader import LogReader
+from app.interaction_log.verify import verify
 from app.interaction_log.writer import LogWriter
 from app.model.device import Device
 from app.model.interaction import Interaction

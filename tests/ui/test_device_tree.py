@@ -138,23 +138,24 @@ def test_a_value_that_stays_away_is_dimmed_with_its_age(qtbot: QtBot, theme: The
         workbench.fake_clock.move(1)
         workbench.measure("lem-1", (POWER, "49.6"))
     value = model.index_of("lem-1").siblingAtColumn(Column.VALUE)
+    state = model.index_of("lem-1").siblingAtColumn(Column.STATE)
     workbench.fake_clock.move(9)
     model.age()
     assert value.data() == "49.6 kW"
     assert value.data(Qt.ItemDataRole.ForegroundRole) is None
     workbench.fake_clock.move(6)
     model.age()
-    assert value.data() == "49.6 kW (15 s)"
+    assert (value.data(), state.data()) == ("49.6 kW", "online, 15 s old")
     assert value.data(Qt.ItemDataRole.ForegroundRole) == theme.colour(Role.DIMMED)
     workbench.fake_clock.move(300)
     model.age()
-    assert value.data() == "49.6 kW (5 min)"
+    assert state.data() == "online, 5 min old"
     workbench.measure("lem-1", (POWER, "50.1"))
-    assert value.data() == "50.1 kW"
+    assert (value.data(), state.data()) == ("50.1 kW", "online")
     workbench.set_link("lem-1", LinkState.FAULT)
     workbench.fake_clock.move(2)
     model.age()
-    assert value.data() == "50.1 kW (2 s)", "when the link is lost a value is old at once"
+    assert state.data() == "fault, 2 s old", "when the link is lost a value is old at once"
 
 
 def test_a_slow_meter_is_not_old_before_its_time(qtbot: QtBot, theme: Theme) -> None:

@@ -54,9 +54,7 @@ def test_keyboard(view: HexView, qtbot: QtBot) -> None:
 
 def test_a_double_click_takes_the_field(view: HexView, qtbot: QtBot) -> None:
     view.set_fields([ByteField(0, 4, Role.HEX_FIELD_1, "head"), ByteField(4, 9, Role.HEX_FIELD_2, "length")])
-    where = next(
-        QPoint(x, 6) for x in range(0, 400, 3) if view.offset_at(QPoint(x, 6)) == 5
-    )
+    where = next(QPoint(x, 6) for x in range(0, 400, 3) if view.offset_at(QPoint(x, 6)) == 5)
     with qtbot.waitSignal(view.fieldActivated) as told:
         QTest.mouseDClick(view.viewport(), Qt.MouseButton.LeftButton, pos=where)
     assert told.args == ["length"]

@@ -87,6 +87,25 @@ def test_scrolling_back_to_the_bottom_follows_again(make: Open, qtbot: QtBot) ->
     assert panel.follow.isChecked()
 
 
+def test_a_far_jump_shows_no_flash_of_dots(make: Open, qtbot: QtBot) -> None:
+    panel = make(many(20_000))
+    panel.table.verticalScrollBar().setValue(5000)
+    assert panel.table.is_held
+    qtbot.waitUntil(until(lambda: not panel.table.is_held))
+    top = panel.table.rowAt(0)
+    assert panel.model.id_at(top) == top + 1
+
+
+def test_a_page_that_does_not_come_is_not_waited_for(make: Open, qtbot: QtBot) -> None:
+    reader = many(20_000)
+    panel = make(reader)
+    reader.is_broken = True
+    panel.table.verticalScrollBar().setValue(5000)
+    qtbot.waitUntil(until(lambda: not panel.table.is_held))
+    assert panel.table.viewport().updatesEnabled()
+    assert "could not be read" in panel.message.text()
+
+
 def test_older_rows_of_a_filter_come_in_above_without_a_jump(make: Open, qtbot: QtBot) -> None:
     reader = many(4000)
     panel = make(reader)

@@ -275,6 +275,7 @@ def test_words_of_a_row() -> None:
     assert summary_text({"voltage": {"value": "398.1", "unit": "V"}, "list": [1, 2]}) == "voltage 398.1 V"
     assert summary_text({"value": "5.0", "unit": "kWh"}) == "5.0 kWh"
     assert summary_text({"text": "two\nlines"}) == "two lines"
+    assert summary_text({"transaction_id": "tx-1", "record": "OCMF|" * 40}) == "transaction_id tx-1"
     assert summary_text(None) == ""
 
 

@@ -81,7 +81,7 @@ def test_panels_are_built_after_the_first_paint(qtbot: QtBot, theme: Theme, tmp_
     session = Session(workbench=FakeWorkbench(site()), log=log_at(tmp_path / "b.mwk"), title="b.mwk")
     window = MainWindow(theme, settings, DirectRunner(), session, panels=StandInPanels())
     qtbot.addWidget(window, before_close_func=lambda w: w.allow_close())
-    assert not window.is_ready
+    assert window.findChild(QWidget, "devices") is None
     with qtbot.waitSignal(window.ready, timeout=5000):
         window.show()
     assert window.is_ready

@@ -80,9 +80,7 @@ def shoot(theme: Theme, artifacts: Path, qtbot: QtBot) -> Shoot:
         widget.render(picture, QPoint(0, 0))
         assert picture.save(str(artifacts / f"{name}-{theme.mode.value}.png"))
         image = picture.toImage()
-        colours = {
-            image.pixel(x, y) for x in range(0, image.width(), 7) for y in range(0, image.height(), 3)
-        }
+        colours = {image.pixel(x, y) for x in range(0, image.width(), 7) for y in range(0, image.height(), 3)}
         assert len(colours) > 3
 
     return taken

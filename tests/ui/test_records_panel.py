@@ -140,9 +140,7 @@ def test_a_record_that_ends_live_appears(make: Open, reader: MemoryReader, qtbot
     qtbot.waitUntil(until(lambda: panel.list.topLevelItemCount() == 1))
 
 
-def test_intermediate_records_say_that_they_are_not_billable(
-    make: Open, reader: MemoryReader, qtbot: QtBot
-) -> None:
+def test_intermediate_records_say_that_they_are_not_billable(make: Open, reader: MemoryReader, qtbot: QtBot) -> None:
     reader.items = [record_item(4, intermediate=True)]
     panel = make()
     qtbot.waitUntil(until(lambda: panel.list.topLevelItemCount() == 1))
@@ -159,7 +157,7 @@ def test_copy_and_export_are_verbatim(make: Open, qtbot: QtBot, tmp_path: Path) 
     assert QGuiApplication.clipboard().text() == GENUINE
     chosen = panel.chosen
     assert chosen is not None
-    odd = replace(chosen, text="OCMF|{}\r\n\n|{}")
+    odd = replace(chosen, data=b"OCMF|{}\r\n\n|{}")
     assert panel.write(odd, tmp_path / "one.ocmf")
     assert (tmp_path / "one.ocmf").read_bytes() == b"OCMF|{}\r\n\n|{}"
     assert not panel.write(odd, tmp_path / "missing" / "one.ocmf")
@@ -187,3 +185,8 @@ def test_only_answers_with_a_record_count() -> None:
     found = signed_record(record_item(3))
     assert found is not None
     assert found.transaction == "tx-3"
+    assert found.data == GENUINE.encode()
+    odd = {"record": "OCMF|\\xff", "record_base64": "T0NNRnz/"}
+    kept = signed_record(interaction(3, Status.SUCCESSFUL, command="READ_RECORD", result=odd))
+    assert kept is not None
+    assert kept.data == b"OCMF|\xff"

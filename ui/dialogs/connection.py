@@ -135,7 +135,7 @@ class ConnectionDialog(QDialog):
         grid = QGridLayout()
         grid.setHorizontalSpacing(space(4))
         grid.setVerticalSpacing(space(2))
-        for place, one in enumerate(("name", "id", "serial", "kind", "parent")):
+        for place, one in enumerate(("name", "id", "kind", "parent", "serial")):
             grid.addWidget(self._basics[one], place // 2, place % 2, Qt.AlignmentFlag.AlignTop)
         grid.setColumnStretch(0, 1)
         grid.setColumnStretch(1, 1)
@@ -187,7 +187,7 @@ class ConnectionDialog(QDialog):
                 name="id",
                 title=self.tr("Id"),
                 pattern=_ID,
-                help=self.tr("short and without blanks, used on the command line"),
+                help=self.tr("Short and without blanks; used on the command line."),
             ),
             ParamSpec(name="serial", title=self.tr("Serial number"), required=False, default=""),
             ParamSpec(name="kind", title=self.tr("Kind"), type=ParamType.CHOICE, choices=self._kind_choices()),
@@ -314,7 +314,7 @@ class ConnectionDialog(QDialog):
                 old.hide()
                 old.deleteLater()
         self._fields = [self._make_field(spec) for spec in self._specs()]
-        before: QWidget = self._basics["parent"].editor
+        before: QWidget = self._basics["serial"].editor
         for field in self._fields:
             self._form.addWidget(field)
             QWidget.setTabOrder(before, field.editor)

@@ -185,8 +185,11 @@ class DeviceTreeModel(QAbstractItemModel):
                     self._add_reading(node, quantity, value, sample.received)
                     continue
                 reading.take(quantity, value, sample.received)
+                if quantity.name == node.key_value:
+                    node.age_text = ""
                 row = node.rows_of.get(quantity.name)
                 if row is not None:
+                    row.age_text = ""
                     self._touch(row)
             self._touch(node)
 
@@ -363,7 +366,7 @@ class DeviceTreeModel(QAbstractItemModel):
                 return self._state_text(node)
             case _:
                 reading = node.readings.get(node.key_value)
-                return _value_text(reading, node.age_text) if reading is not None else ""
+                return _value_text(reading) if reading is not None else ""
 
     def _quantity_text(self, node: _Node, column: int) -> str:
         reading = node.parent.readings[node.quantity] if node.parent is not None else None
@@ -373,9 +376,9 @@ class DeviceTreeModel(QAbstractItemModel):
             case Column.NAME:
                 return reading.quantity.title or reading.quantity.name
             case Column.VALUE:
-                return _value_text(reading, node.age_text)
+                return _value_text(reading)
             case _:
-                return ""
+                return self.tr("{age} old").format(age=node.age_text) if node.age_text else ""
 
     def _state_text(self, node: _Node) -> str:
         if node.device is not None and not node.device.adapter:
@@ -387,6 +390,8 @@ class DeviceTreeModel(QAbstractItemModel):
         word = link_word(node.state.link) if node.state is not None else link_word(LinkState.OFF)
         if node.waiting:
             return self.tr("{state}, {n} wait").format(state=word, n=len(node.waiting))
+        if node.age_text:
+            return self.tr("{state}, {age} old").format(state=word, age=node.age_text)
         return word
 
     def _link(self, node: _Node) -> LinkState:
@@ -414,7 +419,7 @@ class DeviceTreeModel(QAbstractItemModel):
             reading = holder.readings.get(name) if holder is not None else None
             return self._dimmed if reading is not None and reading.is_stale else None
         if column == Column.STATE:
-            return self._theme.link_colour(self._link(node)) if node.device is not None else None
+            return self._theme.link_colour(self._link(node)) if node.device is not None else self._dimmed
         return self._dimmed if node.quantity or (node.device is not None and not node.device.enabled) else None
 
     def _tip(self, node: _Node) -> str:
@@ -673,9 +678,8 @@ class DeviceTreeModel(QAbstractItemModel):
             self._touch(node)
 
 
-def _value_text(reading: _Reading, age: str) -> str:
-    text = f"{reading.value:f} {reading.quantity.unit}".rstrip()
-    return f"{text} ({age})" if reading.is_stale and age else text
+def _value_text(reading: _Reading) -> str:
+    return f"{reading.value:f} {reading.quantity.unit}".rstrip()
 
 
 def _order(device: Device) -> _Order:

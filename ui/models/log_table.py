@@ -37,6 +37,7 @@ PAGES: Final = 64
 ROOT: Final = QModelIndex()
 _SHIFT: Final = 8
 _MASK: Final = PAGE - 1
+_LONGEST_VALUE: Final = 60  # characters of one value in a summary
 _RECENT: Final = 2048  # live versions kept to lay over a page that was read before they were written
 _REFRESH_MS: Final = 2000
 
@@ -142,7 +143,10 @@ def summary_text(result: Mapping[str, Any] | None, limit: int = 120) -> str:
             continue
         else:
             unit = result.get("unit", "") if key == "value" else ""
-            text = f"{scalar_text(value)} {unit}".rstrip() if key == "value" else f"{key} {scalar_text(value)}"
+            shown = scalar_text(value)
+            if len(shown) > _LONGEST_VALUE:  # a record, a key, a profile: the detail shows it
+                continue
+            text = f"{shown} {unit}".rstrip() if key == "value" else f"{key} {shown}"
         parts.append(text[:limit])
         length += len(text)
         if length > limit:
@@ -771,5 +775,3 @@ class LogTableModel(QAbstractTableModel):
         if self._list_ticket is None:
             self._is_stale = False
             self._ask_index()
-
-

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from PySide6.QtCore import (
@@ -41,6 +42,7 @@ from PySide6.QtWidgets import (
 )
 
 from app.errors import WorkbenchError
+from app.interaction_log.filters import quoted
 from app.interaction_log.reader import LogReader, Story
 from app.model.interaction import Attempt, AttemptEnd, Direction, Frame, Interaction, Step, StepEntry
 from app.model.reading import Finding
@@ -443,8 +445,10 @@ class BytesTab(QWidget):
         words = (self.tr("first line"), self.tr("headers"), self.tr("body"))
         self.hex.set_bytes(frame.data, http_fields(frame.data, words), ink=Role.HEX_OUT if out else Role.HEX_IN)
         self.text.setPlainText(readable_text(frame.data[:262_144]))
-        template = self.tr("%n bytes to {link}", "", len(frame.data)) if out else self.tr(
-            "%n bytes from {link}", "", len(frame.data)
+        template = (
+            self.tr("%n bytes to {link}", "", len(frame.data))
+            if out
+            else self.tr("%n bytes from {link}", "", len(frame.data))
         )
         caption = template.format(link=frame.link or frame.device)
         if frame.truncated:
@@ -478,7 +482,7 @@ class DetailPanel(QWidget):
     """Shows one interaction and keeps up with it."""
 
     interactionActivated = Signal(int)  # a related one was chosen
-    filterRequested = Signal(str)
+    filterRequested = Signal(str)  # a filter text for the log
 
     def __init__(
         self,
@@ -548,6 +552,8 @@ class DetailPanel(QWidget):
         self.title.setTextFormat(Qt.TextFormat.PlainText)
         self.title.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.title.setWordWrap(True)
+        self.title.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
+        self.title.customContextMenuRequested.connect(self._title_menu)
         head.addWidget(self.title, 1)
         self._status_icon = QLabel()
         head.addWidget(self._status_icon)
@@ -938,6 +944,19 @@ class DetailPanel(QWidget):
             self.steps_view.selectRow(row)
             self.steps_view.scrollTo(self.steps_model.index(row, 0))
 
+    def _title_menu(self, at: QPoint) -> None:
+        item = self._item
+        if item is None:
+            return
+        menu = QMenu(self)
+        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        for term in (f"device:{quoted(item.device)}", f"command:{quoted(item.command)}"):
+            words = self.tr("Show {term} in the log").format(term=term).replace("&", "&&")
+            menu.addAction(words, partial(self.filterRequested.emit, term))
+        menu.addSeparator()
+        menu.addAction(self.tr("Copy this line"), partial(QGuiApplication.clipboard().setText, self.title.text()))
+        menu.popup(self.title.mapToGlobal(at))
+
     def _on_related(self, index: QModelIndex) -> None:
         if 0 <= index.row() < len(self._related):
             self.interactionActivated.emit(self._related[index.row()].id)
@@ -980,5 +999,3 @@ class DetailPanel(QWidget):
 
 def _story(reader: LogReader, interaction: int) -> Story | None:
     return reader.story(interaction)
-
-

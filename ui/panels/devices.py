@@ -229,7 +229,7 @@ class DevicesPanel(QWidget):
         header.setSectionResizeMode(Column.STATE, QHeaderView.ResizeMode.Interactive)
         header.setSectionResizeMode(Column.VALUE, QHeaderView.ResizeMode.Interactive)
         header.setSectionsMovable(False)
-        self.tree.setColumnWidth(Column.STATE, self.fontMetrics().horizontalAdvance("online, 12 wait") + space(2))
+        self.tree.setColumnWidth(Column.STATE, self.fontMetrics().horizontalAdvance("online, 59 min old") + space(2))
         self.tree.setColumnWidth(Column.VALUE, self.fontMetrics().horizontalAdvance("1234.56 kWh") + space(2))
         self.tree.setIndentation(space(3))
 

@@ -134,6 +134,44 @@ class FilterLine(QLineEdit):
         painter.drawPolyline(wave)
 
 
+class LogView(QTableView):
+    """Keeps the old picture for the few milliseconds that the rows scrolled to need, instead of a flash of dots."""
+
+    def __init__(self, model: LogTableModel, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._rows = model
+        self._held = QTimer(self, singleShot=True, interval=_HOLD_MS)
+        self._held.timeout.connect(self._show)
+        self.setModel(model)
+        model.pageRead.connect(self._on_page)
+
+    @property
+    def is_held(self) -> bool:
+        """True while the picture is older than the place scrolled to."""
+        return self._held.isActive()
+
+    def scrollContentsBy(self, dx: int, dy: int) -> None:
+        if dy and not self._held.isActive() and not self._is_ready():
+            self.viewport().setUpdatesEnabled(False)  # before the move, which would mark everything for painting
+            self._held.start()
+        super().scrollContentsBy(dx, dy)
+        if dy and self._held.isActive() and self._is_ready():
+            self._show()
+
+    def _is_ready(self) -> bool:
+        top = self.verticalScrollBar().value()
+        line = max(1, self.verticalHeader().defaultSectionSize())
+        return self._rows.prepare(top, top + self.viewport().height() // line)
+
+    def _on_page(self) -> None:
+        if self._held.isActive() and self._is_ready():
+            self._show()
+
+    def _show(self) -> None:
+        self._held.stop()
+        self.viewport().setUpdatesEnabled(True)
+
+
 class LogPanel(QWidget):
     """Filter, table, following, and what to do with a row."""
 
@@ -251,9 +289,8 @@ class LogPanel(QWidget):
         return self.progress
 
     def _build_table(self) -> QTableView:
-        self.table = QTableView()
+        self.table = LogView(self.model)
         view = self.table
-        view.setModel(self.model)
         view.setAccessibleName(self.tr("Interactions"))
         view.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         view.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -324,8 +361,6 @@ class LogPanel(QWidget):
     def _connect(self) -> None:
         self._slow = QTimer(self, singleShot=True, interval=_SLOW_MS)
         self._slow.timeout.connect(self.progress.show)
-        self._held = QTimer(self, singleShot=True, interval=_HOLD_MS)
-        self._held.timeout.connect(self._show_rows)
         self._typing = QTimer(self, singleShot=True, interval=_TYPING_MS)
         self._typing.timeout.connect(self._check_text)
         self._completions = QStringListModel(self)
@@ -357,7 +392,6 @@ class LogPanel(QWidget):
         self.model.rowsInserted.connect(self._after_insert)
         self.model.modelAboutToBeReset.connect(self._before_reset)
         self.model.modelReset.connect(self._after_reset)
-        self.model.pageRead.connect(self._on_page)
         self.model.loadingChanged.connect(self._on_loading)
         self.model.failed.connect(self._on_failed)
         self.model.counted.connect(self._show_count)
@@ -531,7 +565,6 @@ class LogPanel(QWidget):
         self._places_itself = False
 
     def _on_scrolled(self, value: int) -> None:
-        self._hold()
         if self._places_itself:
             return
         at_bottom = value >= self.table.verticalScrollBar().maximum()
@@ -539,27 +572,6 @@ class LogPanel(QWidget):
             self.follow.setChecked(True)
         elif not at_bottom and self.follow.isChecked():
             self.follow.setChecked(False)
-
-    def _hold(self) -> None:
-        """Keep the old picture for the few milliseconds that the rows scrolled to need, instead of a flash of dots."""
-        top = self.table.rowAt(0)
-        height = self.table.viewport().height()
-        visible = height // max(1, self.table.verticalHeader().defaultSectionSize()) + 2
-        is_ready = top < 0 or self.model.prepare(top, top + visible)
-        if is_ready:
-            self._show_rows()
-        elif not self._held.isActive():
-            self.table.viewport().setUpdatesEnabled(False)
-            self._held.start()
-
-    def _show_rows(self) -> None:
-        if not self.table.viewport().updatesEnabled():
-            self._held.stop()
-            self.table.viewport().setUpdatesEnabled(True)
-
-    def _on_page(self) -> None:
-        if self._held.isActive():
-            self._hold()
 
     def _on_range(self, _low: int, _high: int) -> None:
         if self.follow.isChecked():

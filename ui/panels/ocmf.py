@@ -6,11 +6,12 @@ checked or read is never called forged.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from PySide6 import QtCore
 from PySide6.QtCore import QSize, Qt, QTimer, Signal
@@ -89,6 +90,7 @@ class SignedRecord:
     device: str
     at: datetime
     text: str
+    data: bytes  # as received; differs from ``text`` only where that is not UTF-8
     public_key: str = ""
     transaction: str = ""
     is_intermediate: bool = False
@@ -107,10 +109,21 @@ def signed_record(item: Interaction) -> SignedRecord | None:
         device=item.device,
         at=item.finished or item.updated,
         text=text,
+        data=_received(result, text),
         public_key=str(result.get("public_key") or ""),
         transaction=str(result.get("transaction_id") or ""),
         is_intermediate=bool(result.get("intermediate")),
     )
+
+
+def _received(result: Mapping[str, Any], text: str) -> bytes:
+    kept = result.get("record_base64")
+    if isinstance(kept, str):
+        try:
+            return base64.b64decode(kept, validate=True)
+        except ValueError:
+            return text.encode()
+    return text.encode()
 
 
 def _find(
@@ -126,8 +139,8 @@ def _find(
 def check(record: SignedRecord, trusted: Iterable[str] = (), typed_key: str = "") -> Verification:
     """Verify ``record``; a typed key wins over the one the meter gave."""
     if typed_key.strip():
-        return verify(record.text, typed_key, origin=KeyOrigin.PRINTED, trusted=trusted)
-    return verify(record.text, record.public_key or None, origin=KeyOrigin.METER, trusted=trusted)
+        return verify(record.data, typed_key, origin=KeyOrigin.PRINTED, trusted=trusted)
+    return verify(record.data, record.public_key or None, origin=KeyOrigin.METER, trusted=trusted)
 
 
 class RecordsPanel(QWidget):
@@ -481,8 +494,10 @@ class RecordsPanel(QWidget):
         self.trust.setText(verification.trust.sentence if verification.verdict is Verdict.VALID else "")
         self.trust.setVisible(bool(self.trust.text()))
         self.intermediate.setText(
-            self.tr("Intermediate record: it has no end reading and is not billable. Read the final record when the "
-                    "meter can be reached again.")
+            self.tr(
+                "Intermediate record: it has no end reading and is not billable. Read the final record when the "
+                "meter can be reached again."
+            )
             if record.is_intermediate
             else ""
         )
@@ -605,7 +620,7 @@ class RecordsPanel(QWidget):
     def write(self, record: SignedRecord, path: Path) -> bool:
         """Write ``record`` to ``path`` byte for byte; says why when it cannot."""
         try:
-            path.write_bytes(record.text.encode())
+            path.write_bytes(record.data)
         except OSError as fault:
             self.sentence.setText(
                 self.tr("{file} could not be written: {reason}. Choose another folder.").format(
@@ -644,5 +659,3 @@ def _span(start: object, end: object, energy: object) -> str:
 def _groups(text: str) -> str:
     """Long hexadecimal text that may wrap."""
     return " ".join(text[i : i + 8] for i in range(0, len(text), 8))
-
-

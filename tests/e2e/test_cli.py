@@ -1,0 +1,369 @@
+"""Every verb of the command line, against the independent double and the simulator, as an acceptance run would."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.simulators.lem_dcbm import LemDcbmConfig, LemDcbmSimulator
+from tests.doubles.lem_double import (
+    CLOSE,
+    WRITTEN,
+    HttpDouble,
+    Reply,
+    http_double,
+    legal,
+    live,
+    make_certificate,
+    status,
+    stopped,
+)
+from tests.e2e.conftest import ROOT, Run
+
+VECTORS = ROOT / "tests" / "vectors" / "ocmf.json"
+
+
+@contextmanager
+def in_thread(enter: Callable[[], Any]) -> Iterator[Any]:
+    """Run an async context manager on a loop of its own thread."""
+    ready, box = threading.Event(), dict[str, Any]()
+
+    async def main() -> None:
+        async with enter() as value:
+            box.update(value=value, loop=asyncio.get_running_loop(), stop=asyncio.Event())
+            ready.set()
+            await box["stop"].wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    assert ready.wait(30)
+    try:
+        yield box["value"]
+    finally:
+        box["loop"].call_soon_threadsafe(box["stop"].set)
+        thread.join()
+
+
+@pytest.fixture
+def meter() -> Iterator[LemDcbmSimulator]:
+    with in_thread(lambda: LemDcbmSimulator(LemDcbmConfig(uptime_s=3600, load="always"))) as sim:
+        yield sim
+
+
+@pytest.fixture
+def double() -> Iterator[HttpDouble]:
+    with in_thread(http_double) as value:
+        value.on("GET", "/v1/status", status())
+        value.on("GET", "/v1/legal", legal())
+        value.on("GET", "/v1/livemeasure", live())
+        value.on("PUT", "/v1/settings", WRITTEN)
+        yield value
+
+
+@pytest.fixture
+def site(tmp_path: Path, run: Run) -> Callable[..., Path]:
+    """Write and import a site with one LEM at a port; the workspace's path."""
+
+    def make(port: int, **settings: Any) -> Path:
+        more = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+        text = (
+            '[[device]]\nid = "lem"\nname = "LEM 4711"\nadapter = "lem-dcbm"\nserial = "4711"\n[device.settings]\n'
+            f'host = "127.0.0.1"\nport = {port}\ncommand_timeout_ms = 1000\ninitial_retry_delay_ms = 200\n'
+            f"transaction_retry_delay_ms = 50\n{more}"
+        )
+        path, workspace = tmp_path / "site.toml", tmp_path / "site.mwk"
+        path.write_text(text, encoding="utf-8")
+        assert run("site", "import", path, "--workspace", workspace, "--json").record["imported"] == 1
+        return workspace
+
+    return make
+
+
+def sent(run: Run, workspace: Path, *words: object, expect: int | None = 0) -> dict[str, Any]:
+    return run("send", "lem", *words, "--json", "--workspace", workspace, expect=expect).record
+
+
+# ---------------------------------------------------------------- without a device
+
+
+def test_help_lists_every_verb_and_the_window(run: Run) -> None:
+    from app.__main__ import VERBS
+
+    said = run("--help").out
+    for verb in VERBS:
+        assert verb in said
+    assert "Exit status" in said
+    for verb in VERBS:
+        assert run(verb, "--help").out.startswith("Usage: meterwright")
+
+
+def test_wrong_use_is_2_and_says_what(run: Run) -> None:
+    assert "No such option" in run("devices", "--nope", expect=2).err
+    assert "there is no such workspace" in run("devices", expect=2).err
+
+
+def test_conformance_passes_the_vectors_and_fails_an_altered_one(run: Run, tmp_path: Path) -> None:
+    assert run("conformance", VECTORS).out.splitlines()[-1] == "13 passed, 0 failed"
+    altered = json.loads(VECTORS.read_text(encoding="utf-8"))
+    altered["samples"][0]["expected"]["import_energy_kWh"] = 1.102
+    path = tmp_path / "altered.json"
+    path.write_text(json.dumps(altered), encoding="utf-8")
+    ran = run("conformance", path, expect=1)
+    assert ran.out.splitlines()[-1] == "12 passed, 1 failed"
+    assert ran.out.startswith("lem-dcbm-2021: ")
+    path.write_text(json.dumps({"protocol": "smoke-signals", "samples": []}), encoding="utf-8")
+    assert "smoke-signals" in run("conformance", path, expect=2).err
+    path.write_text("{", encoding="utf-8")
+    assert "is not JSON" in run("conformance", path, expect=2).err
+
+
+def test_ocmf_verify_the_genuine_record_and_a_flipped_byte(run: Run, tmp_path: Path) -> None:
+    sample = json.loads(VECTORS.read_text(encoding="utf-8"))["samples"][0]
+    path = tmp_path / "record.ocmf"
+    path.write_text(sample["ocmf"], encoding="utf-8")
+    good = run("ocmf", "verify", path, "--public-key", sample["public_key"], "--json").record
+    assert (good["verdict"], float(good["import_energy_kWh"])) == ("VALID", 1.101)
+    path.write_text(sample["ocmf"].replace("58.685", "58.686"), encoding="utf-8")
+    assert "INVALID_SIGNATURE" in run("ocmf", "verify", path, "--public-key", sample["public_key"], expect=1).out
+    assert run("ocmf", "verify", path, "--json", expect=1).record["verdict"] == "NO_KEY"
+
+
+def test_explain_takes_json_and_says_what_would_release(run: Run) -> None:
+    gate = {
+        "command": "START_TRANSACTION",
+        "kind": "control",
+        "meter": {"id": "lem", "name": "LEM", "needs_link": True, "link": "fault"},
+    }
+    said = run("explain", "--json", stdin=json.dumps(gate)).record
+    assert (said["verdict"], said["code"]) == ("SUSPENDED", "LINK_DOWN")
+    assert "comes up" in said["releases_when"]
+    assert said["rules"][-1] == {"rule": "link down", "applies": True, "code": "LINK_DOWN"}
+    assert "meter.colour" in run("explain", stdin='{"command":"X","meter":{"colour":1}}', expect=2).err
+    assert "is not JSON" in run("explain", stdin="hello", expect=2).err
+
+
+def test_sim_list_and_doctor(run: Run) -> None:
+    names = [record["sim"] for record in run("sim", "list", "--json").records]
+    assert "lem-dcbm" in names
+    assert "silence" in run("sim", "list").out
+    assert "no simulator called" in run("sim", "toaster", expect=2).err
+    checks = {record["check"]: record["verdict"] for record in run("doctor", "--json", expect=None).records}
+    assert len(checks) > 5
+    assert set(checks.values()) <= {"ok", "warning", "bad"}
+
+
+# ---------------------------------------------------------------- the tree
+
+
+def test_site_and_commands(run: Run, site: Callable[..., Path]) -> None:
+    workspace = site(80)
+    assert run("devices", "--workspace", workspace, "--json").record["id"] == "lem"
+    assert 'id = "lem"' in run("site", "export", "--workspace", workspace).out
+    listed = {r["command"]: r for r in run("commands", "lem", "--workspace", workspace, "--json").records}
+    start = listed["START_TRANSACTION"]
+    assert start["risk"] == "dangerous"
+    limits = {param["name"]: param for param in start["params"]}
+    assert limits["transaction_id"]["max_bytes"] == 37
+    assert (limits["tariff_id"]["minimum"], limits["tariff_id"]["maximum"]) == (0, 4)
+    assert "there are: lem" in run("commands", "nobody", "--workspace", workspace, expect=2).err
+
+
+# ---------------------------------------------------------------- send, against the independent double
+
+
+def test_send_status_start_stop_sync_against_the_double(
+    run: Run, site: Callable[..., Path], double: HttpDouble
+) -> None:
+    workspace = site(double.port)
+    read = sent(run, workspace, "READ_STATUS")
+    assert read["status"] == "SUCCESSFUL"
+    assert {step["step"] for step in read["steps"]} == set(range(1, 15))
+    double.on("POST", "/v1/legal", Reply(201, b'{"running":true}'))
+    started = sent(run, workspace, "START_TRANSACTION", "evse_id=DE*1", "transaction_id=tx-1", "--yes")
+    assert started["status"] == "SUCCESSFUL"
+    assert "transaction_min_stop_time" in started["result"]
+    double.on("GET", "/v1/status", status(ongoing=True))
+    double.on("GET", "/v1/legal", legal("tx-1"))
+    double.on("PUT", "/v1/legal", stopped(transaction_id="tx-1"))
+    double.on("GET", "/v1/ocmf", Reply(200, b"mock_ocmf_string"))
+    ended = sent(run, workspace, "STOP_TRANSACTION", "--yes")
+    assert ended["status"] == "SUCCESSFUL"
+    assert ended["result"]["record"] == "mock_ocmf_string"
+    double.on("GET", "/v1/status", status())
+    assert sent(run, workspace, "SYNC_TIME", "--yes")["status"] == "SUCCESSFUL"
+    assert run("log", "verify", "--workspace", workspace, "--json").record == {"problems": 0}
+
+
+def test_send_asks_before_an_effect_and_refuses_wrong_words(
+    run: Run, site: Callable[..., Path], double: HttpDouble
+) -> None:
+    workspace = site(double.port)
+    refused = run("send", "lem", "START_TRANSACTION", "transaction_id=t", "--workspace", workspace, expect=2)
+    assert "--yes" in refused.err
+    for words, said in [
+        (("START_TRANSACTION", "transaction_id=" + "x" * 38), "at most 37 bytes"),
+        (("START_TRANSACTION", "transaction_id=t", "tariff_id=5"), "at most 4"),
+        (("START_TRANSACTION", "transaction_id=t", "volts=3"), "no parameter 'volts'"),
+        (("START_TRANSACTION", "transaction_id"), "not of the form name=value"),
+        (("DANCE",), "it has: "),
+    ]:
+        assert said in run("send", "lem", *words, "--yes", "--workspace", workspace, expect=2).err
+    assert double.count("POST", "/v1/legal") == 0
+
+
+def test_send_to_nobody_is_3_and_nothing_leaves_later(run: Run, site: Callable[..., Path]) -> None:
+    import socket
+
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        workspace = site(unused.getsockname()[1])
+        record = sent(run, workspace, "READ_STATUS", "--wait", 2, expect=3)
+    assert record["status"] == "ABORTED"
+    assert "refuses the connection" in run("log", "show", 1, "--workspace", workspace).out
+    assert run("log", "verify", "--workspace", workspace, "--json").record == {"problems": 0}
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (Reply(200, b"{"), "livemeasure"),
+        (Reply(200, b"[]"), "livemeasure"),
+        (Reply(200, b'{"voltage":NaN}'), "livemeasure"),
+        (live(voltage="398"), "voltage"),
+        (live(power=True), "power"),
+        (Reply(403, b"x"), "403"),
+        (Reply(302, b"", headers=(("Location", "http://127.0.0.1:1/"),)), "302"),
+    ],
+)
+def test_send_with_a_bad_answer_fails_clearly(
+    run: Run, site: Callable[..., Path], double: HttpDouble, reply: Reply, said: str
+) -> None:
+    double.on("GET", "/v1/livemeasure", reply)
+    record = sent(run, site(double.port), "READ_LIVE", expect=1)
+    assert record["status"] == "FAILED"
+    assert said in record["failure"]["text"]
+
+
+def test_a_start_whose_answer_is_lost_is_read_back_and_not_sent_again(
+    run: Run, site: Callable[..., Path], double: HttpDouble
+) -> None:
+    workspace = site(double.port, transaction_retries=0)
+    running = [status(ongoing=True)]
+    taken = Reply(CLOSE.status, CLOSE.body, CLOSE.fail, then=lambda: double.on("GET", "/v1/status", *running))
+    double.on("POST", "/v1/legal", taken)
+    double.on("GET", "/v1/legal", legal("tx-9"))
+    record = sent(run, workspace, "START_TRANSACTION", "transaction_id=tx-9", "--yes")
+    assert record["status"] == "SUCCESSFUL"
+    statuses = [step["status"] for step in record["steps"] if "status" in step]
+    assert statuses[-4:] == ["QUEUED", "PROCESSING", "OUTCOME_UNKNOWN", "SUCCESSFUL"]
+    assert double.count("POST", "/v1/legal") == 1
+
+
+def test_a_start_that_had_no_effect_ends_as_failed(run: Run, site: Callable[..., Path], double: HttpDouble) -> None:
+    workspace = site(double.port, transaction_retries=0)
+    double.on("POST", "/v1/legal", CLOSE)
+    record = sent(run, workspace, "START_TRANSACTION", "transaction_id=tx-9", "--yes", expect=1)
+    assert record["status"] == "FAILED"
+    assert record["failure"]["text"].startswith("Failed to start transaction tx-9")
+
+
+def test_https_with_the_pinned_certificate_and_with_another(
+    run: Run, tmp_path: Path, site: Callable[..., Path]
+) -> None:
+    own, other = make_certificate(), make_certificate("another meter")
+    with in_thread(lambda: http_double(own.context())) as double:
+        double.on("GET", "/v1/status", status())
+        double.on("GET", "/v1/legal", legal())
+        double.on("GET", "/v1/livemeasure", live())
+        double.on("PUT", "/v1/settings", WRITTEN)
+        good = site(double.port, tls_certificate=own.pem)
+        assert sent(run, good, "READ_STATUS")["status"] == "SUCCESSFUL"
+        good.unlink()
+        seen = len(double.requests)
+        wrong = site(double.port, tls_certificate=other.pem)
+        record = sent(run, wrong, "READ_STATUS", "--wait", 2, expect=3)
+        assert record["status"] == "ABORTED"
+        assert len(double.requests) == seen, "a request byte left before the certificate was checked"
+
+
+# ---------------------------------------------------------------- against the simulator
+
+
+def test_tls_switch_by_command_keeps_the_pin(run: Run, site: Callable[..., Path], meter: LemDcbmSimulator) -> None:
+    workspace = site(meter.port)
+    certificate = sent(run, workspace, "READ_CERTIFICATE")["result"]
+    print_ = certificate.get("fingerprint") or certificate["certificate"]["sha256"]
+    on = sent(run, workspace, "SET_TLS", "on=true", f"fingerprint={print_}", "--yes")
+    assert on["status"] == "SUCCESSFUL", on
+    assert meter.settings.tls_on
+    over_tls = sent(run, workspace, "READ_STATUS")
+    assert over_tls["status"] == "SUCCESSFUL"
+    assert "https" in run("log", "show", over_tls["id"], "--workspace", workspace).out
+    off = sent(run, workspace, "SET_TLS", "on=false", "--yes")
+    assert off["status"] == "SUCCESSFUL", off
+    assert sent(run, workspace, "READ_STATUS")["status"] == "SUCCESSFUL"
+
+
+def test_watch_prints_readings(run: Run, site: Callable[..., Path], meter: LemDcbmSimulator) -> None:
+    workspace = site(meter.port)
+    records = run("watch", "lem", "voltage", "--count", 2, "--workspace", workspace, "--json").records
+    assert [(r["quantity"], r["unit"]) for r in records] == [("voltage", "V")] * 2
+    assert "No reading came" in run(
+        "watch", "lem", "frequency", "--seconds", 1, "--workspace", workspace, expect=3
+    ).err  # fmt: skip
+
+
+def test_log_export_import_replay(
+    run: Run, site: Callable[..., Path], meter: LemDcbmSimulator, tmp_path: Path
+) -> None:
+    workspace = site(meter.port)
+    sent(run, workspace, "START_TRANSACTION", "transaction_id=tx-1", "--yes")
+    sent(run, workspace, "STOP_TRANSACTION", "--yes")
+    sent(run, workspace, "READ_LIVE")
+    listed = run("log", "list", "command:STOP_TRANSACTION", "--workspace", workspace, "--json").record
+    assert listed["status"] == "SUCCESSFUL"
+    assert "character" in run("log", "list", "status:(", "--workspace", workspace, expect=2).err
+    export, again = tmp_path / "log.jsonl", tmp_path / "again.mwk"
+    assert run("log", "export", export, "--samples", "--workspace", workspace, "--json").record["rows"] >= 3
+    run("log", "import", export, "--workspace", again)
+    assert run("log", "compare", workspace, again, "--json").record == {"differences": 0}
+    table = tmp_path / "log.csv"
+    run("log", "export", table, "--workspace", workspace)
+    assert table.read_text(encoding="utf-8-sig").count("\n") == 4
+    assert run("log", "stats", "--workspace", workspace, "--json").record
+    for source in (workspace, again):
+        before = source.read_bytes()
+        last = run("replay", source, "--json").records[-1]
+        assert (last["differences"], source.read_bytes() == before) == (0, True)
+        assert last["played"] >= 3
+    count = meter.request_count
+    run("replay", workspace, "--speed", "1000")
+    assert meter.request_count == count, "a replay reached the meter"
+    assert "between 0.1 and 1000" in run("replay", workspace, "--speed", "0", expect=2).err
+
+
+def test_two_programs_do_not_share_a_workspace(run: Run, site: Callable[..., Path], tmp_path: Path) -> None:
+    from app.interaction_log.writer import LogWriter
+
+    workspace = site(80)
+    writer = LogWriter(workspace)
+    try:
+        ran = run("send", "lem", "READ_STATUS", "--workspace", workspace, expect=1)
+        assert "open in another Meterwright" in ran.err
+    finally:
+        writer.close()
+
+
+def test_demo_headless(run: Run, tmp_path: Path) -> None:
+    workspace = tmp_path / "demo.mwk"
+    records = run("demo", "--headless", "--workspace", workspace, "--json").records
+    assert all(record["passed"] for record in records[:-1])
+    assert records[-1]["failed"] == 0
+    assert run("log", "verify", "--workspace", workspace, "--json").record == {"problems": 0}
