@@ -107,6 +107,7 @@ class Workbench:
         self._commissioning: set[str] = set()
         self._state_kept: dict[str, float] = {}
         self._settled: dict[int, list[asyncio.Future[Interaction]]] = {}
+        self._known_limits: dict[str, tuple[Device, Limits]] = {}
         self._saving: dict[int, asyncio.Future[None]] = {}
         self._stop_wanted: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -448,7 +449,7 @@ class Workbench:
             self._effects.run()
 
     def _notice_settled(self, change: Change) -> None:
-        if isinstance(change, Interaction) and change.is_settled:
+        if type(change) is Interaction and change.is_settled:
             self._secret_params.pop(change.id, None)
             for future in self._settled.pop(change.id, ()):
                 if not future.done():
@@ -493,7 +494,10 @@ class Workbench:
         adapter_type = self._types.get(node.adapter) if node is not None else None
         if node is None or adapter_type is None:
             return _UNKNOWN_LIMITS
-        return adapter_type.limits(node.settings)
+        known = self._known_limits.get(device)
+        if known is None or known[0] is not node:
+            known = self._known_limits[device] = (node, adapter_type.limits(node.settings))
+        return known[1]
 
     def _lane(self, node: Device) -> str:
         adapter_type = self._types[node.adapter]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.interaction_log import filters as f
-from app.interaction_log.rows import WordTexts, to_us
+from app.interaction_log.rows import Run, WordTexts, to_us
 
 MAX_CONJUNCTIONS: Final = 16
 MAX_WORDS: Final = 40  # an index leads for so many words of one field at most
@@ -26,8 +26,6 @@ _USED: Final = (
     " WHERE used.n IS NOT NULL) SELECT n FROM used WHERE n IS NOT NULL"
 )
 _HAS_TEXT: Final = "EXISTS (SELECT 1 FROM log_text WHERE log_text MATCH ? AND log_text.rowid = interaction.id)"
-
-Table = Sequence[tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ class Planner:
     def __init__(
         self,
         words: WordTexts,
-        run: Callable[[str, Sequence[Any]], Table],
+        run: Run,
         span_of_time: Callable[[int | None, int | None], tuple[int | None, int | None]],
     ) -> None:
         self._words = words

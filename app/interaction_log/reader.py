@@ -192,7 +192,7 @@ class LogReader:
             if version_of(self._db, self.path) < VERSION:
                 self._read_a_copy()
             self._db.execute(f"PRAGMA cache_size=-{CACHE_KB}")
-            self._records = r.Records(self._db)
+            self._records = r.Records(self._all)
             self._records.words.refresh()
         except sqlite3.Error as exc:
             self.close()

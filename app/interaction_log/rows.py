@@ -38,8 +38,8 @@ TEXT_OF_RESULT: Final = 4000  # characters of a result that full text indexes; l
 HIDDEN_TOKEN: Final = "[redacted]"
 
 E = TypeVar("E", bound=StrEnum)
-Intern = Callable[[str], int]
 Row = tuple[Any, ...]
+Run = Callable[[str, Sequence[Any]], list[Row]]
 
 # A value that is not JSON-ready is kept as its text: the log must not stop for it.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
@@ -130,24 +130,21 @@ class WordIds(dict[str, int]):
 
 
 class WordTexts(dict[int, str]):
-    """Id of ``word`` -> text; reads again when an id is new."""
+    """Id of ``word`` -> text; reads again when an id is new. ``run`` asks the read connection."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, run: Run) -> None:
         super().__init__()
-        self._connection = connection
+        self._run = run
 
     def refresh(self) -> None:
         """Read the words that were added; cheap when there are none. Words are never taken away."""
         newest = max(self) if self else 0
-        (last,) = self._connection.execute("SELECT coalesce(max(id), 0) FROM word").fetchone()
+        ((last,),) = self._run("SELECT coalesce(max(id), 0) FROM word", ())
         if last > newest:
-            self.update(self._connection.execute("SELECT id, text FROM word WHERE id > ?", (newest,)))
+            self.update(self._run("SELECT id, text FROM word WHERE id > ?", (newest,)))
 
     def __missing__(self, number: int) -> str:
-        try:
-            self.refresh()
-        except sqlite3.Error as exc:
-            raise StoreError("The workspace was closed while its rows were looked at.") from exc
+        self.refresh()
         text = self.get(number)
         if text is None:
             raise StoreError("The workspace refers to a word it does not hold; run the check on it.")
@@ -258,10 +255,10 @@ def search_text(interaction: Interaction) -> str:
 
 
 class Records:
-    """Builds nouns from rows of one read connection."""
+    """Builds nouns from rows of one read connection, which ``run`` asks."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.words = WordTexts(connection)
+    def __init__(self, run: Run) -> None:
+        self.words = WordTexts(run)
         self._status = EnumOf(Status, self.words)
         self._kind = EnumOf(CommandKind, self.words)
         self._origin = EnumOf(Origin, self.words)

@@ -46,6 +46,7 @@ CHECKPOINT_PAGES: Final = 4_000  # the write-ahead log is folded back when idle,
 PAGE_BYTES: Final = 4_096
 CLOCK_TOLERANCE_US: Final = 10_000_000  # ids and creation times may disagree by this much inside an era
 MANY: Final = 64  # rows of one INSERT; fewer hand-overs of the interpreter lock than a row at a time
+BLOCK: Final = 32  # rows of one statement for the other tables
 SERIES_CACHE: Final = 4_096
 FOLD_AFTER_S: Final = 1.0  # quiet for so long: fold the write-ahead log back
 FOLD_ROWS: Final = 200
@@ -489,11 +490,11 @@ class LogWriter:
         if batch.interactions:
             self._store_interactions(batch.interactions)
         if batch.steps:
-            self._many(r.INSERT_STEP, [r.step_row(line, words) for line in batch.steps])
+            self._in_blocks(r.INSERT_STEP, [r.step_row(line, words) for line in batch.steps])
         if batch.messages:
-            self._many(r.UPSERT_MESSAGE, [r.message_row(m, words) for m in batch.messages.values()])
+            self._in_blocks(r.UPSERT_MESSAGE, [r.message_row(m, words) for m in batch.messages.values()])
         if batch.attempts:
-            self._many(r.UPSERT_ATTEMPT, [r.attempt_row(a, words) for a in batch.attempts.values()])
+            self._in_blocks(r.UPSERT_ATTEMPT, [r.attempt_row(a, words) for a in batch.attempts.values()])
         if batch.frames:
             self._many(r.INSERT_FRAME, [r.frame_row(f, words) for f in batch.frames])
         if batch.samples:
@@ -527,6 +528,20 @@ class LogWriter:
             table = [tuple(r.clean(cell) for cell in row) for row in table]
         return self._db.executemany(statement, table).rowcount
 
+    def _in_blocks(self, statement: str, table: list[r.Row]) -> None:
+        """As ``_many``, with ``BLOCK`` rows a statement: sqlite3 hands the interpreter lock over once a statement."""
+        width = len(table[0])
+        whole = len(table) // BLOCK * BLOCK
+        if whole:
+            if self._must_clean:
+                table = [tuple(r.clean(cell) for cell in row) for row in table]
+            one = f"({', '.join('?' * width)})"
+            block = statement.replace(f"VALUES {one}", f"VALUES {', '.join([one] * BLOCK)}", 1)
+            for start in range(0, whole, BLOCK):
+                self._db.execute(block, [cell for row in table[start : start + BLOCK] for cell in row])
+        if len(table) > whole:
+            self._many(statement, table[whole:])
+
     def _store_interactions(self, versions: dict[int, tuple[int, Interaction]]) -> None:
         words = self._words
         fresh: list[r.Row] = []
@@ -547,7 +562,7 @@ class LogWriter:
                     todo.append((number,))
         if fresh:
             try:
-                self._many(r.INSERT_INTERACTION, fresh)
+                self._in_blocks(r.INSERT_INTERACTION, fresh)
             except sqlite3.IntegrityError as exc:
                 raise _Guard("An interaction that is stored already came once more as a new one.") from exc
         if changed:

@@ -6,12 +6,13 @@ Frozen: each step makes a new record, so a view may keep one without copying (st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import Any
 
 from app.model.command import CommandKind
+from app.model.evolve import evolve
 from app.model.status import SETTLED, Delivery, Event, Move, Status, next_delivery, next_status
 
 
@@ -122,11 +123,11 @@ class Interaction:
         """The next version, moved by ``event``; raises LocalProtocolError for an illegal move."""
         status = next_status(self.status, event)
         finished = at if status in SETTLED else None
-        return replace(self, status=status, updated=at, finished=finished, seq=self.seq + 1, **changes)
+        return evolve(self, status=status, updated=at, finished=finished, seq=self.seq + 1, **changes)
 
     def edited(self, at: datetime, **changes: Any) -> Interaction:
         """The next version with the same status."""
-        return replace(self, updated=at, seq=self.seq + 1, **changes)
+        return evolve(self, updated=at, seq=self.seq + 1, **changes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +174,7 @@ class Message:
 
     def after(self, move: Move, at: datetime, **changes: Any) -> Message:
         """The next version, moved by ``move``; raises LocalProtocolError for an illegal one."""
-        return replace(self, state=next_delivery(self.state, move), state_since=at, **changes)
+        return evolve(self, state=next_delivery(self.state, move), state_since=at, **changes)
 
 
 class AttemptEnd(StrEnum):

@@ -34,8 +34,9 @@ class ChangeFeed:
         return leave
 
     def publish(self, *changes: Change) -> None:
+        subscribers = tuple(self._subscribers)
         for change in changes:
-            for subscriber in tuple(self._subscribers):
+            for subscriber in subscribers:
                 try:
                     subscriber(change)
                 except Exception:  # noqa: BLE001 - crash boundary: a broken view must not stop a command (6.8)

@@ -226,7 +226,6 @@ class Dispatcher:
         self._lanes.limit(message.lane, self._site.limits(message.device))
         self._lanes.update(message)
         self.kick()
-        self._wake.set()
 
     def watch_expiry(self, interaction: Interaction) -> None:
         """Give the interaction up when it still waits at its ``expires_at`` (G6)."""

@@ -39,6 +39,7 @@ class Lanes:
         self._messages: dict[int, Message] = {}
         self._busy: dict[str, set[int]] = defaultdict(set)  # device -> messages in flight
         self._groups: dict[tuple[str, str], set[GroupKey]] = defaultdict(set)
+        self._look: set[str] = set()  # lanes where something has changed since the last pick
 
     def limit(self, lane: str, limits: Limits) -> None:
         """Set the limits of a lane; they apply from the next pick on."""
@@ -46,11 +47,13 @@ class Lanes:
             self._lanes[lane].limits = limits
         else:
             self._lanes[lane] = _Lane(limits)
+        self._look.add(lane)
 
     def update(self, message: Message) -> None:
         """Take a message's present state: waiting, in flight, or gone."""
         old = self._messages.get(message.id)
         lane = self._lane(message.lane)
+        self._look.add(message.lane)
         if old is not None and old.state is Delivery.QUEUED and old.lane in self._lanes:
             self._remove_waiting(self._lanes[old.lane], old)
         if message.state is Delivery.QUEUED:
@@ -73,7 +76,8 @@ class Lanes:
             self._messages[message.id] = message
 
     def pick(self, now: float, hold: Callable[[str], str]) -> tuple[list[Message], dict[int, str], float | None]:
-        """At most one message per lane that may leave now.
+        """At most one message per lane that may leave now. Only lanes where something changed, a message is held or
+        the spacing runs are looked at.
 
         Args:
             now: monotonic seconds.
@@ -85,11 +89,14 @@ class Lanes:
         picks: list[Message] = []
         held: dict[int, str] = {}
         again: float | None = None
-        for lane in self._lanes.values():
+        look, self._look = self._look, set()
+        for name in sorted(look):
+            lane = self._lanes[name]
             if not lane.waiting or len(lane.slots) >= lane.limits.max_in_flight:
                 continue
             ready = lane.last_pick + lane.limits.spacing_s
             if now < ready:
+                self._look.add(name)
                 again = ready if again is None else min(again, ready)
                 continue
             for _priority, _sequence, number in lane.waiting:
@@ -98,8 +105,10 @@ class Lanes:
                     continue
                 reason = hold(message.device)
                 if reason:
+                    self._look.add(name)
                     held[number] = reason
                     continue
+                self._look.add(name)
                 picks.append(message)
                 lane.last_pick = now
                 break

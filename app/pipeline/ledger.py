@@ -18,6 +18,7 @@ from typing import Any, Final
 from app.errors import StoreError
 from app.model.interaction import Attempt, AttemptEnd, Direction, Frame, Interaction, Message, Step, StepEntry
 from app.model.jsonable import jsonable
+from app.model.reading import DeviceState, SampleSet
 from app.model.records import Change, OutboxItem
 from app.model.status import Delivery, Status
 from app.pipeline.changes import ChangeFeed
@@ -25,6 +26,7 @@ from app.ports import Clock, Snapshot, Store, Tap
 
 RECENT: Final = 5000  # settled interactions kept in memory for late answers and views
 MAX_FRAME: Final = 1 << 20  # bytes of one frame that the log keeps
+_PASSING: Final = frozenset({StepEntry, Frame, SampleSet, DeviceState})  # kept by the store and shown, not held here
 _OVER: Final = (Delivery.DELIVERY_SUCCESSFUL, Delivery.DELIVERY_FAILED, Delivery.CANCELLED)
 
 
@@ -183,6 +185,8 @@ class Ledger:
         return tapped
 
     def _remember(self, change: Change) -> None:
+        if type(change) in _PASSING:
+            return
         if isinstance(change, Interaction):
             if change.is_settled:
                 self._settle(change)

@@ -25,7 +25,7 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, NoReturn, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Final, NoReturn, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from app.errors import ConfigError, LocalProtocolError, ParameterError, RemoteProtocolError
@@ -39,7 +39,6 @@ MAX_BODY_BYTES: Final = 8 << 20  # ours; the hourly data of many meters is the l
 MAX_NUMBER_CHARS: Final = 60  # ours; digits and exponent beyond this are no number
 MAX_REASON_CHARS: Final = 300  # ours
 MAX_TASK_ID_CHARS: Final = 256  # ours
-SCALED_PLACES: Final = 6  # W in MW
 MAX_IN_FLIGHT: Final = 5  # commands per concentrator and API version, section 5.3
 ACCEPT_TIMEOUT_S: Final = 30.0  # command-flow D-13, pull
 FIRST_POLL_S: Final = 10.0  # section 5.1
@@ -433,7 +432,6 @@ PHASES: Final = ("A", "B", "C")
 _SERIAL: Final = re.compile(r"[0-9]{11}")
 _STS_TOKEN: Final = re.compile(r"[0-9]{20}")
 _UUID4: Final = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-4[0-9a-fA-F]{3}-[89abAB][0-9a-fA-F]{3}-[0-9a-fA-F]{12}")
-C = TypeVar("C", bound=Command)
 
 
 def command_named(name: str) -> Command:
@@ -474,7 +472,11 @@ def _check_digits(meter: str) -> None:
 
 
 def check_token(token: str) -> str:
-    """A token as a person types it, without white space: exactly 20 digits (command-flow 1.6). Raises ParameterError."""
+    """A token as a person types it, without white space: exactly 20 digits (command-flow 1.6).
+
+    Raises:
+        ParameterError: never quoting what was typed.
+    """
     packed = "".join(token.split()) if isinstance(token, str) else ""
     if _STS_TOKEN.fullmatch(packed) is None:
         raise ParameterError("A token has exactly 20 digits.", "token")
@@ -482,7 +484,7 @@ def check_token(token: str) -> str:
 
 
 def check_phase(phase: str) -> str:
-    """"A", "B", "C", or "" for none. Raises ParameterError."""
+    """One of A, B and C, or "" for none. Raises ParameterError."""
     if phase not in ("", *PHASES):
         raise ParameterError(f"The phase must be A, B or C, not {str(phase)[:20]!r}.", "phase")
     return phase
@@ -871,7 +873,11 @@ def next_issue_time(last: datetime | None, now: datetime) -> datetime:
 
 
 def v1_hourly_data(settings: V1Settings, queries: Sequence[tuple[str, date]]) -> Request:
-    """Hourly consumption of many meters, one ``(meter, grid-local day)`` each. Raises ParameterError: none, or a bad serial."""
+    """Hourly consumption of many meters, one ``(meter, grid-local day)`` each.
+
+    Raises:
+        ParameterError: no query, or a serial that is none.
+    """
     if not queries:
         raise ParameterError("Ask for at least one meter and day.", "queries")
     for meter, _day in queries:
@@ -1051,8 +1057,9 @@ def _json_integer(text: str) -> int | str:
 
 
 def _json_decimal(text: str) -> Decimal | str:
+    """A monstrous number stays text, so it is no number where one is asked for."""
     number = parse_number(text)
-    return text if number is None else number  # a monstrous number stays text, so it is no number where one is asked for
+    return text if number is None else number
 
 
 # One JSON escape; the group holds half of a surrogate pair that stands alone. Such a text could not be stored.
@@ -1068,9 +1075,7 @@ def _read_json(body: bytes) -> Any:
     try:
         text = body.decode("utf-8-sig")
         text = _ESCAPE.sub(lambda mark: "\\ufffd" if mark[1] else mark[0], text)
-        return json.loads(
-            text, parse_float=_json_decimal, parse_int=_json_integer, parse_constant=_refuse_constant
-        )
+        return json.loads(text, parse_float=_json_decimal, parse_int=_json_integer, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise _NotJson from None
 
@@ -1152,9 +1157,8 @@ def judge_v1(request: Request, reply: Reply) -> Body | Failed:
     """Classify one answer of v1, the first row of section 2.1 that fits. There are no retries inside the client."""
     if isinstance(reply, NoReply):
         return _no_reply(reply)
-    arrived = {"may_have_arrived": True}
     if "text/html" in reply.content_type.lower():
-        return Failed(failure=FailureClass.HTML_PAGE, error_code=reply.status, **arrived)
+        return Failed(failure=FailureClass.HTML_PAGE, error_code=reply.status, may_have_arrived=True)
     try:
         value = _read_json(reply.body)
         sound = True
@@ -1162,9 +1166,11 @@ def judge_v1(request: Request, reply: Reply) -> Body | Failed:
         value, sound = None, False
     if not 200 <= reply.status < 300:
         reason = _reason(request, value, "Message")
-        return Failed(failure=FailureClass.HTTP_ERROR, vendor_reason=reason, error_code=reply.status, **arrived)
+        return Failed(
+            failure=FailureClass.HTTP_ERROR, vendor_reason=reason, error_code=reply.status, may_have_arrived=True
+        )
     if not sound:
-        return Failed(failure=FailureClass.UNREACHABLE, detail="the body is not JSON", **arrived)
+        return Failed(failure=FailureClass.UNREACHABLE, detail="the body is not JSON", may_have_arrived=True)
     return Body(value)
 
 
@@ -1190,7 +1196,9 @@ class Bearer:
     expires: Decimal
 
     def is_good(self, now: datetime) -> bool:
-        """At least 1 s is left (section 2.2)."""
+        """At least 1 s is left (section 2.2). Raises LocalProtocolError when ``now`` has no zone."""
+        if now.tzinfo is None:
+            raise LocalProtocolError("The time of a login needs a time zone.")
         return self.expires - Decimal(repr(now.timestamp())) >= TOKEN_MARGIN_S
 
 
@@ -1785,7 +1793,7 @@ def _normal_date(raw: Mapping[str, Any]) -> Mapping[str, Any] | Decision:
 
 
 def _normal_power(value: Decimal, found: _Decoded) -> Mapping[str, Any]:
-    """D-03: ``power_w`` only where the vendor's text names a unit; otherwise the unit is unknown and nothing is computed."""
+    """D-03: ``power_w`` only where the vendor's text names a known unit; otherwise nothing is computed."""
     power_of_ten = _UNITS["power"].get(found.unit)
     return {
         "power_w": None if power_of_ten is None else _scaled(value, power_of_ten),

@@ -34,7 +34,7 @@ HEAD_END_COMMANDS: Final[Mapping[str, lorawan.Command]] = MappingProxyType(
 DEVICE_TYPE: Final = "ELECTRICITY_METER"
 
 
-def check(document: Mapping[str, Any]) -> Report:
+def check(document: Any) -> Report:
     """Check every vector of ``document`` (the parsed JSON file); see ``conformance.run``.
 
     A vector that cannot be understood is a failure. Raises nothing.
@@ -179,9 +179,7 @@ def _differences(expected: Any, actual: _Actual, kind: _Kind, compare: frozenset
         yield from _compare_outcome(wanted, got.outcome, f"event {number}: ", compare, got.why)
 
 
-def _compare_outcome(
-    expected: Any, actual: Any, place: str, compare: frozenset[str] | None, why: str
-) -> Iterator[str]:
+def _compare_outcome(expected: Any, actual: Any, place: str, compare: frozenset[str] | None, why: str) -> Iterator[str]:
     if actual is None or expected is None:
         if actual is not expected:
             reason = f" ({why})" if why else ""
@@ -191,7 +189,7 @@ def _compare_outcome(
         expected = {name: value for name, value in expected.items() if name in compare}
         actual = {name: value for name, value in actual.items() if name in compare}
     for sentence in _compare_value(expected, actual, ""):
-        yield f"{place}{sentence}"
+        yield f"{place}{sentence} ({why})" if why else f"{place}{sentence}"
 
 
 def _compare_value(expected: Any, actual: Any, path: str) -> Iterator[str]:
@@ -288,10 +286,13 @@ def _run_encode(given: Mapping[str, Any]) -> _Actual:
         raise _Malformed(f"requestType must be a text, not {_type_name(request)}")
     if values is not None and not isinstance(values, Mapping):
         raise _Malformed(f"payload must be an object, not {_type_name(values)}")
+    command = HEAD_END_COMMANDS.get(request)
+    if command is None:
+        return _Actual({"hex": None}, lorawan.UNSUPPORTED.get(request, "the head-end has no such command"))
     try:
         frame = lorawan.encode(
             serial,
-            HEAD_END_COMMANDS.get(request) or lorawan.command_of(f"{request} of the head-end"),
+            command,
             phase=given.get("devicePhase"),
             token=given.get("token"),
             values=None if values is None else {name: _whole(value) for name, value in values.items()},
