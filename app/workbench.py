@@ -337,6 +337,10 @@ class Workbench:
         """Unfinished interactions by status."""
         return self._ledger.counts()
 
+    def unfinished(self) -> tuple[Interaction, ...]:
+        """Interactions that wait or are under way, oldest first; also those of earlier runs."""
+        return tuple(interaction for _number, interaction in sorted(self._ledger.interactions.items()))
+
     def setting(self, key: str) -> Any:
         return self._settings.get(key)
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import sys
-import tempfile
+import time
 from collections.abc import Coroutine
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from app.config import Profile, profile
 from app.errors import WorkbenchError
@@ -25,11 +25,15 @@ if TYPE_CHECKING:
     from PySide6.QtCore import QSettings
     from PySide6.QtWidgets import QApplication
 
+    from app.demo import DemoSite
     from app.workbench import Workbench
     from ui.main_window import MainWindow
     from ui.theme import Theme
 
 _log = logging.getLogger(__name__)
+
+FIRST_PAINT_S: Final = 3.0  # a window that is started hidden is never painted; what it shows is opened all the same
+TOUR_SIZE: Final = (1440, 900)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,17 +49,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def _has_verb(arguments: list[str]) -> bool:
     """The first word that is no option decides; ``--help`` and ``--version`` alone belong to the verbs' page."""
-    from app.__main__ import VERBS
-
     skip = False
     for word in arguments:
         if skip:
             skip = False
-        elif word in ("--profile", "--offscreen-tour"):
+        elif word in ("--profile", "--offscreen-tour", "--replay"):
             skip = True
         elif word in ("--help", "--version"):
             return True
         elif not word.startswith("-"):
+            if word.endswith(".mwk"):
+                return False  # the window alone must not wait for the verbs' imports
+            from app.__main__ import VERBS
+
             return word in VERBS
     return False
 
@@ -73,6 +79,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _about() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     from PySide6.QtCore import qVersion
 
     try:
@@ -86,6 +94,7 @@ def _about() -> str:
 
 
 def _window(options: argparse.Namespace) -> int:
+    gc.disable()  # what is imported until the first paint stays; looking through it again and again delays the window
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(options.verbose, 2)]
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     try:
@@ -130,10 +139,17 @@ class Desk:
         self._group: asyncio.TaskGroup | None = None
         self._opened: contextlib.AsyncExitStack | None = None
         self._changing = asyncio.Lock()
+        self.demo: DemoSite | None = None
+        self._painted = asyncio.Event()
         self.window: MainWindow = MainWindow(
-            theme, settings, self._spawn, on_close_requested=self._closing.set, about=_about()
+            theme, settings, self._spawn, on_close_requested=self._closing.set, about=_about
         )
-        self.window.resize(1440, 900)
+        self.window.painted.connect(self._painted.set)
+        if options.first_paint:
+            self.window.painted.connect(_say_painted)
+        if options.offscreen_tour is not None:
+            self.window.resize(*TOUR_SIZE)
+        self.window.sessionRequested.connect(self._open_default)
         self.window.demoRequested.connect(lambda: self._open_soon(self.open_demo()))
         self.window.openRequested.connect(lambda path: self._open_soon(self.open_workspace(Path(path))))
         self.window.newWorkspaceRequested.connect(lambda path: self._open_soon(self.open_workspace(Path(path))))
@@ -147,8 +163,12 @@ class Desk:
             self._group = group
             self.window.show()
             try:
-                if self._options.first_paint:
-                    self._closing.set()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FIRST_PAINT_S):
+                        await self._painted.wait()
+                gc.enable()
+                if self._closing.is_set():
+                    pass
                 elif self._options.offscreen_tour is not None:
                     status = await self._tour(self._options.offscreen_tour)
                     self._closing.set()
@@ -160,6 +180,9 @@ class Desk:
                     await self._opening(self.open_workspace(self._options.file))
                 else:
                     await self._opening(self.open_workspace(self._folders.default_workspace))
+                if self._options.first_paint:
+                    status = await self._built()
+                    self._closing.set()
                 await self._closing.wait()
             finally:
                 await self.put_away()
@@ -167,7 +190,22 @@ class Desk:
                 self.window.close()
         return status
 
+    async def _built(self) -> int:
+        """Wait until what was opened is shown; 1 when nothing was opened."""
+        if self.window.session is None:
+            return 1
+        if not self.window.is_ready:
+            ready = asyncio.Event()
+            self.window.ready.connect(ready.set)
+            await ready.wait()
+        return 0
+
     # ---------------------------------------------------------------- opening
+
+    def _open_default(self) -> None:
+        """Something needs a workspace and none is open (yet)."""
+        if not self._changing.locked():
+            self._open_soon(self.open_workspace(self._folders.default_workspace))
 
     async def open_workspace(self, path: Path) -> None:
         """Open (or create) a workspace and run its engine."""
@@ -193,10 +231,11 @@ class Desk:
 
     async def open_replay(self, path: Path) -> None:
         """A kept log through a pipeline of its own; the file is only read."""
-        from app.interaction_log.reader import LogReader
+        import tempfile
 
         from app.adapters.registry import Registry
         from app.composition import open_session
+        from app.interaction_log.reader import LogReader
         from app.replaying import Player, scratch_path
         from ui.status_bar import Mode
 
@@ -221,6 +260,7 @@ class Desk:
         opened, self._opened = self._opened, None
         if opened is not None:
             self.window.detach()
+            self.demo = None
             await opened.aclose()
 
     async def _show(
@@ -254,7 +294,9 @@ class Desk:
                 stack.push_async_callback(_stop_engine, session.workbench, engine)
                 log = LogAccess(path)
                 stack.callback(log.close)
+                self.demo = demo
                 if player is not None:
+                    player.on_seek = self.window.clear_chart
                     task = self._spawn(player.play(session.workbench))
                     stack.callback(task.cancel)
                 self.window.attach(
@@ -271,7 +313,7 @@ class Desk:
 
     async def _opening(self, work: Coroutine[Any, Any, None]) -> None:
         """Open something; when it cannot be opened, say why and leave the welcome page."""
-        from ui.main_window import Severity
+        from app.model.reading import Severity
 
         try:
             await work
@@ -288,7 +330,7 @@ class Desk:
         return self._group.create_task(work)
 
     async def _export(self, path: Path, wanted: str) -> None:
-        from ui.main_window import Severity
+        from app.model.reading import Severity
 
         opened = self.window.session
         if opened is None:
@@ -306,23 +348,32 @@ class Desk:
         from ui.tour import tour
 
         folder.mkdir(parents=True, exist_ok=True)  # noqa: ASYNC240 - nothing else runs yet
-        await self.open_demo()
         return await tour(self, folder)
 
 
 def _export(source: Path, path: Path, wanted: str) -> int:
     from datetime import UTC
 
+    from app.interaction_log import transfer
     from app.interaction_log.filters import parse
     from app.interaction_log.reader import LogReader
-
-    from app.interaction_log import transfer
 
     where = parse(wanted, datetime.now(UTC)) if wanted.strip() else None
     with contextlib.closing(LogReader(source)) as reader:
         if path.suffix.lower() == ".csv":
             return transfer.export_csv(reader, path, where)
         return transfer.export_jsonl(reader, path, where, samples=True)
+
+
+def _say_painted() -> None:
+    """For the bench: when the first picture stood, and the most memory it took until then."""
+    memory = 0
+    if sys.platform != "win32":
+        import resource
+
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    sys.stdout.write(f"{time.monotonic()} {memory}\n")
+    sys.stdout.flush()
 
 
 async def _leave_in_thread(context: Any) -> None:

@@ -6,7 +6,6 @@ never stand before the first picture. A workspace is attached and detached; the 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from PySide6.QtCore import QByteArray, QSettings, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QCloseEvent, QPaintEvent, QPalette
+from PySide6.QtGui import QCloseEvent, QPaintEvent, QPalette, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractButton,
     QApplication,
@@ -40,23 +39,24 @@ from app.model.interaction import Interaction
 from app.model.reading import DeviceState, LinkState, Quantity, SampleSet, Severity
 from app.model.records import Change
 from app.model.status import Status
-from app.workbench import Workbench
 from ui.actions import Actions, Layout, Menu, Situation
-from ui.bridge import ChangeBridge
-from ui.panels.devices import DevicesPanel
-from ui.replay_bar import ReplayBar, ReplayControls
 from ui.status_bar import Mode, StatusBar
 from ui.theme import Role, Theme, ThemeMode, space
 from ui.welcome import WelcomePage
 
 if TYPE_CHECKING:
+    from app.workbench import Workbench
+    from ui.bridge import ChangeBridge
+    from ui.curves import CurveKeeper
     from ui.dialogs.connection import SecretKeeper
     from ui.log_access import LogAccess
     from ui.palette import CommandPalette
     from ui.panels.command import CommandPanel
     from ui.panels.detail import DetailPanel
+    from ui.panels.devices import DevicesPanel
     from ui.panels.log import LogPanel
     from ui.panels.ocmf import RecordsPanel
+    from ui.replay_bar import ReplayBar, ReplayControls
     from ui.widgets.live_chart import LiveChart
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
@@ -64,8 +64,7 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 STATE_VERSION: Final = 1  # of the saved dock arrangement
 RECENT_KEPT: Final = 10
 LOG_SIZE_MS: Final = 5000
-FIRST_CURVES: Final = 4  # on a chart nobody has touched
-CURVES_OF_ONE: Final = 2  # of them from one device
+FIRST_SIZE: Final = (1440, 900)  # unless the screen is smaller
 WORKSPACE_FILES: Final = "*.mwk"
 EXPORT_FILES: Final = "*.jsonl *.csv *.mwk"
 
@@ -85,10 +84,13 @@ class Session:
 class Panels:
     """Makes the panels, each imported when it is needed."""
 
-    def chart(self, theme: Theme) -> LiveChart:
+    def chart(self, session: Session, theme: Theme) -> LiveChart:
         from ui.widgets.live_chart import LiveChart
 
-        return LiveChart(theme)
+        if session.mode is not Mode.REPLAY:
+            return LiveChart(theme)
+        clock = session.workbench.clock  # recorded time: it stands still with the replay
+        return LiveChart(theme, clock=lambda: round(clock.now().timestamp() * 1e6))
 
     def log(self, session: Session, theme: Theme) -> LogPanel:
         from ui.panels.log import LogPanel
@@ -120,6 +122,8 @@ class MainWindow(QMainWindow):
     demoRequested = Signal()
     replayRequested = Signal(str)
     exportRequested = Signal(str, str)  # file, filter in force
+    painted = Signal()  # once, on the turn after the first paint
+    sessionRequested = Signal()  # something needs a workspace, and none is open
     ready = Signal()  # every panel of the attached session stands
 
     def __init__(
@@ -130,7 +134,7 @@ class MainWindow(QMainWindow):
         session: Session | None = None,
         *,
         on_close_requested: Callable[[], None] | None = None,
-        about: str = "",
+        about: Callable[[], str] = str,
         panels: Panels | None = None,
     ) -> None:
         super().__init__()
@@ -149,10 +153,12 @@ class MainWindow(QMainWindow):
         self._under_way: dict[int, Interaction] = {}  # writes a meter may be carrying out
         self._undo: list[tuple[str, Callable[[], object]]] = []
         self._layout = Layout.COMMISSION
+        self._is_own_arrangement = False  # the person's, not the one a layout starts with
         self._marked: set[int] = set()  # sent, marked on the chart, and not settled yet
-        self._has_chosen_curves = False
-        self._charted: set[str] = set()  # devices whose live quantities all go on the chart
-        self._last_id = 0
+        self._last_id = 0  # highest seen
+        self._counted: tuple[int, int] | None = None  # interactions in the file, and the last of them
+        self._wants_device = False  # Connect a meter was asked for before a workspace was open
+        self._curves: CurveKeeper | None = None
         self._palette: CommandPalette | None = None
         self._banner: QToolBar | None = None
 
@@ -199,10 +205,12 @@ class MainWindow(QMainWindow):
         self.dock_command = self._make_dock("command", self.tr("Command"), Qt.DockWidgetArea.RightDockWidgetArea)
         self.dock_detail = self._make_dock("detail", self.tr("Interaction"), Qt.DockWidgetArea.BottomDockWidgetArea)
         self.setCorner(Qt.Corner.BottomLeftCorner, Qt.DockWidgetArea.BottomDockWidgetArea)
-        self.setCorner(Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.BottomDockWidgetArea)
+        self.setCorner(Qt.Corner.BottomRightCorner, Qt.DockWidgetArea.RightDockWidgetArea)
         self.setDockNestingEnabled(True)
         self._add_dock_toggles()
 
+        self._first = QTimer(self, singleShot=True, interval=0)
+        self._first.timeout.connect(self._after_first_paint)
         self._builder = QTimer(self, interval=0)
         self._builder.timeout.connect(self._build_next)
         self._sizer = QTimer(self, singleShot=True, interval=0)
@@ -227,6 +235,8 @@ class MainWindow(QMainWindow):
 
     def attach(self, session: Session) -> None:
         """Show ``session``; the panels are built after the first paint, one a turn."""
+        from ui.bridge import ChangeBridge
+
         self.detach()
         self._session = session
         title = self.tr("REPLAY of {name}") if session.mode is Mode.REPLAY else "{name}"
@@ -236,14 +246,18 @@ class MainWindow(QMainWindow):
         self._bridge.samples.connect(self._on_samples)
         self._bridge.traffic.connect(self.status.on_traffic)
         self.status.attach(session.workbench, session.mode)
+        for interaction in session.workbench.unfinished():
+            self._follow(interaction)
+        session.log.ask(lambda reader: reader.span(), self._on_span, self._on_no_span, owner=self, background=True)
         if session.replay is not None:
+            from ui.replay_bar import ReplayBar
+
             self.replay_bar = ReplayBar(session.replay, self._theme, session.title)
             self._banner = QToolBar(self.tr("Replay"))
             self._banner.setObjectName("toolbar.replay")
             self._banner.setMovable(False)
             self._banner.addWidget(self.replay_bar)
-            self.addToolBarBreak()
-            self.addToolBar(self._banner)
+            self._place_banner()
         self._steps = [
             self._build_devices,
             self._build_log,
@@ -262,6 +276,9 @@ class MainWindow(QMainWindow):
         self._builder.stop()
         self._steps = []
         self._log_sizer.stop()
+        if self._curves is not None:
+            self._curves.save_soon()
+            self._curves = None
         if self._bridge is not None:
             self._bridge.close()
             self._bridge.deleteLater()
@@ -283,9 +300,8 @@ class MainWindow(QMainWindow):
         self._under_way.clear()
         self._undo.clear()
         self._marked.clear()
-        self._has_chosen_curves = False
-        self._charted.clear()
         self._last_id = 0
+        self._counted = None
         self.status.detach()
         self.notice.hide()
         self.setWindowTitle(self.tr("Meterwright"))
@@ -313,7 +329,10 @@ class MainWindow(QMainWindow):
         session = self._session
         if session is None:
             return
+        from ui.panels.devices import DevicesPanel
+
         self.devices = DevicesPanel(session.workbench, self._theme, self.verbs)
+        self.devices.model.seed_waiting(session.workbench.unfinished())
         self.devices.deviceSelected.connect(self._on_device)
         self.devices.deviceActivated.connect(self._on_device_activated)
         self.devices.quantityActivated.connect(self.add_curve)
@@ -353,10 +372,17 @@ class MainWindow(QMainWindow):
         self._put(self.dock_detail, self.detail)
 
     def _build_chart(self) -> None:
-        self.chart = self._panels.chart(self._theme)
+        session = self._session
+        if session is None:
+            return
+        self.chart = self._panels.chart(session, self._theme)
         self.chart.markerActivated.connect(self.show_interaction)
-        self.chart.curveRemoved.connect(self._on_curve_removed)
         self.chart.exportFailed.connect(self._on_chart_fault)
+        from ui.curves import CurveKeeper
+
+        self._curves = CurveKeeper(
+            self.chart, session.workbench, session.log, is_live=session.mode is not Mode.REPLAY
+        )
         _fill(self._tab_live, self.chart)
 
     def _build_records(self) -> None:
@@ -376,6 +402,9 @@ class MainWindow(QMainWindow):
         if self._bridge is not None:
             self._bridge.flush()
         self.ready.emit()
+        if self._wants_device:
+            self._wants_device = False
+            self._edit(None)
 
     # ---------------------------------------------------------------- changes in
 
@@ -395,10 +424,8 @@ class MainWindow(QMainWindow):
             self._update_actions()
 
     def _on_samples(self, samples: list[SampleSet]) -> None:
-        if self.chart is not None:
-            self._offer_curves(self.chart, samples)
-            for sample in samples:
-                self.chart.push(sample)
+        if self._curves is not None:
+            self._curves.on_samples(samples)
         if self.devices is not None:
             self.devices.on_samples(samples)
         self.status.on_samples(samples)
@@ -424,44 +451,26 @@ class MainWindow(QMainWindow):
             kind = "answered" if interaction.status is Status.SUCCESSFUL else "failed"
             self.chart.add_marker(interaction.finished, number, text, kind)
 
-    def _offer_curves(self, chart: LiveChart, samples: Sequence[SampleSet]) -> None:
-        """An empty chart starts with the key values of the first devices that speak, until somebody chooses."""
-        session = self._session
-        if session is None or (self._has_chosen_curves and not self._charted):
-            return
-        for sample in samples:
-            if not self._has_chosen_curves and len(chart.curves) >= FIRST_CURVES:
-                self._has_chosen_curves = True
-            if self._has_chosen_curves and sample.device not in self._charted:
-                continue
-            try:
-                wanted = session.workbench.live_quantities(sample.device)
-            except WorkbenchError:
-                continue
-            if not self._has_chosen_curves:
-                wanted = wanted[:CURVES_OF_ONE]
-            for quantity, _value in sample.values:
-                if quantity.name in wanted:
-                    self._put_curve(chart, sample.device, quantity)
-
-    def _on_curve_removed(self, _key: object) -> None:
-        self._has_chosen_curves = True
-        self._charted.clear()
-
-    def _put_curve(self, chart: LiveChart, device: str, quantity: Quantity) -> None:
-        name = ""
-        if self._session is not None:
-            with contextlib.suppress(WorkbenchError):
-                name = self._session.workbench.device(device).name
-        chart.add_curve(device, quantity, quantity.title or quantity.name, device_name=name)
-
     def _measure_log(self) -> None:
         session = self._session
         if session is None:
             return
         path = session.log.path
         size = sum(p.stat().st_size for p in (path, Path(f"{path}-wal")) if p.exists())
-        self.status.set_log(self._last_id, size)
+        count = None
+        if self._counted is not None:
+            number, last = self._counted
+            count = number + max(0, self._last_id - last)  # ids go up by one
+        self.status.set_log(count, size)
+
+    def _on_span(self, span: tuple[int, int, int]) -> None:
+        _first, last, number = span
+        self._counted = number, last
+        self._last_id = max(self._last_id, last)
+        self._measure_log()
+
+    def _on_no_span(self, _fault: WorkbenchError) -> None:
+        """Without a count the size alone is shown; the log panel says what is wrong with the file."""
 
     # ---------------------------------------------------------------- what is shown
 
@@ -488,22 +497,21 @@ class MainWindow(QMainWindow):
 
     def add_curve(self, device: str, quantity: Quantity) -> None:
         """Put a quantity on the chart."""
-        if self.chart is None:
+        if self._curves is None:
             return
-        self._has_chosen_curves = True
-        self._put_curve(self.chart, device, quantity)
+        self._curves.add(device, quantity)
         self.tabs.setCurrentWidget(self._tab_live)
 
     def show_curves(self, device: str) -> None:
         """Put the live quantities of a device on the chart: those known now, the others when they first come."""
-        self._has_chosen_curves = True
-        self._charted.add(device)
-        if self.devices is not None and self.chart is not None and self._session is not None:
-            with contextlib.suppress(WorkbenchError):
-                wanted = self._session.workbench.live_quantities(device)
-                for quantity in self.devices.model.quantities(device):
-                    if quantity.name in wanted:
-                        self._put_curve(self.chart, device, quantity)
+        if self.devices is not None and self._curves is not None:
+            self._curves.add_whole(device, self.devices.model.quantities(device))
+
+    def clear_chart(self) -> None:
+        """A replay went to another moment: what was drawn until now is of no use."""
+        self._marked.clear()
+        if self.chart is not None:
+            self.chart.clear_samples()
 
     def say(self, text: str, severity: Severity = Severity.INFO) -> None:
         """One sentence above the tabs, until it is dismissed or the next one comes."""
@@ -673,7 +681,7 @@ class MainWindow(QMainWindow):
     def show_about(self) -> None:
         from ui.dialogs.confirm import tell
 
-        tell(self, title=self.tr("About Meterwright"), text=self.tr("Meterwright"), detail=self._about)
+        tell(self, title=self.tr("About Meterwright"), text=self.tr("Meterwright"), detail=self._about())
 
     # ---------------------------------------------------------------- closing
 
@@ -728,6 +736,15 @@ class MainWindow(QMainWindow):
         super().paintEvent(event)
         if not self._is_painted:
             self._is_painted = True
+            self._first.start()
+
+    def showEvent(self, event: QShowEvent) -> None:
+        super().showEvent(event)
+        self._sizer.start()  # Qt sizes docks in earnest only once they are shown
+
+    def _after_first_paint(self) -> None:
+        self.painted.emit()
+        if self._steps:
             self._builder.start()
 
     def _edit(self, device: Device | None) -> None:
@@ -735,6 +752,8 @@ class MainWindow(QMainWindow):
 
         session = self._session
         if session is None:
+            self._wants_device = True
+            self.sessionRequested.emit()
             return
         dialog = ConnectionDialog(
             session.workbench,
@@ -896,7 +915,7 @@ class MainWindow(QMainWindow):
 
     def _make_no_commands(self) -> QWidget:
         words = (
-            self.tr("This is a replay. Nothing can be sent to a meter.")
+            self.tr("This is a replay: no meter is connected, so nothing can be sent. To send, open a workspace.")
             if self._session is not None and self._session.mode is Mode.REPLAY
             else self.tr("This log is open for reading. Nothing can be sent to a meter.")
         )
@@ -909,8 +928,19 @@ class MainWindow(QMainWindow):
     def _come_back(self, layout: Layout) -> None:
         """The arrangement a layout was left with, or else the one it starts with."""
         kept = self._settings.value(f"layouts/{layout.value}")
-        if not (isinstance(kept, QByteArray) and self.restoreState(kept, STATE_VERSION)):
+        self._is_own_arrangement = isinstance(kept, QByteArray) and self.restoreState(kept, STATE_VERSION)
+        if not self._is_own_arrangement:
             self._arrange(layout)
+        self._place_banner()
+
+    def _place_banner(self) -> None:
+        """A row of its own below the tool bar, also after a restored arrangement that knows no banner."""
+        if self._banner is not None:
+            self.removeToolBarBreak(self._banner)
+            self.removeToolBar(self._banner)
+            self.addToolBarBreak()
+            self.addToolBar(self._banner)
+            self._banner.show()
 
     def _arrange(self, layout: Layout) -> None:
         """The arrangement a layout starts with."""
@@ -934,15 +964,20 @@ class MainWindow(QMainWindow):
 
     def _size_docks(self) -> None:
         """Widths and height of the docks; a second time once Qt has laid them out, or it keeps its own idea."""
+        if self._is_own_arrangement or not self.isVisible():
+            return
         em = self.fontMetrics().averageCharWidth()
-        self.resizeDocks([self.dock_devices, self.dock_command], [em * 60, em * 42], Qt.Orientation.Horizontal)
-        share = 0.45 if self._layout is Layout.SUPPORT else 0.36
+        tree = self.devices.wanted_width() if self.devices is not None else em * 60
+        docks = [dock for dock in (self.dock_devices, self.dock_command) if dock.isVisible()]
+        widths = [min(tree, self.width() // 3) if dock is self.dock_devices else em * 42 for dock in docks]
+        self.resizeDocks(docks, widths, Qt.Orientation.Horizontal)
+        share = 0.45 if self._layout is Layout.SUPPORT else 0.34
         self.resizeDocks([self.dock_detail], [round(max(self.height(), 600) * share)], Qt.Orientation.Vertical)
 
     def _restore(self) -> None:
         geometry = self._settings.value("window/geometry")
         if not (isinstance(geometry, QByteArray) and self.restoreGeometry(geometry)):
-            self.resize(1440, 900)
+            self.resize(QSize(*FIRST_SIZE).boundedTo(self.screen().availableSize()))
         kept = self._settings.value("window/layout", Layout.COMMISSION.value)
         self._layout = next((one for one in Layout if one.value == kept), Layout.COMMISSION)
         self.verbs.choose(f"layout.{self._layout.value}")

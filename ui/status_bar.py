@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from PySide6.QtCore import QLocale, QSize, Qt, QTimer
 from PySide6.QtGui import QPalette
@@ -18,8 +18,10 @@ from app.model.interaction import Interaction
 from app.model.reading import DeviceState, LinkState, SampleSet
 from app.model.records import Change
 from app.model.status import Status
-from app.workbench import Workbench
 from ui.theme import Role, Theme, space, status_word
+
+if TYPE_CHECKING:
+    from app.workbench import Workbench
 
 BEAT_MS: Final = 1000  # nothing here moves faster than once a second (ui-guide: 1 Hz)
 LINKS_SHOWN: Final = 2
@@ -127,12 +129,13 @@ class StatusBar(QStatusBar):
         else:
             traffic.into += nbytes
 
-    def set_log(self, interactions: int, nbytes: int) -> None:
-        """Size of the log, as the reader counted it."""
-        text = self.tr("log {count}, {size}").format(
-            count=short_number(interactions), size=QLocale().formattedDataSize(nbytes, 0)
-        )
-        self.log.setText(text)
+    def set_log(self, interactions: int | None, nbytes: int) -> None:
+        """Interactions in the log (None: not counted yet) and its size."""
+        size = QLocale().formattedDataSize(nbytes, 0)
+        if interactions is None:
+            self._set(self.log, self.tr("log {size}").format(size=size))
+        else:
+            self._set(self.log, self.tr("log {count}, {size}").format(count=short_number(interactions), size=size))
 
     # ---------------------------------------------------------------- out
 

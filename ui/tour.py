@@ -1,7 +1,7 @@
 """The tour without a display: the same window, driven by its own verbs, with a picture of every view.
 
-``packaging/dev.py demo`` runs it where there is no display. It ends with 0 when every stop of ``app.demo.tour`` succeeded
-and every picture was written.
+``packaging/dev.py demo`` runs it where there is no display. It ends with 0 when every stop of ``app.demo.tour``
+succeeded and every picture was written.
 """
 
 from __future__ import annotations
@@ -14,28 +14,29 @@ from typing import TYPE_CHECKING, Final
 
 from app.demo import Stop
 from app.demo import tour as command_tour
+from app.model.reading import LinkState
 from app.model.status import Status
 from ui.actions import Layout
 from ui.theme import ThemeMode
 
 if TYPE_CHECKING:
     from ui.__main__ import Desk
+    from ui.main_window import Session
 
 READY_S: Final = 30.0
-MEASURE_S: Final = 4.0
-CHARGE_S: Final = 4.0
-SETTLE_S: Final = 0.4  # from a change of view to its picture
+LOOK_S: Final = 0.1
+MEASURE_S: Final = 3.0
+CHARGE_S: Final = 3.0
+SETTLE_S: Final = 0.35  # from a change of view to its picture
+FAULT: Final = "silence"
+FAULTY: Final = "lem-1"
+REPLAY_S: Final = 6.0
 
 
 async def tour(desk: Desk, folder: Path) -> int:
     """Drive the open demo site; returns the exit status. Prints one JSON line at its end."""
-    window = desk.window
-    async with asyncio.timeout(READY_S):
-        while not window.is_ready:
-            await asyncio.sleep(0.05)
-    session = window.session
-    assert session is not None
     pictures: list[str] = []
+    window = desk.window
 
     async def picture(name: str) -> None:
         await asyncio.sleep(SETTLE_S)
@@ -50,6 +51,13 @@ async def tour(desk: Desk, folder: Path) -> int:
         if stop.interaction is not None:
             window.show_interaction(stop.interaction)
 
+    await desk.open_workspace(folder / "empty.mwk")
+    await _ready(desk)
+    for mode in (ThemeMode.LIGHT, ThemeMode.DARK):
+        window.set_theme(mode)
+        await picture(f"welcome-{mode.value}")
+    await desk.open_demo()
+    session = await _ready(desk)
     workbench = session.workbench
     for device in ("lem-1", "lem-2"):
         window.show_curves(device)
@@ -79,15 +87,21 @@ async def tour(desk: Desk, folder: Path) -> int:
         await picture(f"support-{mode.value}")
         window.tabs.setCurrentIndex(3)
         await picture(f"records-{mode.value}")
-    window.set_theme(ThemeMode.SYSTEM)
+    await _fail(desk, session)
+    for mode in (ThemeMode.DARK, ThemeMode.LIGHT):
+        window.set_theme(mode)
+        await picture(f"failing-{mode.value}")
     path = session.log.path
     await desk.open_replay(path)
-    async with asyncio.timeout(READY_S):
-        while not window.is_ready:
-            await asyncio.sleep(0.05)
+    await _ready(desk)
     window.show_layout(Layout.COMMISSION)
-    await asyncio.sleep(MEASURE_S)
+    window.tabs.setCurrentIndex(1)
+    await asyncio.sleep(REPLAY_S)
+    window.show_interaction(started)
     await picture("replay")
+    window.resize(1280, 720)
+    window.tabs.setCurrentIndex(2)
+    await picture("replay-narrow")
     failed = sum(not stop.passed for stop in stops)
     record = {
         "passed": len(stops) - failed,
@@ -98,3 +112,34 @@ async def tour(desk: Desk, folder: Path) -> int:
     sys.stdout.write(json.dumps(record) + "\n")
     sys.stdout.flush()
     return 1 if failed else 0
+
+
+async def _ready(desk: Desk) -> Session:
+    """Wait until every panel of what was opened stands."""
+    window = desk.window
+    if not window.is_ready:
+        ready = asyncio.Event()
+        connection = window.ready.connect(ready.set)
+        async with asyncio.timeout(READY_S):
+            await ready.wait()
+        window.ready.disconnect(connection)
+    session = window.session
+    assert session is not None
+    return session
+
+
+async def _fail(desk: Desk, session: Session) -> None:
+    """One meter falls silent while a command is sent to it; the picture shows what a person sees then."""
+    window, demo = desk.window, desk.demo
+    assert demo is not None
+    window.show_layout(Layout.COMMISSION)
+    window.tabs.setCurrentIndex(1)
+    window.show_device(FAULTY)
+    demo.fault(FAULTY, FAULT)
+    number = session.workbench.submit(FAULTY, "READ_STATUS", actor="tour")
+    window.show_interaction(number)
+    for _ in range(round(8 / LOOK_S)):
+        await asyncio.sleep(LOOK_S)
+        if session.workbench.state(FAULTY).link is not LinkState.ONLINE:
+            break
+    await asyncio.sleep(1.0)

@@ -21,7 +21,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import Any, Final, TypeAlias
 
 from app.errors import FilterError
-from app.interaction_log.rows import EPOCH, from_us, search_text, to_us
+from app.interaction_log.rows import EPOCH, fold, from_us, search_text, to_us
 from app.model.command import CommandKind
 from app.model.interaction import Interaction, Origin
 from app.model.status import FAILED_GROUP, Status
@@ -154,14 +154,6 @@ def leaves(node: Node) -> Iterator[Leaf]:
 
 
 # ---------------------------------------------------------------- words of a text
-
-
-def fold(text: str) -> str:
-    """A to Z in lower case and nothing else, as SQLite's NOCASE and LIKE compare."""
-    return text.translate(_LOWER)
-
-
-_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 def words_of(text: str) -> list[str]:

@@ -17,7 +17,7 @@ from app.interaction_log.rows import Run, WordTexts, to_us
 
 MAX_CONJUNCTIONS: Final = 16
 MAX_WORDS: Final = 40  # an index leads for so many words of one field at most
-PROBE: Final = 1_500  # entries an index is probed for; a rarer one is certainly good enough
+PROBE: Final = 256  # entries an index is probed for; a rarer one is certainly good enough
 
 # The words a column holds, by hopping over its index.
 _USED: Final = (
@@ -211,7 +211,7 @@ class Planner:
     def _match(self, node: f.Match, *, wanted: bool) -> tuple[str, list[Any], Lead | None]:
         self._words.refresh()
         column = f.WORD_FIELDS[node.field]
-        found = [number for number, text in self._words.items() if f.text_matches(node, text)]
+        found = (self._words.that_begin if node.is_prefix else self._words.that_are)(node.value)
         if wanted:
             return self._words_lead(column, found, can_lead=node.field not in ("origin", "adapter"))
         choices = frozenset(f.CHOICES.get(node.field, ())) if node.field in ("status", "kind") else frozenset()
@@ -244,6 +244,8 @@ class Planner:
             score = self._score(lead, plan)
             if score < best_score:
                 best, best_score = lead, score
+            if not score[0]:
+                break
         return best
 
     def _score(self, lead: Lead, plan: Conjunction) -> tuple[int, float]:

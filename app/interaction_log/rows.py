@@ -41,8 +41,24 @@ E = TypeVar("E", bound=StrEnum)
 Row = tuple[Any, ...]
 Run = Callable[[str, Sequence[Any]], list[Row]]
 
-# A value that is not JSON-ready is kept as its text: the log must not stop for it.
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+
+
+def _make_encode() -> Callable[[Any], str]:
+    """JSON text, compact. ``JSONEncoder.encode`` builds its C encoder anew for every value; this keeps one."""
+    # A value that is not JSON-ready is kept as its text: the log must not stop for it.
+    plain = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str, check_circular=False)
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # an interpreter without the C accelerator
+        return plain.encode
+    chunks = make(None, str, json.encoder.encode_basestring, None, ":", ",", False, False, True)
+
+    def encode(value: Any) -> str:
+        return "".join(chunks(value, 0))
+
+    return encode
+
+
+_encode = _make_encode()
 
 
 def to_us(moment: datetime) -> int:
@@ -85,7 +101,7 @@ def from_json(text: str) -> Any:
 
 def mapping_json(value: Mapping[str, Any]) -> str | None:
     """None for an empty mapping."""
-    return _encode(value if isinstance(value, dict) else dict(value)) if value else None
+    return _encode(value if type(value) is dict else dict(value)) if value else None
 
 
 def json_mapping(text: str | None) -> dict[str, Any]:
@@ -102,6 +118,14 @@ def clean(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     return value
+
+
+def fold(text: str) -> str:
+    """A to Z in lower case and nothing else, as SQLite's NOCASE and LIKE compare."""
+    return text.lower() if text.isascii() else text.translate(_LOWER)
+
+
+_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 class WordIds(dict[str, int]):
@@ -135,13 +159,27 @@ class WordTexts(dict[int, str]):
     def __init__(self, run: Run) -> None:
         super().__init__()
         self._run = run
+        self._newest = 0
+        self._folded: dict[str, list[int]] = {}
 
     def refresh(self) -> None:
         """Read the words that were added; cheap when there are none. Words are never taken away."""
-        newest = max(self) if self else 0
         ((last,),) = self._run("SELECT coalesce(max(id), 0) FROM word", ())
-        if last > newest:
-            self.update(self._run("SELECT id, text FROM word WHERE id > ?", (newest,)))
+        if last > self._newest:
+            added = self._run("SELECT id, text FROM word WHERE id > ?", (self._newest,))
+            self.update(added)
+            for number, text in added:
+                self._folded.setdefault(fold(text), []).append(number)
+            self._newest = last
+
+    def that_are(self, text: str) -> list[int]:
+        """Ids of the words that equal ``text`` but for the case of A to Z."""
+        return self._folded.get(fold(text), [])
+
+    def that_begin(self, beginning: str) -> list[int]:
+        """Ids of the words that begin so, but for the case of A to Z."""
+        wanted = fold(beginning)
+        return [number for text, numbers in self._folded.items() if text.startswith(wanted) for number in numbers]
 
     def __missing__(self, number: int) -> str:
         self.refresh()
@@ -205,22 +243,24 @@ def failure_json(failure: Failure) -> str:
 
 def interaction_row(i: Interaction, words: WordIds) -> Row:
     """The cells of ``INTERACTION_COLUMNS``."""
-    failure = i.failure
+    failure, finished, result = i.failure, i.finished, i.result
     created = to_us(i.created)
-    finished = i.finished
+    updated = created if i.updated is i.created else to_us(i.updated)
+    # ``_value_``: the hash of a member is that of its name, computed in Python; its text is found much faster.
+    status = i.status._value_
     return (
         i.id,
         i.seq,
         words[i.device],
         words[i.adapter],
         words[i.command],
-        words[i.kind],
-        words[i.status],
-        words[i.origin],
-        0 if i.status in SETTLED else 1,
+        words[i.kind._value_],
+        words[status],
+        words[i.origin._value_],
+        0 if status in _SETTLED_TEXTS else 1,
         created,
-        created if i.updated is i.created else to_us(i.updated),
-        None if finished is None else to_us(finished),
+        updated,
+        None if finished is None else updated if finished is i.updated else to_us(finished),
         i.priority,
         i.attempts,
         None if failure is None else words[failure.code],
@@ -235,8 +275,11 @@ def interaction_row(i: Interaction, words: WordIds) -> Row:
         i.token or None,
         mapping_json(i.params) if i.params else None,
         None if failure is None else failure_json(failure),
-        None if i.result is None else _encode(i.result if isinstance(i.result, dict) else dict(i.result)),
+        None if result is None else _encode(result if type(result) is dict else dict(result)),
     )
+
+
+_SETTLED_TEXTS: Final = frozenset(status.value for status in SETTLED)
 
 
 def search_text(interaction: Interaction) -> str:
@@ -420,7 +463,7 @@ def step_row(line: StepEntry, words: WordIds) -> Row:
         to_us(line.at),
         int(line.step),
         words[line.event],
-        None if line.status is None else words[line.status],
+        None if line.status is None else words[line.status._value_],
         words[line.code] if line.code else None,
         line.attempt,
         words[line.actor],
@@ -455,7 +498,7 @@ def message_row(m: Message, words: WordIds) -> Row:
         words[m.device],
         words[m.lane],
         to_us(m.created),
-        words[m.state],
+        words[m.state._value_],
         m.priority,
         m.sequence,
         m.group_rank,
@@ -483,7 +526,7 @@ def attempt_row(a: Attempt, words: WordIds) -> Row:
         a.message,
         a.number,
         to_us(a.started),
-        words[a.end],
+        words[a.end._value_],
         opt_us(a.ended),
         words[a.code] if a.code else None,
         a.ref or None,
@@ -505,7 +548,7 @@ def frame_row(f: Frame, words: WordIds) -> Row:
         to_us(f.at),
         words[f.device],
         words[f.link],
-        words[f.direction],
+        words[f.direction._value_],
         f.interaction,
         f.attempt,
         int(f.truncated or too_long),
@@ -521,7 +564,15 @@ INSERT_FINDING: Final = (
 
 
 def finding_row(f: Finding, words: WordIds) -> Row:
-    return (to_us(f.at), words[f.device], words[f.severity], words[f.code], f.interaction, int(f.cleared), f.text)
+    return (
+        to_us(f.at),
+        words[f.device],
+        words[f.severity._value_],
+        words[f.code],
+        f.interaction,
+        int(f.cleared),
+        f.text,
+    )
 
 
 _DEVICE: Final = (

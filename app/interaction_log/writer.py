@@ -64,9 +64,9 @@ class _Guard(StoreError):
 
 
 class _Call:
-    """One ``put``, ``commit`` or ``flush``."""
+    """One ``put``, ``commit`` or ``flush``. An urgent one is written at once, and made durable."""
 
-    __slots__ = ("changes", "done", "future", "loop", "size")
+    __slots__ = ("changes", "done", "future", "is_urgent", "loop", "size")
 
     def __init__(
         self,
@@ -79,11 +79,8 @@ class _Call:
         self.future = future
         self.loop = loop
         self.done = done
+        self.is_urgent = future is not None or done is not None
         self.size = 0
-
-    @property
-    def is_urgent(self) -> bool:
-        return self.future is not None or self.done is not None
 
 
 class _Batch:
@@ -105,41 +102,53 @@ class _Batch:
 
     def add(self, changes: Iterable[Change]) -> None:
         """Raises _Guard when two versions of an interaction do not follow each other."""
+        interactions = self.interactions
         for change in changes:
-            match change:
-                case SampleSet():
-                    self.samples.append(change)
-                case StepEntry():
-                    self.steps.append(change)
-                case Interaction():
-                    known = self.interactions.get(change.id)
-                    if known is None:
-                        self.interactions[change.id] = (change.seq - 1, change)
-                    elif known[1].seq + 1 == change.seq:
-                        self.interactions[change.id] = (known[0], change)
-                    else:
-                        raise _stale(change.id, change.seq, known[1].seq)
-                case Frame():
-                    self.frames.append(change)
-                case Message():
-                    self.messages[change.id] = change
-                case Attempt():
-                    self.attempts[change.interaction, change.message, change.number] = change
-                case DeviceState():
-                    self.states[change.device] = change
-                case Finding():
-                    self.findings.append(change)
-                case Device():
-                    self.devices[change.id] = change
-                case DeviceRemoved():
-                    self.devices[change.device] = None
-                    self.states[change.device] = None
-                case OutboxItem():
-                    self.outbox.append(change)
-                case OutboxDone():
-                    self.outbox_done.append(change)
-                case Setting():
-                    self.settings[change.key] = change.value
+            kind = type(change)
+            if kind is SampleSet:
+                self.samples.append(change)  # type: ignore[arg-type]
+            elif kind is StepEntry:
+                self.steps.append(change)  # type: ignore[arg-type]
+            elif isinstance(change, Interaction):
+                known = interactions.get(change.id)
+                if known is None:
+                    interactions[change.id] = (change.seq - 1, change)
+                elif known[1].seq + 1 == change.seq:
+                    interactions[change.id] = (known[0], change)
+                else:
+                    raise _stale(change.id, change.seq, known[1].seq)
+            else:
+                self._add_other(change)
+
+    def _add_other(self, change: Change) -> None:
+        match change:
+            case SampleSet():
+                self.samples.append(change)
+            case StepEntry():
+                self.steps.append(change)
+            case Interaction():
+                raise AssertionError("interactions are added with their versions")
+            case Frame():
+                self.frames.append(change)
+            case Message():
+                self.messages[change.id] = change
+            case Attempt():
+                self.attempts[change.interaction, change.message, change.number] = change
+            case DeviceState():
+                self.states[change.device] = change
+            case Finding():
+                self.findings.append(change)
+            case Device():
+                self.devices[change.id] = change
+            case DeviceRemoved():
+                self.devices[change.device] = None
+                self.states[change.device] = None
+            case OutboxItem():
+                self.outbox.append(change)
+            case OutboxDone():
+                self.outbox_done.append(change)
+            case Setting():
+                self.settings[change.key] = change.value
 
 
 def _stale(number: int, seq: int, found: int) -> _Guard:
@@ -200,7 +209,8 @@ class LogWriter:
         self._mutex = threading.Lock()
         self._wake = threading.Condition(self._mutex)
         self._room = threading.Condition(self._mutex)
-        self._is_asleep = False
+        self._is_asleep = False  # the thread waits for anything
+        self._is_gathering = False  # the thread waits for company
         self._thread = threading.Thread(target=self._run, name="log writer", daemon=True)
         self._thread.start()
 
@@ -271,23 +281,28 @@ class LogWriter:
 
     def _enqueue(self, call: _Call) -> None:
         changes = call.changes
-        if len(changes) < 64:
+        count = len(changes)
+        if count == 1:
+            if type(changes[0]) is Frame:
+                call.size = len(changes[0].data)
+        else:
             for change in changes:
                 if type(change) is Frame:
                     call.size += len(change.data)
-        else:
-            call.size = sum(len(change.data) for change in changes if isinstance(change, Frame))
         with self._mutex:
-            self._refuse_when_over()
+            if self._failure or self._closing:
+                self._refuse_when_over()
             if self._waiting > MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
                 self._wait_for_room()
             self._queue.append(call)
-            self._waiting += len(changes)
-            self._waiting_bytes += call.size
+            self._waiting += count
+            if call.size:
+                self._waiting_bytes += call.size
             if call.is_urgent:
                 self._urgent += 1
                 self._wake.notify()
-            elif self._is_asleep or self._waiting >= ENOUGH:
+            elif self._is_asleep or (self._waiting >= ENOUGH and self._is_gathering):
+                self._is_asleep = self._is_gathering = False  # one call is enough
                 self._wake.notify()
 
     def _refuse_when_over(self) -> None:
@@ -368,7 +383,8 @@ class LogWriter:
                         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
                         self._unfolded = 0
                 elif (not calls and not self._queue) or now - text_at > TEXT_EVERY_S or behind > TEXT_BACKLOG:
-                    self._index_text(TEXT_BACKLOG_CHUNK if behind > TEXT_BACKLOG else TEXT_CHUNK)
+                    in_a_hurry = behind > TEXT_BACKLOG or self._text_wanted
+                    self._index_text(TEXT_BACKLOG_CHUNK if in_a_hurry else TEXT_CHUNK)
                     text_at = now
                 calls = []
         except StoreError as exc:
@@ -395,11 +411,13 @@ class LogWriter:
                 self._is_asleep = False
             if self._queue and not self._urgent and not self._closing and self._waiting < ENOUGH:
                 end = time.monotonic() + WINDOW_S
+                self._is_gathering = True
                 while not self._urgent and not self._closing and self._waiting < ENOUGH:
                     left = end - time.monotonic()
                     if left <= 0:
                         break
                     self._wake.wait(left)
+                self._is_gathering = False
             calls: list[_Call] = []
             count = 0
             while self._queue and count < AT_ONCE:

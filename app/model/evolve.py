@@ -18,7 +18,9 @@ def _reader(kind: Any) -> tuple[tuple[str, ...], attrgetter[Any]]:
 
 def evolve(record: T, **changes: Any) -> T:
     """A copy of a frozen record of two or more fields, with ``changes``. An unknown name is a TypeError."""
-    names, read = _reader(type(record))
+    kind: Any = type(record)
+    names, read = _reader(kind)
     values = dict(zip(names, read(record), strict=True))
     values.update(changes)
-    return type(record)(**values)
+    copy: T = kind(**values)
+    return copy

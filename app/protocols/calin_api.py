@@ -719,7 +719,7 @@ def _v1_account(settings: V1Settings, user: str, password: str) -> dict[str, Any
 
 def check_kwh(kwh: Any) -> Decimal:
     """Energy of a sale in kWh: finite and above zero (command-flow 1.6). Raises ParameterError."""
-    number = _number(kwh) if not isinstance(kwh, float) else _number(Decimal(repr(kwh)))
+    number = _number(kwh)
     if number is None or number <= 0:
         raise ParameterError("The energy to sell must be a number of kWh above 0.", "kwh")
     return number

@@ -38,6 +38,7 @@ START = datetime(2026, 5, 1, tzinfo=UTC)
 COMMANDS = ("READ_LIVE", "READ_STATUS", "READ_METER", "SET_RELAY", "TOP_UP", "READ_PROFILE", "SET_CLOCK", "READ_EVENTS")
 BATCH = 5_000
 ROUNDS = 5
+OPEN = 300  # commands under way in the large log
 
 Item = dict[str, Any]
 
@@ -222,7 +223,8 @@ def build(path: Path, count: int) -> None:
     db.execute("PRAGMA synchronous=OFF")
     db.execute("PRAGMA cache_size=-400000")
     texts = [f"meter-{n:04d}" for n in range(1000)] + list(COMMANDS)
-    texts += ["lem", "read", "control", "SUCCESSFUL", "FAILED", "OUTCOME_UNKNOWN", "USER", "TIMEOUT", "CRC", "REFUSED"]
+    texts += ["lem", "read", "control", "QUEUED", "SUCCESSFUL", "FAILED", "OUTCOME_UNKNOWN", "USER"]
+    texts += ["TIMEOUT", "CRC", "REFUSED"]
     db.executemany("INSERT INTO word(text) VALUES (?)", [(text,) for text in texts])
     words = {text: number for number, text in db.execute("SELECT id, text FROM word")}
     indexes = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall()
@@ -238,11 +240,12 @@ def build(path: Path, count: int) -> None:
             updated, finished, priority, attempts, code_w, params, failure, result)
         SELECT i, 4, {words["meter-0000"]} + h % 1000, {words["lem"]}, {words["READ_LIVE"]} + (h >> 12) % 8,
             CASE WHEN (h >> 12) % 8 IN (3, 4, 6) THEN {words["control"]} ELSE {words["read"]} END,
-            CASE WHEN (h >> 7) % 10 THEN {words["SUCCESSFUL"]} WHEN (h >> 4) % 100 THEN {words["FAILED"]}
-                ELSE {words["OUTCOME_UNKNOWN"]} END,
-            {words["USER"]}, 0, {first} + i * 1000000, {first} + i * 1000000 + 130000, {first} + i * 1000000 + 130000,
+            CASE WHEN i > {count - OPEN} THEN {words["QUEUED"]} WHEN (h >> 7) % 10 THEN {words["SUCCESSFUL"]}
+                WHEN (h >> 4) % 100 THEN {words["FAILED"]} ELSE {words["OUTCOME_UNKNOWN"]} END,
+            {words["USER"]}, i > {count - OPEN}, {first} + i * 1000000, {first} + i * 1000000 + 130000,
+            {first} + i * 1000000 + 130000,
             10, 1, CASE WHEN (h >> 7) % 10 THEN NULL ELSE {words["TIMEOUT"]} + (h >> 9) % 3 END,
-            '{{"register":"1-0:' || (h >> 5) % 9 || '.8.0"}}',
+            '{{"register":"1-0:' || ((h >> 5) % 9) || '.8.0"}}',
             CASE WHEN (h >> 7) % 10 THEN NULL
                 ELSE '["The meter did not answer in 12 s.","","",0,' || {first} || ']' END,
             CASE WHEN (h >> 7) % 10 THEN '{{"value":"' || h || '","unit":"kWh","state":"' ||

@@ -360,6 +360,9 @@ class FakeWorkbench(Workbench):
     def counts(self) -> Mapping[Status, int]:
         return Counter(i.status for i in self.interactions.values() if i.status in UNFINISHED)
 
+    def unfinished(self) -> tuple[Interaction, ...]:
+        return tuple(i for i in self.interactions.values() if i.status in UNFINISHED)
+
     def setting(self, key: str) -> Any:
         return self.settings.get(key)
 

@@ -17,6 +17,10 @@ class FakeLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.asked: list[Any] = []
+
+    def ask(self, fn: Any, then: Any, failed: Any, *, owner: Any = None, background: bool = False) -> None:
+        self.asked.append((fn, then))
 
 
 class FakeLogPanel(QWidget):

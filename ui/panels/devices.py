@@ -95,9 +95,11 @@ class DevicesPanel(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(space(1), space(1), space(1), space(1))
         outer.addWidget(self._stack)
+        self.model.dataChanged.connect(self._fit_columns)
         self._show_page()
         if self.model.device_count <= EXPAND_UP_TO:
             self._expand_groups()
+        self._fit_columns()
 
     # ---------------------------------------------------------------- changes in
 
@@ -144,7 +146,24 @@ class DevicesPanel(QWidget):
         self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
         self.search.selectAll()
 
+    def wanted_width(self) -> int:
+        """Wide enough for a name of 24 letters on the third level, beside what the other columns may say."""
+        indents = 3 * self.tree.indentation() + self.tree.iconSize().width() + space(4)
+        columns = self._text_width("n" * 24) + self._text_width("connecting, 1 wait") + self._text_width("1234.56 kWh")
+        return indents + columns + space(4)
+
     # ---------------------------------------------------------------- inside
+
+    def _text_width(self, text: str) -> int:
+        return self.fontMetrics().horizontalAdvance(text) + space(3)
+
+    def _fit_columns(self) -> None:
+        """State and value take the width of what they say; they only grow, so that nothing jumps."""
+        most = self._text_width("online, 59 min old, 9")
+        for column in (Column.STATE, Column.VALUE):
+            wanted = min(most, self.tree.sizeHintForColumn(column) + space(1))
+            if wanted > self.tree.columnWidth(column):
+                self.tree.setColumnWidth(column, wanted)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if watched is self.search and isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
@@ -229,8 +248,8 @@ class DevicesPanel(QWidget):
         header.setSectionResizeMode(Column.STATE, QHeaderView.ResizeMode.Interactive)
         header.setSectionResizeMode(Column.VALUE, QHeaderView.ResizeMode.Interactive)
         header.setSectionsMovable(False)
-        self.tree.setColumnWidth(Column.STATE, self.fontMetrics().horizontalAdvance("online, 59 min old") + space(2))
-        self.tree.setColumnWidth(Column.VALUE, self.fontMetrics().horizontalAdvance("1234.56 kWh") + space(2))
+        self.tree.setColumnWidth(Column.STATE, self._text_width("connecting"))
+        self.tree.setColumnWidth(Column.VALUE, self._text_width("1234.5 W"))
         self.tree.setIndentation(space(3))
 
     def _make_empty(self) -> QWidget:

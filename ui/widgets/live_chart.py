@@ -577,6 +577,7 @@ class LiveChart(QWidget):
     markerActivated = Signal(int)
     curveAdded = Signal(object)  # CurveKey; whoever has the history may push it
     curveRemoved = Signal(object)
+    historyWanted = Signal(object)  # microseconds: a time is shown from which samples may not be loaded
     followingChanged = Signal(bool)
     exported = Signal(str)  # path
     exportFailed = Signal(str)  # a sentence
@@ -605,6 +606,7 @@ class LiveChart(QWidget):
         self._span_us = DEFAULT_SPAN_US
         self._origin_us = clock()
         self._left_us = self._origin_us - self._span_us
+        self._asked_from_us = self._left_us
         self._hover: QPointF | None = None
         self._is_dirty = False
         self._frames = 0
@@ -686,6 +688,27 @@ class LiveChart(QWidget):
         self._cursors.clear()
         self._show_cursors()
         self.follow()
+
+    def clear_samples(self) -> None:
+        """Forget samples, markers and cursors; the curves stay and wait for what comes."""
+        for curve in self._curves.values():
+            curve.pending_t.clear()
+            curve.pending_v.clear()
+            curve.ring.clear()
+            curve.columns = None
+        self._markers.clear()
+        self._cursors.clear()
+        self._meter_offset_us.clear()
+        for pane in self._panes.values():
+            pane.has_range = False
+        self._show_cursors()
+        self._legend.refresh()
+        self.follow()
+
+    def is_full(self, key: CurveKey) -> bool:
+        """True when a curve keeps no more samples."""
+        curve = self._curves.get(key)
+        return curve is None or len(curve.ring) >= curve.ring.limit
 
     def set_curve_shown(self, key: CurveKey, is_shown: bool) -> None:
         if (curve := self._curves.get(key)) is not None and curve.is_shown != is_shown:
@@ -1049,6 +1072,9 @@ class LiveChart(QWidget):
         self._flush()
         if self._is_following and self._curves:
             self._follow_newest()
+        if self._left_us < self._asked_from_us:
+            self._asked_from_us = self._left_us
+            self.historyWanted.emit(self._left_us)
         ratio = self.devicePixelRatioF()
         for pane in self._panes.values():
             self._prepare(pane, ratio)

@@ -1043,6 +1043,15 @@ def test_a_second_uplink_replaces_the_first() -> None:
     assert outcome.reply.reading == lorawan.Voltage(Decimal("230.15"), "A")
 
 
+def test_a_replaced_half_does_not_keep_older_ones_alive() -> None:
+    pairing = lorawan.Pairing()
+    pairing.feed(event_of("up", deduplicationId="a"), 0.0)
+    pairing.feed(event_of("up", deduplicationId="b"), 1.0)
+    pairing.feed(event_of("up", deduplicationId="a"), 9.0)
+    assert pairing.feed(event_of("ack", deduplicationId="b"), 12.0) is None
+    assert pairing.feed(event_of("ack", deduplicationId="a"), 12.0) is not None
+
+
 @pytest.mark.parametrize("order", [("up", "ack"), ("ack", "up")])
 def test_an_answer_that_cannot_be_decoded(order: tuple[str, str]) -> None:
     """Section 7 drops it; command-flow D-29 completes the command as undecodable."""
