@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,7 +47,9 @@ CHECKPOINT_PAGES: Final = 4_000  # the write-ahead log is folded back when idle,
 PAGE_BYTES: Final = 4_096
 CLOCK_TOLERANCE_US: Final = 10_000_000  # ids and creation times may disagree by this much inside an era
 MANY: Final = 64  # rows of one INSERT; fewer hand-overs of the interpreter lock than a row at a time
-BLOCK: Final = 32  # rows of one statement for the other tables
+BLOCK: Final = 32  # rows of one statement for the other tables, where other threads are busy
+RUN: Final = 64  # rows one after the other before looking again whether they are
+SLOW_ROW_S: Final = 60e-6  # a row takes some 10 us; one that waits for the interpreter lock up to 5 ms
 SERIES_CACHE: Final = 4_096
 FOLD_AFTER_S: Final = 1.0  # quiet for so long: fold the write-ahead log back
 FOLD_ROWS: Final = 200
@@ -63,24 +66,24 @@ class _Guard(StoreError):
     """A version of an interaction does not follow the one on disk."""
 
 
-class _Call:
-    """One ``put``, ``commit`` or ``flush``. An urgent one is written at once, and made durable."""
+class _Waiter:
+    """Who waits for a call to be durable: a future of a loop, or a thread."""
 
-    __slots__ = ("changes", "done", "future", "is_urgent", "loop", "size")
+    __slots__ = ("done", "future", "loop")
 
     def __init__(
         self,
-        changes: tuple[Change, ...],
         future: asyncio.Future[None] | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
         done: threading.Event | None = None,
     ) -> None:
-        self.changes = changes
         self.future = future
         self.loop = loop
         self.done = done
-        self.is_urgent = future is not None or done is not None
-        self.size = 0
+
+
+_Call = tuple[tuple[Change, ...], int, _Waiter | None]
+"""Changes of one transaction, bytes of their frames, and who waits. With a waiter it is written at once."""
 
 
 class _Batch:
@@ -226,7 +229,7 @@ class LogWriter:
             StoreError: writing has failed, the writer is closed, or there was no room in time.
         """
         if changes:
-            self._enqueue(_Call(changes))
+            self._enqueue(changes, None)
 
     def commit(self, *changes: Change) -> asyncio.Future[None]:
         """As ``put``; the future resolves on the calling loop when these and all changes before them are durable.
@@ -235,7 +238,7 @@ class LogWriter:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        self._enqueue(_Call(changes, future, loop))
+        self._enqueue(changes, _Waiter(future, loop))
         return future
 
     def flush(self, *, text: bool = False) -> None:
@@ -245,7 +248,7 @@ class LogWriter:
             StoreError: it could not be written.
         """
         done = threading.Event()
-        self._enqueue(_Call((), done=done))
+        self._enqueue((), _Waiter(done=done))
         if text:
             with self._mutex:
                 self._text_wanted.append(caught_up := threading.Event())
@@ -279,29 +282,23 @@ class LogWriter:
         """Changes in memory that are not yet in a transaction."""
         return self._waiting
 
-    def _enqueue(self, call: _Call) -> None:
-        changes = call.changes
-        count = len(changes)
-        if count == 1:
-            if type(changes[0]) is Frame:
-                call.size = len(changes[0].data)
-        else:
-            for change in changes:
-                if type(change) is Frame:
-                    call.size += len(change.data)
+    def _enqueue(self, changes: tuple[Change, ...], waiter: _Waiter | None) -> None:
+        size = 0
+        for change in changes:
+            if type(change) is Frame:
+                size += len(change.data)
         with self._mutex:
             if self._failure or self._closing:
                 self._refuse_when_over()
             if self._waiting > MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
                 self._wait_for_room()
-            self._queue.append(call)
-            self._waiting += count
-            if call.size:
-                self._waiting_bytes += call.size
-            if call.is_urgent:
+            self._queue.append((changes, size, waiter))
+            self._waiting += len(changes)
+            self._waiting_bytes += size
+            if waiter is not None:
                 self._urgent += 1
                 self._wake.notify()
-            elif self._is_asleep or (self._waiting >= ENOUGH and self._is_gathering):
+            elif self._is_asleep or (self._is_gathering and self._waiting >= ENOUGH):
                 self._is_asleep = self._is_gathering = False  # one call is enough
                 self._wake.notify()
 
@@ -423,9 +420,10 @@ class LogWriter:
             while self._queue and count < AT_ONCE:
                 call = self._queue.popleft()
                 calls.append(call)
-                count += len(call.changes)
-                self._waiting_bytes -= call.size
-                if call.is_urgent:
+                changes, size, waiter = call
+                count += len(changes)
+                self._waiting_bytes -= size
+                if waiter is not None:
                     self._urgent -= 1
             self._waiting -= count
             if self._waiting <= MAX_WAITING:
@@ -456,12 +454,13 @@ class LogWriter:
         self._load()
 
     def _transaction(self, calls: list[_Call]) -> None:
-        durable = any(call.is_urgent for call in calls)
+        durable = False
         batch = _Batch()
         count = 0
-        for call in calls:
-            batch.add(call.changes)
-            count += len(call.changes)
+        for changes, _size, waiter in calls:
+            batch.add(changes)
+            count += len(changes)
+            durable = durable or waiter is not None
         if not count and (self._is_full_sync or not durable):
             return
         self._synchronous(full=durable)
@@ -547,18 +546,32 @@ class LogWriter:
         return self._db.executemany(statement, table).rowcount
 
     def _in_blocks(self, statement: str, table: list[r.Row]) -> None:
-        """As ``_many``, with ``BLOCK`` rows a statement: sqlite3 hands the interpreter lock over once a statement."""
-        width = len(table[0])
-        whole = len(table) // BLOCK * BLOCK
-        if whole:
-            if self._must_clean:
-                table = [tuple(r.clean(cell) for cell in row) for row in table]
-            one = f"({', '.join('?' * width)})"
-            block = statement.replace(f"VALUES {one}", f"VALUES {', '.join([one] * BLOCK)}", 1)
-            for start in range(0, whole, BLOCK):
-                self._db.execute(block, [cell for row in table[start : start + BLOCK] for cell in row])
-        if len(table) > whole:
-            self._many(statement, table[whole:])
+        """As ``_many``, kind to a busy interpreter.
+
+        sqlite3 gives the interpreter lock away at every statement, and another busy thread keeps it for up to 5 ms. So
+        rows go in blocks of one statement each; only while blocks show that nobody else is busy, row by row, which is
+        faster by itself.
+        """
+        if self._must_clean:
+            table = [tuple(r.clean(cell) for cell in row) for row in table]
+        one = f"({', '.join('?' * len(table[0]))})"
+        at, left = 0, len(table)
+        is_alone = False
+        while left:
+            started = time.perf_counter()
+            if is_alone:
+                size = min(left, RUN)
+                self._db.executemany(statement, table[at : at + size])
+            elif left == 1:
+                size = 1
+                self._db.execute(statement, table[at])
+            else:
+                size = min(BLOCK, 1 << (left.bit_length() - 1))  # a power of two: few different statements
+                block = statement.replace(f"VALUES {one}", f"VALUES {', '.join([one] * size)}", 1)
+                self._db.execute(block, list(chain.from_iterable(table[at : at + size])))
+            is_alone = size >= BLOCK and time.perf_counter() - started < size * SLOW_ROW_S
+            at += size
+            left -= size
 
     def _store_interactions(self, versions: dict[int, tuple[int, Interaction]]) -> None:
         words = self._words
@@ -566,9 +579,10 @@ class LogWriter:
         changed: list[r.Row] = []
         todo: list[tuple[int]] = []
         mark = self._text_mark
+        make = r.interaction_row
         for number in sorted(versions):
             before, interaction = versions[number]
-            row = r.interaction_row(interaction, words)
+            row = make(interaction, words)
             if number > self._last_id or before == 0:
                 fresh.append(row)
                 self._note_time(number, row[_CREATED])
@@ -689,11 +703,13 @@ class LogWriter:
 def _resolve(calls: list[_Call], failure: str | None) -> None:
     """Tell the callers, with one call into each loop."""
     loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-    for call in calls:
-        if call.done is not None:
-            call.done.set()
-        if call.future is not None and call.loop is not None:
-            loops.setdefault(call.loop, []).append(call.future)
+    for _changes, _size, waiter in calls:
+        if waiter is None:
+            continue
+        if waiter.done is not None:
+            waiter.done.set()
+        if waiter.future is not None and waiter.loop is not None:
+            loops.setdefault(waiter.loop, []).append(waiter.future)
     for loop, futures in loops.items():
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             loop.call_soon_threadsafe(_settle, futures, failure)

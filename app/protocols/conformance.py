@@ -273,4 +273,13 @@ def _run_ocmf(document: Mapping[str, Any]) -> Report:
     return run_samples(document, _check_ocmf)
 
 
-CHECKERS: Final[Mapping[str, DocumentCheck]] = {"ocmf": _run_ocmf}  # one row per protocol
+def _run_calin_lorawan(document: Mapping[str, Any]) -> Report:
+    from app.protocols.conformance_calin_lorawan import check  # it uses this module's helpers
+
+    return check(document)
+
+
+CHECKERS: Final[Mapping[str, DocumentCheck]] = {  # one row per protocol
+    "ocmf": _run_ocmf,
+    "calin-lorawan": _run_calin_lorawan,
+}

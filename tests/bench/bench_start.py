@@ -72,10 +72,10 @@ def main() -> None:
     times: dict[str, list[float]] = {"bare": [], "empty": [], "large": []}
     memory: dict[str, list[int]] = {"bare": [], "empty": [], "large": []}
     with tempfile.TemporaryDirectory() as folder:
-        from tests.bench.bench_log import build_workspace
+        from tests.bench.bench_log import build
 
         large = Path(folder) / "large.mwk"
-        build_workspace(large, 20_000 if QUICK else ROWS)
+        build(large, 20_000 if QUICK else ROWS)
         runs = {
             "bare": ["-c", BARE],
             "empty": ["-m", "ui", "--first-paint", "--profile", f"{folder}/empty"],

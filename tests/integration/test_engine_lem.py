@@ -77,7 +77,7 @@ async def engine(path: Path, config: LemDcbmConfig | None = None, **settings: An
 BAD = [
     ("malformed-json", "json"),
     ("wrong-type=list", "cannot be used"),
-    ("wrong-type=text", "whole number"),
+    ("wrong-type=text", "cannot be used"),
     ("wrong-type=null", "cannot be used"),
     ("http-error=500", "500"),
     ("redirect", "302"),
