@@ -55,6 +55,7 @@ STEP_1: Final = (
     "CREATE INDEX interaction_command ON interaction(command_w)",
     "CREATE INDEX interaction_status ON interaction(status_w)",
     "CREATE INDEX interaction_kind ON interaction(kind_w)",
+    "CREATE INDEX interaction_origin ON interaction(origin_w)",
     "CREATE INDEX interaction_code ON interaction(code_w) WHERE code_w IS NOT NULL",
     "CREATE INDEX interaction_open ON interaction(id) WHERE is_open = 1",
     "CREATE INDEX interaction_followup ON interaction(followup_of) WHERE followup_of IS NOT NULL",

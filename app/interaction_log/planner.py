@@ -213,8 +213,8 @@ class Planner:
         column = f.WORD_FIELDS[node.field]
         found = (self._words.that_begin if node.is_prefix else self._words.that_are)(node.value)
         if wanted:
-            return self._words_lead(column, found, can_lead=node.field not in ("origin", "adapter"))
-        choices = frozenset(f.CHOICES.get(node.field, ())) if node.field in ("status", "kind") else frozenset()
+            return self._words_lead(column, found, can_lead=node.field != "adapter")
+        choices = frozenset(f.CHOICES.get(node.field, ())) if node.field in ("status", "kind", "origin") else frozenset()
         if choices:  # "not" over a short list is the rest of the list
             others = [n for n, text in self._words.items() if text in choices and n not in set(found)]
             return self._words_lead(column, others)

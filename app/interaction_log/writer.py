@@ -86,6 +86,9 @@ _Call = tuple[tuple[Change, ...], int, _Waiter | None]
 """Changes of one transaction, bytes of their frames, and who waits. With a waiter it is written at once."""
 
 
+_Other = Frame | Message | Attempt | DeviceState | Finding | Device | DeviceRemoved | OutboxItem | OutboxDone | Setting
+
+
 class _Batch:
     """Changes of one transaction, sorted by table. Of several versions of a thing only the last is written."""
 
@@ -107,12 +110,7 @@ class _Batch:
         """Raises _Guard when two versions of an interaction do not follow each other."""
         interactions = self.interactions
         for change in changes:
-            kind = type(change)
-            if kind is SampleSet:
-                self.samples.append(change)  # type: ignore[arg-type]
-            elif kind is StepEntry:
-                self.steps.append(change)  # type: ignore[arg-type]
-            elif isinstance(change, Interaction):
+            if isinstance(change, Interaction):
                 known = interactions.get(change.id)
                 if known is None:
                     interactions[change.id] = (change.seq - 1, change)
@@ -120,17 +118,15 @@ class _Batch:
                     interactions[change.id] = (known[0], change)
                 else:
                     raise _stale(change.id, change.seq, known[1].seq)
+            elif isinstance(change, SampleSet):
+                self.samples.append(change)
+            elif isinstance(change, StepEntry):
+                self.steps.append(change)
             else:
                 self._add_other(change)
 
-    def _add_other(self, change: Change) -> None:
+    def _add_other(self, change: _Other) -> None:
         match change:
-            case SampleSet():
-                self.samples.append(change)
-            case StepEntry():
-                self.steps.append(change)
-            case Interaction():
-                raise AssertionError("interactions are added with their versions")
             case Frame():
                 self.frames.append(change)
             case Message():
@@ -580,10 +576,13 @@ class LogWriter:
         todo: list[tuple[int]] = []
         mark = self._text_mark
         make = r.interaction_row
-        for number in sorted(versions):
-            before, interaction = versions[number]
+        for number, (before, interaction) in sorted(versions.items()):
             row = make(interaction, words)
-            if number > self._last_id or before == 0:
+            if number > self._last_id and row[_CREATED] >= self._era_time:  # as nearly always
+                fresh.append(row)
+                self._last_id = number
+                self._era_time = row[_CREATED]
+            elif number > self._last_id or before == 0:
                 fresh.append(row)
                 self._note_time(number, row[_CREATED])
                 if number <= mark:

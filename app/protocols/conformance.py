@@ -279,7 +279,14 @@ def _run_calin_lorawan(document: Mapping[str, Any]) -> Report:
     return check(document)
 
 
+def _run_calin_api(document: Mapping[str, Any]) -> Report:
+    from app.protocols.conformance_calin_api import check  # it uses this module's helpers
+
+    return check(document)
+
+
 CHECKERS: Final[Mapping[str, DocumentCheck]] = {  # one row per protocol
     "ocmf": _run_ocmf,
     "calin-lorawan": _run_calin_lorawan,
+    "calin-api": _run_calin_api,
 }

@@ -333,6 +333,17 @@ def test_a_failed_sale_stops_early_without_leave() -> None:
     assert conformance.check({**DOCUMENT, "vectors": [vector]}).failed == 1
 
 
+def test_the_serial_number_of_a_sale_must_be_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bad in ("", UUID.replace("-4", "-1"), 5):
+        sent: Any = [{"path": "/x", "body": {"serialNumber": bad}}]
+        wanted: Any = [{"path": "/x", "body": {"serialNumber": "<uuid4>"}}]
+        assert list(conformance._compare_calls(wanted, sent)) == [
+            "request 1 (/x) differs in serialNumber, which is no UUID v4"
+        ]
+    monkeypatch.setattr(conformance, "SERIAL_NUMBER", UUID)
+    assert conformance.check({**DOCUMENT, "vectors": [BY_ID["ca-v2token-01"]]}).is_good
+
+
 def test_an_unknown_command_is_not_supported() -> None:
     vector = copy.deepcopy(BY_ID["ca-v1create-15"])
     vector["input"]["commandType"] = "READ_RELAY"
@@ -934,6 +945,9 @@ def request_for(purpose: Purpose) -> calin.Request:
     [
         (Purpose.CREATE, [LOGIN, GOOD], ("lc", "body", False)),
         (Purpose.CREATE, [LOGIN, E500], ("lc", "unreachable", True)),
+        (Purpose.CREATE, [LOGIN, reply({}, 300)], ("lc", "unreachable", True)),
+        (Purpose.CREATE, [LOGIN, reply({}, 299)], ("lc", "body", False)),
+        (Purpose.CREATE, [LOGIN, reply({}, 199)], ("lc", "unreachable", True)),
         (Purpose.CREATE, [LOGIN, HTML], ("lc", "unreachable", True)),
         (Purpose.CREATE, [LOGIN, RESET], ("lc", "unreachable", True)),
         (Purpose.CREATE, [LOGIN, REFUSED, GOOD], ("lcc", "body", False)),
