@@ -202,9 +202,21 @@ class RetryPolicy:
     jitter: float = 0.5  # uniform share added on top, 0 <= share < jitter
 
 
+class Reach(StrEnum):
+    """What stands between this program and a device, as the gatekeeper sees it."""
+
+    DIRECT = "direct"  # its own link
+    GRID = "grid"  # any gateway of its grid that the adapter serves (LoRaWAN)
+    GATEWAY = "gateway"  # its own gateway (a concentrator behind a vendor's service)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What an adapter's bottleneck stands (G1). The pipeline reads these instead of branching on a protocol."""
+
+    reach: Reach = Reach.DIRECT
+    unreachable_after_s: float | None = None  # silent for longer: ABORTED (command-flow L6); None: no such rule
+    fresh_s: float | None = None  # a commissioning step waits for a contact younger than this (L5)
 
     max_in_flight: int = 1  # messages per lane
     spacing_s: float = 0.0  # between picks of one lane
@@ -267,6 +279,20 @@ class Adapter(Protocol):
 
     async def verify(self, request: Dispatch) -> Answer | None:
         """Read back, without side effect, whether an attempt of unknown outcome worked. None: cannot tell."""
+        ...
+
+
+class TokenMaker(Protocol):
+    """An adapter that can make prepayment tokens (STS) has this as well."""
+
+    async def make_token(self, request: Dispatch, issued: datetime) -> str:
+        """The token of one command, 20 digits.
+
+        Args:
+            issued: issue time; the pipeline keeps 60 s between two of one meter (command-flow 1.5).
+        Raises:
+            DeliveryFailure, LinkError, RemoteProtocolError.
+        """
         ...
 
 

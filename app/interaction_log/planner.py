@@ -214,7 +214,7 @@ class Planner:
         found = (self._words.that_begin if node.is_prefix else self._words.that_are)(node.value)
         if wanted:
             return self._words_lead(column, found, can_lead=node.field != "adapter")
-        choices = frozenset(f.CHOICES.get(node.field, ())) if node.field in ("status", "kind", "origin") else frozenset()
+        choices = frozenset(f.CHOICES.get(node.field, ()))
         if choices:  # "not" over a short list is the rest of the list
             others = [n for n, text in self._words.items() if text in choices and n not in set(found)]
             return self._words_lead(column, others)

@@ -243,7 +243,7 @@ def failure_json(failure: Failure) -> str:
 
 def interaction_row(i: Interaction, words: WordIds) -> Row:
     """The cells of ``INTERACTION_COLUMNS``."""
-    failure, finished, result = i.failure, i.finished, i.result
+    failure, finished, params, result = i.failure, i.finished, i.params, i.result
     since = i.created - EPOCH  # ``to_us``, without the call
     created = (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
     updated = created if i.updated is i.created else to_us(i.updated)
@@ -274,7 +274,7 @@ def interaction_row(i: Interaction, words: WordIds) -> Row:
         i.order,
         i.deferred_kind or None,
         i.token or None,
-        mapping_json(i.params) if i.params else None,
+        _encode(params if type(params) is dict else dict(params)) if params else None,
         None if failure is None else failure_json(failure),
         None if result is None else _encode(result if type(result) is dict else dict(result)),
     )

@@ -46,6 +46,14 @@ class Resend(StrEnum):
     NEVER = "never"
 
 
+class TokenUse(StrEnum):
+    """Whether a command carries a prepayment token (command-flow 1.5)."""
+
+    NONE = "none"
+    MADE = "made"  # made for it, once, and stored with the interaction
+    GIVEN = "given"  # the parameter ``token`` is it
+
+
 class ReplyPattern(StrEnum):
     DIRECT = "direct"
     PULL = "pull"
@@ -209,6 +217,9 @@ class CommandSpec:
     shadow: Mapping[str, str] = field(default_factory=dict)  # shadow field <- result field, on success
     answer_timeout_s: float | None = None  # None: the adapter's
     pending_ttl_s: float | None = None  # None: the default for its kind and origin
+    token: TokenUse = TokenUse.NONE
+    per_phase: bool = False  # a three-phase meter is asked phase by phase (command-flow 1.4)
+    supersedes: tuple[str, ...] = ()  # waiting commands of the same meter that this one replaces (G2)
 
     @property
     def has_effect(self) -> bool:
