@@ -17,6 +17,7 @@ from app.interaction_log.rows import Run, WordTexts, to_us
 
 MAX_CONJUNCTIONS: Final = 16
 MAX_WORDS: Final = 40  # an index leads for so many words of one field at most
+MAX_ENDINGS: Final = 16  # words a beginning may stand for before it is left to full text
 PROBE: Final = 256  # entries an index is probed for; a rarer one is certainly good enough
 
 # The words a column holds, by hopping over its index.
@@ -205,8 +206,25 @@ class Planner:
 
     def _text(self, terms: list[f.Text]) -> tuple[Lead, str, list[Any]]:
         """All words of a conjunction as one full-text query."""
-        query = " AND ".join(f.match_query(term) for term in terms)
+        query = " AND ".join(self._query(term) for term in terms)
         return Lead((("log_text MATCH ?", (query,)),), is_text=True), _HAS_TEXT, [query]
+
+    def _query(self, term: f.Text) -> str:
+        """A beginning is spelt out when few words have it: full text reads whole words lazily, beginnings at once."""
+        if not term.is_prefix:
+            return f.match_query(term)
+        *whole, last = f.words_of(term.value)
+        found: list[str] = []
+        at = last
+        while len(found) <= MAX_ENDINGS:
+            rows = self._run("SELECT term FROM temp.log_terms WHERE term >= ? LIMIT 1", (at,))
+            if not rows or not rows[0][0].startswith(last):
+                break
+            found.append(rows[0][0])
+            at = rows[0][0] + "\x01"
+        if not found or len(found) > MAX_ENDINGS:
+            return f.match_query(term)
+        return "(" + " OR ".join(f'"{" ".join([*whole, word])}"' for word in found) + ")"
 
     def _match(self, node: f.Match, *, wanted: bool) -> tuple[str, list[Any], Lead | None]:
         self._words.refresh()

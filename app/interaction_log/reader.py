@@ -194,6 +194,7 @@ class LogReader:
             self._db.execute(f"PRAGMA cache_size=-{CACHE_KB}")
             self._records = r.Records(self._all)
             self._records.words.refresh()
+            self._db.execute("CREATE VIRTUAL TABLE temp.log_terms USING fts5vocab('main', 'log_text', 'instance')")
         except sqlite3.Error as exc:
             self.close()
             raise explain(self.path, exc) from exc
@@ -267,7 +268,6 @@ class LogReader:
             raise
         self._db.close()
         self._db = target
-        self._db.execute("PRAGMA query_only=1")
         self._notice = "The file has an older format; a copy of it is shown."
 
     # ---------------------------------------------------------------- running queries
@@ -508,16 +508,28 @@ class LogReader:
         return low, high
 
     def _first_from(self, low: int, high: int, moment: int) -> int:
-        """The first id in [low, high) created at ``moment`` or later, by bisection; ``high`` when there is none."""
+        """The first id in [low, high) created at ``moment`` or later; ``high`` when there is none.
+
+        Guesses by proportion, as logs are written evenly, and halves in turn, as they may not be.
+        """
+        below: tuple[int, int] | None = None  # id and time of a row before ``moment``, and of one that is not
+        above: tuple[int, int] | None = None
+        guess = False
         while low < high:
             middle = (low + high) // 2
+            if guess and below is not None and above is not None and above[1] > below[1]:
+                share = (moment - below[1]) / (above[1] - below[1])
+                middle = min(high - 1, max(low, below[0] + int(share * (above[0] - below[0]))))
+            guess = not guess
             rows = self._all(
                 "SELECT id, created FROM interaction WHERE id >= ? AND id < ? ORDER BY id LIMIT 1", (middle, high)
             )
             if not rows or rows[0][1] >= moment:
                 high = middle
+                above = rows[0] if rows else above
             else:
                 low = rows[0][0] + 1
+                below = rows[0]
         return high
 
     # ---------------------------------------------------------------- one interaction
