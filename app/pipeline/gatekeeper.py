@@ -15,6 +15,48 @@ from app.errors import ConfigError
 from app.model.command import CommandKind
 from app.model.reading import LinkState
 from app.model.status import TO_ADJUDICATE, Event, Status
+from app.ports import Reach
+
+GATEWAY_STATE_STALE: Final = timedelta(minutes=10)  # D-06
+RECOVERY_GRACE: Final = timedelta(minutes=75)  # D-08
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayView:
+    """A gateway or concentrator as the twin knows it. ``is_online`` None: nobody ever said."""
+
+    id: str
+    name: str = ""
+    adapter: str = ""
+    is_online: bool | None = None
+    updated_at: datetime | None = None
+
+    def state(self, now: datetime) -> bool | None:
+        """Online, offline, or None: unknown, also when the last word is older than ten minutes (D-06)."""
+        if self.is_online is None or self.updated_at is None or now - self.updated_at > GATEWAY_STATE_STALE:
+            return None
+        return self.is_online
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridView:
+    """The grid of a meter as the twin knows it (3.7)."""
+
+    id: str
+    name: str = ""
+    is_hps_on: bool | None = None
+    is_generation_managed: bool = False
+    gateways: tuple[GatewayView, ...] = ()
+    recovered_at: datetime | None = None  # the last confirmed recovery
+
+    @property
+    def is_energised(self) -> bool:
+        """True wherever the generation is not managed by us, or nobody knows."""
+        return not self.is_generation_managed or self.is_hps_on is not False
+
+    @property
+    def label(self) -> str:
+        return self.name or self.id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +75,11 @@ class MeterView:
     busy_with: str = ""
     last_seen_at: datetime | None = None
     commissioning_active: bool = False
+    reach: Reach = Reach.DIRECT
+    unreachable_after_s: float | None = None
+    fresh_s: float | None = None
+    grid: GridView | None = None
+    gateway: str = ""  # its own gateway, where its messages go through one
 
     @property
     def label(self) -> str:
@@ -63,6 +110,8 @@ class GateInput:
     context: Context = field(default_factory=Context)
     created: datetime | None = None
     expires_at: datetime | None = None
+    blocked_code: str = ""  # why it waited until now
+    is_behind: bool = False  # older commands of its field group are suspended (D-22)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +202,94 @@ def _link_text(gate: GateInput) -> str:
     return f"The link to {meter.label} is down.{said}"
 
 
+def _serving(gate: GateInput) -> tuple[GatewayView, ...]:
+    grid = gate.meter.grid
+    if grid is None:
+        return ()
+    return tuple(gateway for gateway in grid.gateways if gateway.adapter in ("", gate.meter.adapter))
+
+
+def _grid_down(gate: GateInput) -> bool:
+    grid = gate.meter.grid
+    return gate.meter.reach is not Reach.DIRECT and grid is not None and not grid.is_energised
+
+
+def _all_gateways_down(gate: GateInput) -> bool:
+    """None at all blocks; so do only offline ones. An unknown state does not block (D-06)."""
+    if gate.meter.reach is not Reach.GRID or gate.meter.grid is None:
+        return False
+    return all(gateway.state(gate.now) is False for gateway in _serving(gate))
+
+
+def _own_gateway(gate: GateInput) -> GatewayView | None:
+    if gate.meter.reach is not Reach.GATEWAY or gate.meter.grid is None:
+        return None
+    return next((gateway for gateway in gate.meter.grid.gateways if gateway.id == gate.meter.gateway), None)
+
+
+def _gateway_down(gate: GateInput) -> bool:
+    gateway = _own_gateway(gate)
+    return gateway is not None and gateway.state(gate.now) is False
+
+
+def _grid_name(gate: GateInput) -> str:
+    return gate.meter.grid.label if gate.meter.grid is not None else "the grid"
+
+
+def _silent_for(gate: GateInput) -> float:
+    """Seconds since the last contact; infinite when it was never seen."""
+    seen = gate.meter.last_seen_at
+    return float("inf") if seen is None else (gate.now - seen).total_seconds()
+
+
+def _owned_and_watched(gate: GateInput) -> bool:
+    return gate.context.from_commissioning and gate.meter.fresh_s is not None
+
+
+def _not_fresh(gate: GateInput) -> bool:
+    fresh = gate.meter.fresh_s
+    return _owned_and_watched(gate) and fresh is not None and _silent_for(gate) > fresh
+
+
+def _unreachable(gate: GateInput) -> bool:
+    limit = gate.meter.unreachable_after_s
+    return (
+        limit is not None
+        and not gate.context.from_commissioning
+        and not gate.context.is_follow_up
+        and _silent_for(gate) > limit
+    )
+
+
+def _in_recovery_grace(gate: GateInput) -> bool:
+    """A row that an outage held is not judged by its silence until the meters had time to come back (D-08)."""
+    grid = gate.meter.grid
+    return (
+        _unreachable(gate)
+        and gate.blocked_code in (*FIELD_CODES, "AWAITING_FIRST_CONTACT")
+        and grid is not None
+        and grid.recovered_at is not None
+        and gate.now - grid.recovered_at < RECOVERY_GRACE
+    )
+
+
+def _silence_text(gate: GateInput) -> str:
+    if gate.meter.last_seen_at is None:
+        return f"{gate.meter.label} was never seen."
+    hours = _silent_for(gate) / 3600
+    return f"{gate.meter.label} was last heard {hours:.1f} h ago."
+
+
+def field_trouble(gate: GateInput) -> str:
+    """Why the field between here and the meter is down; "" when it is not (rules L1, L2, A1, A2; also D-26)."""
+    for rule in RULES:
+        if rule.code in FIELD_CODES and rule.when(gate):
+            return rule.text(gate)
+    return ""
+
+
+FIELD_CODES: Final = ("GRID_DOWN", "ALL_GATEWAYS_DOWN", "GATEWAY_DOWN")
+
 RULES: Final[tuple[Rule, ...]] = (
     Rule(
         "capability",  # D-10: before everything else, so that it never hides behind SUSPENDED
@@ -179,6 +316,96 @@ RULES: Final[tuple[Rule, ...]] = (
         "COMMISSIONING_IN_PROGRESS",
         lambda g: f"{g.meter.label} is being commissioned; other writes wait until that ends.",
         lambda g: "The commissioning ends, in either way, or the command is sent with force.",
+    ),
+    Rule(
+        "grid down",  # L1, A1
+        _grid_down,
+        Status.SUSPENDED,
+        "GRID_DOWN",
+        lambda g: f"{_grid_name(g)} is dark.",
+        lambda g: f"{_grid_name(g)} is energised again for 5 minutes.",
+    ),
+    Rule(
+        "all gateways down",  # L2
+        _all_gateways_down,
+        Status.SUSPENDED,
+        "ALL_GATEWAYS_DOWN",
+        lambda g: f"No gateway of {_grid_name(g)} is online.",
+        lambda g: f"A gateway of {_grid_name(g)} is online again for 5 minutes.",
+    ),
+    Rule(
+        "gateway down",  # A2
+        _gateway_down,
+        Status.SUSPENDED,
+        "GATEWAY_DOWN",
+        lambda g: f"The gateway {g.meter.gateway} of {g.meter.label} is offline.",
+        lambda g: f"The gateway {g.meter.gateway} is online again for 5 minutes.",
+    ),
+    Rule(
+        "retry of a commissioning",  # L3
+        lambda g: _owned_and_watched(g) and g.context.is_retry,
+        Status.QUEUED,
+        "",
+        _nothing,
+        _nothing,
+    ),
+    Rule(
+        "after an outage",  # L4
+        lambda g: _owned_and_watched(g) and g.context.from_transition,
+        Status.DEFERRED,
+        "AWAITING_CONTACT_AFTER_REJOIN",
+        lambda g: f"{g.meter.label} has to be heard again after the outage before its commissioning goes on.",
+        lambda g: f"{g.meter.label} reports, or answers another command.",
+    ),
+    Rule(
+        "never seen, commissioning",  # L5
+        lambda g: _not_fresh(g) and g.meter.last_seen_at is None,
+        Status.DEFERRED,
+        "NEVER_SEEN",
+        _silence_text,
+        lambda g: f"{g.meter.label} reports for the first time.",
+    ),
+    Rule(
+        "not seen recently",  # L5
+        _not_fresh,
+        Status.DEFERRED,
+        "NOT_SEEN_RECENTLY",
+        _silence_text,
+        lambda g: f"{g.meter.label} reports, or answers another command.",
+    ),
+    Rule(
+        "recovery grace",  # D-08
+        _in_recovery_grace,
+        Status.SUSPENDED,
+        "AWAITING_FIRST_CONTACT",
+        lambda g: f"{_grid_name(g)} has just come back; {g.meter.label} was not heard yet.",
+        lambda g: f"{g.meter.label} is heard, at the latest 75 minutes after the recovery.",
+    ),
+    Rule(
+        "never seen",  # L6
+        lambda g: _unreachable(g) and g.meter.last_seen_at is None,
+        Status.ABORTED,
+        "NEVER_SEEN",
+        _silence_text,
+        _nothing,
+        is_final=True,
+    ),
+    Rule(
+        "unreachable",  # L6
+        _unreachable,
+        Status.ABORTED,
+        "UNREACHABLE",
+        _silence_text,
+        _nothing,
+        is_final=True,
+    ),
+    Rule(
+        "behind suspended",  # D-22
+        lambda g: g.is_behind,
+        Status.SUSPENDED,
+        "BEHIND_SUSPENDED",
+        lambda g: f"Older commands of the same kind for {g.meter.label} are suspended and go first.",
+        lambda g: "The older ones leave.",
     ),
     Rule(
         "disconnected",
@@ -235,13 +462,20 @@ def trace(gate: GateInput) -> list[dict[str, Any]]:
 _METER_KEYS: Final = frozenset(
     {
         "id", "name", "adapter", "supported", "unsupported_reason", "enabled", "needs_link", "link", "link_text",
-        "busy_with", "last_seen_at", "commissioning_active",
+        "busy_with", "last_seen_at", "commissioning_active", "reach", "unreachable_after_s", "fresh_s", "grid",
+        "gateway",
     }
 )  # fmt: skip
 _CONTEXT_KEYS: Final = frozenset(
     {"from_user", "from_commissioning", "is_retry", "from_transition", "is_follow_up", "force"}
 )
-_TOP_KEYS: Final = frozenset({"command", "kind", "meter", "now", "proposed", "context", "created", "expires_at"})
+_TOP_KEYS: Final = frozenset(
+    {
+        "command", "kind", "meter", "now", "proposed", "context", "created", "expires_at", "blocked_code", "is_behind",
+    }
+)  # fmt: skip
+_GRID_KEYS: Final = frozenset({"id", "name", "is_hps_on", "is_generation_managed", "gateways", "recovered_at"})
+_GATEWAY_KEYS: Final = frozenset({"id", "name", "adapter", "is_online", "updated_at"})
 
 
 def gate_input_from_json(data: Any, now: datetime) -> GateInput:
@@ -277,8 +511,52 @@ def gate_input_from_json(data: Any, now: datetime) -> GateInput:
             busy_with=_text(meter, "busy_with"),
             last_seen_at=_time(meter.get("last_seen_at"), "meter.last_seen_at"),
             commissioning_active=_flag(meter, "commissioning_active"),
+            reach=_enum(Reach, meter.get("reach", "direct"), "meter.reach"),
+            unreachable_after_s=_seconds(meter, "unreachable_after_s"),
+            fresh_s=_seconds(meter, "fresh_s"),
+            grid=_grid(meter.get("grid")),
+            gateway=_text(meter, "gateway"),
         ),
+        blocked_code=_text(top, "blocked_code"),
+        is_behind=_flag(top, "is_behind"),
     )
+
+
+def _grid(data: Any) -> GridView | None:
+    if data is None:
+        return None
+    grid = _object(data, "meter.grid", _GRID_KEYS)
+    gateways = grid.get("gateways", [])
+    if not isinstance(gateways, list):
+        raise ConfigError(f"{gateways!r} stands there", key="meter.grid.gateways", expected="a list of gateways")
+    return GridView(
+        id=_text(grid, "id") or "grid",
+        name=_text(grid, "name"),
+        is_hps_on=_flag(grid, "is_hps_on") if grid.get("is_hps_on") is not None else None,
+        is_generation_managed=_flag(grid, "is_generation_managed"),
+        recovered_at=_time(grid.get("recovered_at"), "meter.grid.recovered_at"),
+        gateways=tuple(_gateway(one, f"meter.grid.gateways[{n}]") for n, one in enumerate(gateways)),
+    )
+
+
+def _gateway(data: Any, key: str) -> GatewayView:
+    gateway = _object(data, key, _GATEWAY_KEYS)
+    return GatewayView(
+        id=_text(gateway, "id"),
+        name=_text(gateway, "name"),
+        adapter=_text(gateway, "adapter"),
+        is_online=_flag(gateway, "is_online") if gateway.get("is_online") is not None else None,
+        updated_at=_time(gateway.get("updated_at"), f"{key}.updated_at"),
+    )
+
+
+def _seconds(values: dict[str, Any], key: str) -> float | None:
+    value = values.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+        raise ConfigError(f"{value!r} stands there", key=key, expected="seconds, 0 or more")
+    return float(value)
 
 
 def _object(value: Any, key: str, known: frozenset[str]) -> dict[str, Any]:
