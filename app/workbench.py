@@ -21,7 +21,7 @@ from typing import Any, Final, assert_never
 
 from app.errors import ConfigError, LocalProtocolError, ParameterError, StoreError, WorkbenchError
 from app.model.command import CommandKind, CommandSpec, check_params
-from app.model.device import Device
+from app.model.device import Device, NodeKind
 from app.model.interaction import Failure, Interaction, Message, Origin, Step
 from app.model.jsonable import jsonable
 from app.model.reading import DeviceState, Finding, LinkState, SampleSet, Severity
@@ -31,8 +31,8 @@ from app.pipeline import intake
 from app.pipeline.changes import ChangeFeed
 from app.pipeline.dispatch import Dispatcher, Site
 from app.pipeline.effects import Effect, EffectRunner
-from app.pipeline.field_twin import FieldTwin
-from app.pipeline.gatekeeper import SWEEP_S, Context, GateInput, MeterView, Verdict, adjudicate
+from app.pipeline.field_twin import HPS_ON, ONLINE, TWIN_REFRESH_S, FieldTwin, GridTwin
+from app.pipeline.gatekeeper import SWEEP_S, Context, GateInput, MeterView, Verdict, adjudicate, field_trouble
 from app.pipeline.lanes import Lanes
 from app.pipeline.ledger import Ledger, entry
 from app.pipeline.links import Links
@@ -45,6 +45,7 @@ from app.ports import (
     LateOrPushed,
     Limits,
     LinkChange,
+    Reach,
     Refused,
     Report,
     Secrets,
@@ -62,6 +63,7 @@ MAX_REFRESHED: Final = 50  # waiting commands of one device whose reason follows
 STATE_KEEP_S: Final = 60.0  # contact times reach the disk at least this often
 CANCEL_WAIT_S: Final = 10.0  # another thread's wait for the engine's loop
 _UNKNOWN_LIMITS: Final = Limits()
+_DIRECT: Final = Reach.DIRECT
 
 
 class CancelResult(StrEnum):
@@ -101,6 +103,7 @@ class Workbench:
         self._ledger = Ledger(store, self.feed, clock, snapshot, redact)
         self._ledger.on_halt = self._halted
         self._twin = FieldTwin(snapshot.states)
+        self._grids = GridTwin(self._twin)
         self._lanes = Lanes()
         self._register_secret = register_secret
         self._secret_params: dict[int, dict[str, Any]] = {}
@@ -142,6 +145,7 @@ class Workbench:
                 device=self._devices.get,
                 spec=self._spec,
                 limits=self._limits,
+                trouble=self._field_trouble,
                 secrets=lambda number: self._secret_params.get(number, {}),
             ),
             rng=rng or random.Random(),
@@ -355,6 +359,19 @@ class Workbench:
         gate = self._gate(node, spec, Context(from_user=from_user), supported=supported)
         return gate, adjudicate(gate)
 
+    def set_field_state(self, device: str, *, is_up: bool, actor: str = "user") -> None:
+        """A person says that a grid is dark or lit, or that a gateway is off or on (3.7).
+
+        Raises:
+            LocalProtocolError: the device is neither a grid nor a gateway.
+        """
+        node = self.device(device)
+        name = {NodeKind.GRID: HPS_ON, NodeKind.GATEWAY: ONLINE}.get(node.kind)
+        if name is None:
+            raise LocalProtocolError(f"{node.name} is a {node.kind}; only grids and gateways can be switched.")
+        _log.info("%s says that %s is %s", actor, device, "up" if is_up else "down")
+        self._call(lambda: self._learn(device, {name: is_up}, contact=False))
+
     def begin_commissioning(self, device: str) -> None:
         """From now on foreign writes to this device wait (D-05)."""
         self._commissioning.add(device)
@@ -417,6 +434,7 @@ class Workbench:
         self._links.sync(self._devices.values())
         self._spawn(self._dispatcher.run(), "dispatch")
         self._spawn(self._sweep(), "sweep")
+        self._spawn(self._watch_grids(), "grids")
         self._spawn(self._verify_again(), "verify again")
         for device in list(self._devices):
             self._readjudicate(device, Status.SUSPENDED, Status.DEFERRED)
@@ -444,8 +462,18 @@ class Workbench:
     async def _sweep(self) -> None:
         while True:  # D-07: nothing stays suspended because a transition was missed
             await asyncio.sleep(SWEEP_S)
-            for device in list(self._devices):
-                self._readjudicate(device, Status.SUSPENDED)
+            for node in list(self._devices.values()):
+                if not self._grids.is_settling(self._grid_of(node)):
+                    self._readjudicate(node.id, Status.SUSPENDED)
+
+    async def _watch_grids(self) -> None:
+        while True:
+            for recovery in self._grids.refresh(self._devices, self.clock.now()):
+                for node in list(self._devices.values()):
+                    if self._grid_of(node) == recovery.grid:
+                        self._readjudicate(node.id, Status.SUSPENDED)
+            self._dispatcher.kick()
+            await asyncio.sleep(TWIN_REFRESH_S)
 
     async def _verify_again(self) -> None:
         while True:
@@ -517,6 +545,8 @@ class Workbench:
         interaction: Interaction | None = None,
     ) -> GateInput:
         state = self._twin.state(node.id)
+        limits = self._limits(node.id)
+        blocked = interaction.failure.code if interaction is not None and interaction.failure is not None else ""
         return GateInput(
             command=spec.name,
             kind=spec.kind,
@@ -524,6 +554,8 @@ class Workbench:
             context=context,
             created=interaction.created if interaction is not None else None,
             expires_at=interaction.expires_at if interaction is not None else None,
+            blocked_code=blocked,
+            is_behind=interaction is None and self._is_behind(node.id, spec),
             meter=MeterView(
                 id=node.id,
                 name=node.name,
@@ -531,7 +563,12 @@ class Workbench:
                 supported=supported,
                 unsupported_reason="" if supported else self.unsupported(node.id).get(spec.name, ""),
                 enabled=node.enabled,
-                needs_link=self._limits(node.id).needs_link,
+                needs_link=limits.needs_link,
+                reach=limits.reach,
+                unreachable_after_s=limits.unreachable_after_s,
+                fresh_s=limits.fresh_s,
+                grid=self._grids.picture(self._grid_of(node), self._devices) if limits.reach is not _DIRECT else None,
+                gateway=str(node.attributes.get("gateway", "")),
                 link=state.link,
                 link_text=state.link_text,
                 busy_with=state.busy_with,
@@ -539,6 +576,40 @@ class Workbench:
                 commissioning_active=node.id in self._commissioning,
             ),
         )
+
+    def _grid_of(self, node: Device) -> str:
+        """The nearest grid above a device; "" when it stands in none."""
+        while node.parent:
+            parent = self._devices.get(node.parent)
+            if parent is None:
+                return ""
+            if parent.kind is NodeKind.GRID:
+                return parent.id
+            node = parent
+        return ""
+
+    def _is_behind(self, device: str, spec: CommandSpec) -> bool:
+        """Older writes of the same field group are suspended (D-22)."""
+        return bool(spec.field_group) and any(
+            other.device == device and other.field_group == spec.field_group and other.status is Status.SUSPENDED
+            for other in self._ledger.interactions.values()
+        )
+
+    def _field_trouble(self, device: str) -> str:
+        """Why a queued command of this device has to wait for the field (D-26)."""
+        node = self._devices.get(device)
+        limits = self._limits(device)
+        if node is None or limits.reach is _DIRECT:
+            return ""
+        view = MeterView(
+            id=device,
+            name=node.name,
+            adapter=node.adapter,
+            reach=limits.reach,
+            grid=self._grids.picture(self._grid_of(node), self._devices),
+            gateway=str(node.attributes.get("gateway", "")),
+        )
+        return field_trouble(GateInput(command="", kind=CommandKind.READ, meter=view, now=self.clock.now()))
 
     def _take_in(
         self, request: intake.Request, *, supported: bool = True, extra: Sequence[Change] = ()
@@ -646,7 +717,8 @@ class Workbench:
         node = self._devices.get(change.device)
         if node is None:
             return
-        state = self._twin.link(change.device, change.link, change.text, self.clock.now())
+        is_contact = self._limits(change.device).reach is _DIRECT
+        state = self._twin.link(change.device, change.link, change.text, self.clock.now(), is_contact=is_contact)
         if state is None:
             return
         self._ledger.keep(state)
@@ -681,6 +753,8 @@ class Workbench:
             self._twin.contact(device, now)
         if changed is not None:
             self._ledger.keep(self._twin.state(device))
+            if self._devices[device].kind in (NodeKind.GRID, NodeKind.GATEWAY):
+                self._dispatcher.kick()  # what the field held back may leave (D-26)
         else:
             self._show_state(self._twin.state(device))
 

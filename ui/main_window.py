@@ -63,6 +63,7 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 STATE_VERSION: Final = 1  # of the saved dock arrangement
 RECENT_KEPT: Final = 10
+SIZE_MS: Final = 150  # until the first interaction has its layout
 LOG_SIZE_MS: Final = 5000
 FIRST_SIZE: Final = (1440, 900)  # unless the screen is smaller
 WORKSPACE_FILES: Final = "*.mwk"
@@ -153,6 +154,7 @@ class MainWindow(QMainWindow):
         self._under_way: dict[int, Interaction] = {}  # writes a meter may be carrying out
         self._undo: list[tuple[str, Callable[[], object]]] = []
         self._layout = Layout.COMMISSION
+        self._has_to_size = False  # until the detail panel has shown its first interaction
         self._is_own_arrangement = False  # the person's, not the one a layout starts with
         self._marked: set[int] = set()  # sent, marked on the chart, and not settled yet
         self._last_id = 0  # highest seen
@@ -239,6 +241,7 @@ class MainWindow(QMainWindow):
 
         self.detach()
         self._session = session
+        self._has_to_size = True
         title = self.tr("REPLAY of {name}") if session.mode is Mode.REPLAY else "{name}"
         self.setWindowTitle(self.tr("{name} - Meterwright").format(name=title.format(name=session.title)))
         self._bridge = ChangeBridge(session.workbench.feed, self)
@@ -380,9 +383,7 @@ class MainWindow(QMainWindow):
         self.chart.exportFailed.connect(self._on_chart_fault)
         from ui.curves import CurveKeeper
 
-        self._curves = CurveKeeper(
-            self.chart, session.workbench, session.log, is_live=session.mode is not Mode.REPLAY
-        )
+        self._curves = CurveKeeper(self.chart, session.workbench, session.log, is_live=session.mode is not Mode.REPLAY)
         _fill(self._tab_live, self.chart)
 
     def _build_records(self) -> None:
@@ -478,6 +479,9 @@ class MainWindow(QMainWindow):
         """Show one interaction's fourteen steps in the dock below."""
         if self.detail is not None:
             self.detail.show_interaction(interaction)
+            if self._has_to_size:  # empty, its strip asked for more height than it needs
+                self._has_to_size = False
+                self._sizer.start(SIZE_MS)
             self.dock_detail.show()
             self.dock_detail.raise_()
 
@@ -665,11 +669,12 @@ class MainWindow(QMainWindow):
 
     def show_layout(self, layout: Layout) -> None:
         """Arrange the docks by name; what the person changed in a layout comes back with it."""
-        self._settings.setValue(f"layouts/{self._layout.value}", self.saveState(STATE_VERSION))
-        self._layout = layout
-        self._settings.setValue("window/layout", layout.value)
+        if layout is not self._layout:
+            self._settings.setValue(f"layouts/{self._layout.value}", self.saveState(STATE_VERSION))
+            self._layout = layout
+            self._settings.setValue("window/layout", layout.value)
+            self._come_back(layout)
         self.verbs.choose(f"layout.{layout.value}")
-        self._come_back(layout)
         tab = {Layout.LAB: self._tab_live, Layout.SUPPORT: self._tab_log}.get(layout)
         if tab is not None and not self.tabs.isTabVisible(self.tabs.indexOf(self.welcome)):
             self.tabs.setCurrentWidget(tab)
@@ -971,7 +976,7 @@ class MainWindow(QMainWindow):
         docks = [dock for dock in (self.dock_devices, self.dock_command) if dock.isVisible()]
         widths = [min(tree, self.width() // 3) if dock is self.dock_devices else em * 42 for dock in docks]
         self.resizeDocks(docks, widths, Qt.Orientation.Horizontal)
-        share = 0.45 if self._layout is Layout.SUPPORT else 0.34
+        share = 0.45 if self._layout is Layout.SUPPORT else 1 / 3
         self.resizeDocks([self.dock_detail], [round(max(self.height(), 600) * share)], Qt.Orientation.Vertical)
 
     def _restore(self) -> None:

@@ -211,7 +211,7 @@ class Planner:
 
     def _query(self, term: f.Text) -> str:
         """A beginning is spelt out when few words have it: full text reads whole words lazily, beginnings at once."""
-        if not term.is_prefix:
+        if not (term.is_prefix and term.value.isascii()):
             return f.match_query(term)
         *whole, last = f.words_of(term.value)
         found: list[str] = []

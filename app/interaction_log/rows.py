@@ -246,7 +246,8 @@ def interaction_row(i: Interaction, words: WordIds) -> Row:
     failure, finished, params, result = i.failure, i.finished, i.params, i.result
     since = i.created - EPOCH  # ``to_us``, without the call
     created = (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
-    updated = created if i.updated is i.created else to_us(i.updated)
+    since = i.updated - EPOCH
+    updated = (since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds
     # ``_value_``: the hash of a member is that of its name, computed in Python; its text is found much faster.
     status = i.status._value_
     return (

@@ -79,6 +79,7 @@ class Site:
     device: Callable[[str], Device | None]
     spec: Callable[[str, str], CommandSpec | None]
     limits: Callable[[str], Limits]
+    trouble: Callable[[str], str]  # why the field between here and the device is down (D-26)
     secrets: Callable[[int], Mapping[str, Any]]  # parameters that are never written down
 
 
@@ -218,7 +219,7 @@ class Dispatcher:
             return f"The link is {state.link.value}."
         if state.busy_with:
             return f"Busy with {state.busy_with}."
-        return ""
+        return self._site.trouble(device)
 
     # ---------------------------------------------------------------- in and out of the lanes
 

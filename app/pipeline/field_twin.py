@@ -7,11 +7,13 @@ keep the time they were learnt, and an older fact never overwrites a newer one (
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final
 
+from app.model.device import Device, NodeKind
 from app.model.reading import DeviceState, LinkState
+from app.pipeline.gatekeeper import GatewayView, GridView
 
 
 class FieldTwin:
@@ -32,13 +34,15 @@ class FieldTwin:
     def forget(self, device: str) -> None:
         self._states.pop(device, None)
 
-    def link(self, device: str, link: LinkState, text: str, at: datetime) -> DeviceState | None:
-        """Set the link; None when nothing changed."""
+    def link(
+        self, device: str, link: LinkState, text: str, at: datetime, *, is_contact: bool = True
+    ) -> DeviceState | None:
+        """Set the link; None when nothing changed. A direct link that comes up is a contact with the device itself."""
         old = self.state(device)
         if old.link is link and old.link_text == text:
             return None
         since = old.link_since if old.link is link else at
-        contact = at if link is LinkState.ONLINE else old.last_contact
+        contact = at if link is LinkState.ONLINE and is_contact else old.last_contact
         return self._set(replace(old, link=link, link_text=text, link_since=since, last_contact=contact))
 
     def contact(self, device: str, at: datetime) -> DeviceState:
@@ -74,3 +78,118 @@ class FieldTwin:
     def _set(self, state: DeviceState) -> DeviceState:
         self._states[state.device] = state
         return state
+
+
+# ---------------------------------------------------------------- grids (specs/command-flow.md section 3.7)
+
+TWIN_REFRESH_S: Final = 60.0
+TWIN_STABILITY: Final = timedelta(minutes=5)
+
+HPS_ON: Final = "is_hps_on"
+ONLINE: Final = "is_online"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """A confirmed upward transition of one grid."""
+
+    grid: str
+    gateways: tuple[str, ...]  # now online
+    is_energised: bool  # the grid itself came back
+
+
+class GridTwin:
+    """The picture of every grid, and which of their recoveries are stable.
+
+    Only upward transitions of items that were known before count, never those of the first picture. A candidate is
+    stamped when first seen up; seen down again, the stamp is removed; still up five minutes later it is confirmed,
+    once.
+    """
+
+    def __init__(self, twin: FieldTwin) -> None:
+        self._twin = twin
+        self._before: dict[str, GridView] = {}
+        self._stamps: dict[tuple[str, str], datetime] = {}  # (grid, gateway, or "" for the grid itself)
+        self._recovered: dict[str, datetime] = {}
+
+    def picture(self, grid: str, devices: Mapping[str, Device]) -> GridView | None:
+        """The grid as it is known this instant; None when the tree has no such grid."""
+        node = devices.get(grid)
+        if node is None or node.kind is not NodeKind.GRID:
+            return None
+        facts = self._twin.state(grid).facts
+        return GridView(
+            id=grid,
+            name=node.name,
+            is_hps_on=_flag(facts.get(HPS_ON, node.attributes.get(HPS_ON))),
+            is_generation_managed=bool(node.attributes.get("is_generation_managed", False)),
+            gateways=tuple(
+                self._gateway(device)
+                for device in devices.values()
+                if device.kind is NodeKind.GATEWAY and device.parent == grid
+            ),
+            recovered_at=self._recovered.get(grid),
+        )
+
+    def refresh(self, devices: Mapping[str, Device], now: datetime) -> list[Recovery]:
+        """Take a new picture of everything; returns the recoveries confirmed by it."""
+        pictures: dict[str, GridView] = {}
+        for device in devices.values():
+            picture = self.picture(device.id, devices) if device.kind is NodeKind.GRID else None
+            if picture is not None:
+                pictures[picture.id] = picture
+        confirmed = [
+            recovery
+            for grid, picture in pictures.items()
+            if (recovery := self._transitions(self._before.get(grid), picture, now)) is not None
+        ]
+        self._before = pictures
+        known = {(grid, gateway.id) for grid, picture in pictures.items() for gateway in picture.gateways}
+        known |= {(grid, "") for grid in pictures}
+        self._stamps = {key: stamp for key, stamp in self._stamps.items() if key in known}
+        for recovery in confirmed:
+            self._recovered[recovery.grid] = now
+        return confirmed
+
+    def is_settling(self, grid: str) -> bool:
+        """Inside its five minutes; the sweep leaves it alone (D-07)."""
+        return any(stamped == grid for stamped, _gateway in self._stamps)
+
+    def _gateway(self, device: Device) -> GatewayView:
+        state = self._twin.state(device.id)
+        return GatewayView(
+            id=device.id,
+            name=device.name,
+            adapter=device.adapter,
+            is_online=_flag(state.facts.get(ONLINE)),
+            updated_at=state.facts_at.get(ONLINE),
+        )
+
+    def _transitions(self, before: GridView | None, after: GridView, now: datetime) -> Recovery | None:
+        if before is None:
+            return None
+        was = {gateway.id: gateway.state(now) for gateway in before.gateways}
+        gateways = tuple(
+            gateway.id
+            for gateway in after.gateways
+            if gateway.id in was
+            and self._confirmed((after.id, gateway.id), was[gateway.id], gateway.state(now) is True, now)
+        )
+        energised = self._confirmed((after.id, ""), before.is_energised, after.is_energised, now)
+        return Recovery(after.id, gateways, energised) if gateways or energised else None
+
+    def _confirmed(self, key: tuple[str, str], was: bool | None, is_up: bool, now: datetime) -> bool:
+        if not is_up:
+            self._stamps.pop(key, None)
+            return False
+        if was is False and key not in self._stamps:
+            self._stamps[key] = now
+        stamp = self._stamps.get(key)
+        if stamp is None or now - stamp < TWIN_STABILITY:
+            return False
+        del self._stamps[key]
+        return True
+
+
+def _flag(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else None

@@ -521,7 +521,8 @@ class BenchAdapter:
         pattern = request.spec.pattern.value
         mark = f"{request.interaction.id}"
         if request.spec.has_effect:
-            words = {"do": "set", "value": request.params["value"], "mark": mark, "pattern": pattern}
+            value = request.params.get("value", 0)
+            words = {"do": "set", "value": value, "mark": mark, "pattern": pattern}
         else:
             words = {"do": "get", "pattern": pattern}
         said = await self._ask(request, words)
@@ -579,19 +580,20 @@ async def bench(
     field_: Field,
     *,
     bench_type: BenchType | None = None,
+    bench_types: Sequence[BenchType] = (),
     devices: Sequence[Device] = (),
     snapshot: Snapshot | None = None,
 ) -> AsyncIterator[Workbench]:
     """A running workbench over a store and a field."""
     clock = VirtualClock(loop)
-    kind = bench_type or BenchType(field_)
+    kinds = bench_types or (bench_type or BenchType(field_),)
     if snapshot is None:
         store.durable += [device for device in devices if device not in store.of(Device)]
         snapshot = store.snapshot()
     workbench = Workbench(
         store=store,
         snapshot=snapshot,
-        adapter_types={kind.key: kind},
+        adapter_types={kind.key: kind for kind in kinds},
         clock=clock,
         secrets=NoSecrets(),
         rng=random.Random(1),
