@@ -18,6 +18,7 @@ from tests.doubles.lem_double import (
     WRITTEN,
     HttpDouble,
     Reply,
+    collect_refused_handshakes,
     http_double,
     legal,
     live,
@@ -49,6 +50,7 @@ def in_thread(enter: Callable[[], Any]) -> Iterator[Any]:
     finally:
         box["loop"].call_soon_threadsafe(box["stop"].set)
         thread.join()
+        collect_refused_handshakes()
 
 
 @pytest.fixture
