@@ -149,11 +149,8 @@ class Player:
     # -- what the composition root uses
     def adapter_types(self) -> dict[str, AdapterType]:
         commands: dict[str, set[tuple[str, CommandKind]]] = defaultdict(set)
-        after = 0
-        while page := self._reader.page(after=after, limit=1024):
-            for interaction in page:
-                commands[interaction.device].add((interaction.command, interaction.kind))
-            after = page[-1].id
+        for device, _adapter, command, kind in self._reader.catalogue():
+            commands[device].add((command, kind))
         keys = {device.adapter for device in self.devices() if device.adapter}
         return {
             key: ReplayType(key, self.stage, self._real_types.get(key), lambda device: sorted(commands[device]))
@@ -163,14 +160,8 @@ class Player:
     def devices(self) -> tuple[Device, ...]:
         """The recording's tree, and a node for every device that only its interactions name."""
         devices = {device.id: replace(device, enabled=True) for device in self._reader.snapshot().devices}
-        after = 0
-        while page := self._reader.page(after=after, limit=1024):
-            for interaction in page:
-                if interaction.device not in devices:
-                    devices[interaction.device] = Device(
-                        id=interaction.device, name=interaction.device, adapter=interaction.adapter
-                    )
-            after = page[-1].id
+        for name, adapter, _command, _kind in self._reader.catalogue():
+            devices.setdefault(name, Device(id=name, name=name, adapter=adapter))
         return tuple(replace(device, settings={}) for device in devices.values())
 
     async def play(self, workbench: Workbench) -> None:
@@ -261,7 +252,13 @@ class Player:
             return
         self.stage.recorded[was.id] = recorded_outcome(story)
         number = self._workbench.submit(
-            was.device, was.command, {}, origin=was.origin, actor="replay", clicked=was.created, replay_of=was.id
+            was.device,
+            was.command,
+            was.params,
+            origin=was.origin,
+            actor="replay",
+            clicked=was.created,
+            replay_of=was.id,
         )
         self._sent[number] = was.id
 

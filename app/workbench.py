@@ -269,7 +269,9 @@ class Workbench:
             raise StoreError(f"Nothing is sent while the workspace cannot be written: {self._ledger.halted}")
         node = self.device(device)
         spec, context_supported = self._known_command(node, command)
-        given = check_params(spec.params, params or {}, spec.name) if context_supported else dict(params or {})
+        given = dict(params or {})
+        if context_supported and replay_of is None:  # a recorded command was checked when it was given
+            given = check_params(spec.params, given, spec.name)
         request = intake.Request(
             id=self._ledger.interaction_id(),
             device=node,

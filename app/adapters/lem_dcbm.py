@@ -100,7 +100,7 @@ class LemDcbm:
 
     def lane(self, device: Device) -> str:
         """The meter itself is the bottleneck."""
-        return f"lem-dcbm:{device.id}"
+        return device.id
 
     def connection(self, device: Device) -> str:
         return device.id

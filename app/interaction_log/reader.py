@@ -25,6 +25,7 @@ from app.interaction_log import planner
 from app.interaction_log import rows as r
 from app.interaction_log.filters import Filter
 from app.interaction_log.schema import VERSION, check_header, explain, migrate, version_of
+from app.model.command import CommandKind
 from app.model.interaction import Attempt, AttemptEnd, Frame, Interaction, Message, StepEntry
 from app.model.reading import Finding, Quantity
 from app.model.status import Status
@@ -303,6 +304,17 @@ class LogReader:
         with self._errors():
             row: r.Row = self._db.execute(sql, parameters).fetchone()
             return row
+
+    def catalogue(self) -> list[tuple[str, str, str, CommandKind]]:
+        """Every (device, adapter, command, kind) that occurs in the log."""
+        rows = self.query(
+            "SELECT d.text, a.text, c.text, k.text FROM"
+            " (SELECT DISTINCT device_w, adapter_w, command_w, kind_w FROM interaction) AS i"
+            " JOIN word AS d ON d.id = i.device_w JOIN word AS a ON a.id = i.adapter_w"
+            " JOIN word AS c ON c.id = i.command_w JOIN word AS k ON k.id = i.kind_w",
+            (),
+        )
+        return [(device, adapter, command, CommandKind(kind)) for device, adapter, command, kind in rows]
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[r.Row]:
         """Rows of any reading statement, one at a time (checks, exports, statistics of one's own)."""

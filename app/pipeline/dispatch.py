@@ -355,11 +355,12 @@ class Dispatcher:
         if spec is None:
             text = f"{device.name} does not offer {interaction.command} any more."
             return DeliveryFailure("UNSUPPORTED", text, Disposition.FINAL)
-        try:
-            given = {k: v for k, v in interaction.params.items() if v is not None}
-            params = check_params(spec.params, {**given, **self._site.secrets(interaction.id)}, spec.name)
-        except ParameterError as exc:
-            return DeliveryFailure("BAD_PARAMETER", str(exc), Disposition.FINAL)
+        params = {k: v for k, v in interaction.params.items() if v is not None}
+        if interaction.replay_of is None:
+            try:
+                params = check_params(spec.params, {**params, **self._site.secrets(interaction.id)}, spec.name)
+            except ParameterError as exc:
+                return DeliveryFailure("BAD_PARAMETER", str(exc), Disposition.FINAL)
         tap = self._ledger.tap(device.id, interaction.id, attempt)
         return Dispatch(
             interaction=interaction,

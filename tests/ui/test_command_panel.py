@@ -70,6 +70,13 @@ class RichType(FakeHttpType):
         return (*super().commands(device, facts), EVERY)
 
 
+class LemType(FakeHttpType):
+    """The commands of a real meter."""
+
+    def commands(self, device: Device, facts: Mapping[str, Any]) -> tuple[CommandSpec, ...]:
+        return LemDcbmType().commands(replace(device, settings={}), facts)
+
+
 @pytest.fixture
 def workbench() -> FakeWorkbench:
     made = FakeWorkbench(site())
@@ -199,7 +206,9 @@ def test_what_is_wrong_stands_under_its_field_and_nothing_is_sent(
     panel: CommandPanel, workbench: FakeWorkbench, asker: Asker
 ) -> None:
     panel.prefill("lem-1", "SET_POWER_LIMIT", {"power_limit": "60"})
-    panel.send.click()
+    assert not panel.send.isEnabled()
+    assert "at most 50 kW" in panel.reason.text()
+    panel.press()
     limit = field(panel, "power_limit")
     assert "at most 50 kW" in limit.error.text()
     assert limit.error.isVisible()
@@ -216,8 +225,47 @@ def test_what_is_wrong_stands_under_its_field_and_nothing_is_sent(
 def test_an_empty_required_field_is_missing(panel: CommandPanel) -> None:
     panel.set_device("lem-1")
     panel.choose("SET_POWER_LIMIT")
+    assert not panel.send.isEnabled()
+    assert panel.reason.isVisible()
+    assert "is missing" in panel.reason.text()
+    assert panel.send.accessibleDescription() == panel.reason.text()
+    assert not field(panel, "power_limit").error.text(), "nothing is marked before the person has been there"
     assert panel.params() is None
     assert "is missing" in field(panel, "power_limit").error.text()
+    QTest.keyClicks(field(panel, "power_limit").editor, "22.5")
+    assert panel.send.isEnabled()
+    assert not panel.reason.isVisible()
+
+
+def test_a_long_name_is_elided_in_the_button(panel: CommandPanel, workbench: FakeWorkbench) -> None:
+    name = "LEM & Söhne, charging park north, bay 4711, left of the gate"
+    workbench.save_device(replace(workbench.device("lem-1"), name=name))
+    panel.set_device("lem-1")
+    panel.choose("READ_STATUS")
+    whole = f"Read status of {name}"
+    assert panel.send.text() == panel.send.toolTip() == panel.send.accessibleName() == whole
+    shown = panel.send.shown_text()
+    assert "…" in shown
+    assert panel.send.fontMetrics().horizontalAdvance(shown) < panel.send.width()
+    panel.resize(900, 700)
+    assert panel.send.shown_text() == whole
+
+
+def test_a_whole_transaction_form_is_seen_at_once(panel: CommandPanel, workbench: FakeWorkbench, qtbot: QtBot) -> None:
+    workbench.types["fake-http"] = LemType()
+    panel.resize(310, 780)  # the dock in a window of 1440 x 900
+    panel.prefill("lem-1", "START_TRANSACTION")
+    assert panel.send.text() == "Start on LEM 4711"
+    scroll = panel.findChild(QScrollArea)
+    assert scroll is not None
+    bar = scroll.verticalScrollBar()
+    qtbot.waitUntil(lambda: bar.maximum() == 0, timeout=2000)
+    view = scroll.viewport().rect()
+    fields = [f for f in panel.findChildren(ParamField) if f.isVisible()]
+    assert len(fields) == 6
+    for one in fields:
+        assert view.contains(QRect(one.mapTo(scroll.viewport(), QPoint(0, 0)), one.size()))
+    assert panel.commands.height() >= 4 * panel.commands.fontMetrics().height(), "and the list can still be used"
 
 
 def test_every_type_has_its_editor(panel: CommandPanel) -> None:
@@ -299,6 +347,7 @@ def test_the_keyboard_is_enough(panel: CommandPanel, workbench: FakeWorkbench, q
     QTest.keyClick(panel.search, Qt.Key.Key_Return)
     limit = field(panel, "power_limit").editor
     qtbot.waitUntil(limit.hasFocus)
+    QTest.keyClicks(limit, "22.5")
     QTest.keyClick(limit, Qt.Key.Key_Tab)
     assert panel.send.hasFocus()
     QTest.keyClick(panel.search, Qt.Key.Key_Escape)

@@ -70,6 +70,47 @@ def show(panel: DetailPanel, reader: MemoryReader, qtbot: QtBot) -> Show:
     return shown
 
 
+LONG = {f"reading_{n}": {"value": f"{n}398.125", "unit": "kWh"} for n in range(12)}
+
+
+def least_height(panel: DetailPanel, width: int) -> int:
+    """The smallest height the dock may have at ``width``, as Qt's layouts reckon it."""
+    panel.resize(width, 290)
+    layout = panel.layout()
+    assert layout is not None
+    layout.activate()
+    least = layout.totalMinimumHeightForWidth(width) if layout.hasHeightForWidth() else 0
+    return max(least, panel.minimumSizeHint().height())
+
+
+@pytest.mark.parametrize("width", [1440, 1100, 960, 620])
+@pytest.mark.parametrize("status", [Status.SUCCESSFUL, Status.SUSPENDED, Status.PROCESSING, Status.FAILED])
+def test_it_fits_into_290_pixels(
+    panel: DetailPanel, show: Show, qtbot: QtBot, width: int, status: Status
+) -> None:
+    assert least_height(panel, width) <= 120, "empty"
+    reason = "All gateways of the grid are offline since 14:02, and none of them answers its pings any more. " * 3
+    more = {"failure": Failure(code="GRID_DOWN", text=reason, at=START, release="one is back.")}
+    show(interaction(7, status, params=LONG, result=LONG, **({} if status is Status.SUCCESSFUL else more)))
+    assert least_height(panel, width) <= 290
+    panel.resize(width, 290)
+    assert panel.strip.height() >= panel.strip.heightForWidth(panel.strip.width()), "nothing of the strip is cut off"
+    assert panel.strip.geometry().bottom() < panel.tabs.geometry().top()
+    assert panel.tabs.geometry().bottom() <= panel.height()
+
+
+def test_what_does_not_fit_ends_in_an_ellipsis(panel: DetailPanel, show: Show) -> None:
+    show(interaction(7, Status.SUCCESSFUL, params=LONG, result=LONG))
+    assert ", …   " in panel.title.text()
+    assert panel.why.text().endswith("98.125 kWh, …")
+    panel.resize(620, 290)
+    assert panel.title.shown_text().endswith("…")
+    assert panel.title.toolTip() == panel.title.text()
+    panel.resize(1600, 290)
+    assert panel.title.shown_text() == panel.title.text()
+    assert panel.title.toolTip() == ""
+
+
 def hint(panel: DetailPanel, tab: int) -> str:
     stack = panel.tabs.widget(tab)
     assert isinstance(stack, QStackedWidget)
@@ -102,7 +143,7 @@ def test_one_that_is_done(panel: DetailPanel, show: Show) -> None:
 def test_why_and_release_of_one_that_waits(panel: DetailPanel, show: Show, workbench: FakeWorkbench) -> None:
     failure = Failure(code="GRID_DOWN", text="all gateways are offline since 14:02.", at=START, release="one is back.")
     show(interaction(5, Status.SUSPENDED, failure=failure))
-    assert panel.why.text() == "Why: all gateways are offline since 14:02.  Goes on when one is back."
+    assert panel.why.text() == "Why: all gateways are offline since 14:02.  Goes on when: one is back."
     assert panel.age.text() == "00:04:55"
     assert panel.cancel_button.isVisible()
     assert panel.cancel_button.text().startswith("Cancel ")

@@ -277,6 +277,10 @@ def test_words_of_a_row() -> None:
     assert summary_text({"text": "two\nlines"}) == "two lines"
     assert summary_text({"transaction_id": "tx-1", "record": "OCMF|" * 40}) == "transaction_id tx-1"
     assert summary_text(None) == ""
+    many = {f"reading_{n}": "12.5" for n in range(9)}
+    assert summary_text(many, 60) == "reading_0 12.5, reading_1 12.5, reading_2 12.5, …"
+    assert summary_text({"text": "The meter, which is new, answered"}, 11) == "The meter…"
+    assert summary_text({"text": "x" * 30}, 10) == "x" * 9 + "…"
 
 
 def test_alignment_and_accessible_words(make: Make, qtbot: QtBot) -> None:

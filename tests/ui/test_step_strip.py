@@ -17,7 +17,7 @@ from app.model.status import SETTLED, Status
 from tests.ui.fakes import FakeClock
 from tests.ui.log_fakes import OUTGOING, START, WHOLE, history, interaction
 from ui.theme import Theme, ThemeMode, fixed_font
-from ui.widgets.step_strip import TITLES, Mark, StepStrip, make_cells, present_pass, waiting_text
+from ui.widgets.step_strip import TITLES, Form, Mark, StepStrip, make_cells, present_pass, waiting_text
 
 
 def marks(item: Interaction | None, steps: int) -> list[Mark]:
@@ -127,9 +127,43 @@ def test_no_text_is_cut_at_any_width(strip: StepStrip, width: int, factor: float
         assert all(strip.rect().contains(rect) for rect in rects)
         for at, rect in enumerate(rects):
             assert not any(rect.intersects(other) for other in rects[at + 1 :])
-            title = QFontMetrics(font).horizontalAdvance(f"{at + 1} {STEP_TITLES[Step(at + 1)]}")
-            time = QFontMetrics(fixed_font(font)).horizontalAdvance("00:00:00.000")
-            assert rect.width() >= max(title, time)
+            title, second = strip.words(Step(at + 1))
+            assert title == f"{at + 1} {STEP_TITLES[Step(at + 1)]}"
+            assert "…" not in second
+            assert rect.width() >= QFontMetrics(font).horizontalAdvance(title)
+            assert rect.width() >= QFontMetrics(fixed_font(font)).horizontalAdvance(second)
+
+
+def test_with_less_width_it_lies_tighter_and_then_stands(strip: StepStrip) -> None:
+    item = interaction(8, Status.SUCCESSFUL)
+    strip.set_interaction(item, history(item, WHOLE))
+    strip.show()
+    wide = strip.sizeHint().width()
+    forms = []
+    for width in (wide, wide - 20, strip.minimumSizeHint().width()):
+        strip.resize(width, strip.heightForWidth(width))
+        forms.append(strip.form)
+    assert forms == [Form.WIDE, Form.TIGHT, Form.STANDING]
+    strip.resize(wide - 20, strip.heightForWidth(wide - 20))
+    assert strip.words(Step.SAVED) == ("3 saved", "00:08.004")
+
+
+def test_without_height_to_stand_it_shortens_its_words(strip: StepStrip) -> None:
+    item = interaction(8, Status.SUSPENDED)
+    strip.set_interaction(item, history(item, WHOLE[:4]))
+    lying = strip.heightForWidth(1400)
+    strip.set_may_stand(False)
+    strip.show()
+    assert strip.heightForWidth(560) == lying
+    strip.resize(560, lying)
+    assert strip.form is Form.SHORT
+    rects = [strip.step_rect(step) for step in Step]
+    assert all(strip.rect().contains(rect) for rect in rects)
+    title, second = strip.words(Step.GATEKEEPER)
+    assert title.startswith("4 g")
+    assert title.endswith("…")
+    assert second.startswith("pa")
+    assert "4 gatekeeper: paused (suspended)" in strip.tool_tip(Step.GATEKEEPER)
 
 
 def test_right_to_left_is_the_mirror(strip: StepStrip) -> None:

@@ -1,0 +1,691 @@
+"""CALIN meters behind the vendor's HTTP services v1 and v2 (specs/calin-api.md; section numbers below are its own).
+
+A command becomes a task at the vendor, which is asked for until it is done. Two adapter types with separate clients,
+logins and scopes; one instance serves all meters and concentrators of one account. A failed look at a task never sends
+the command again (D-28), and a token is never made twice for one action (section 6).
+
+Every command here may be sent again when its acceptance was not seen: a read changes nothing, relay and date are set to
+the same value, and a meter refuses a token it has had (command-flow 1.5, 4.7).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from app.errors import LinkError, LinkReason, LocalProtocolError, RemoteProtocolError
+from app.model.command import (
+    CommandKind,
+    CommandSpec,
+    ParamSpec,
+    ParamType,
+    ReplyPattern,
+    Resend,
+    Risk,
+    TokenUse,
+)
+from app.model.device import Device, NodeKind
+from app.model.reading import Finding, LinkState, Quantity, SampleSet, Severity
+from app.ports import (
+    Accepted,
+    Adapter,
+    AdapterContext,
+    Answer,
+    DeliveryFailure,
+    Dispatch,
+    Disposition,
+    Execution,
+    Facts,
+    Found,
+    Limits,
+    LinkChange,
+    Reach,
+    RetryPolicy,
+    Tap,
+    Telemetry,
+    Uplink,
+)
+from app.protocols import calin_api as calin
+from app.protocols.calin_api import Api, Command
+from app.transports.webhook import WebCaller
+
+_log = logging.getLogger(__name__)
+
+POLL_GRID_S: Final = 5.0  # POLL_CYCLE
+SLOT_HOLD_S: Final = 600.0  # D-53
+STATUS_POLL_S: Final = 60.0  # ours: the concentrators' state, command-flow 3.7
+MAX_UPLINKS: Final = 1000
+SEPARATOR: Final = ":"  # in a reference, between the family of a task and the vendor's id
+
+CREDIT: Final = Quantity("kwh_credit_available", "kWh", "Credit")
+VOLTAGE: Final = Quantity("voltage", "V", "Voltage")
+CURRENT: Final = Quantity("current", "A", "Current")
+POWER: Final = Quantity("power_w", "W", "Power")
+POWER_LIMIT: Final = Quantity("power_limit", "W", "Power limit")
+QUANTITIES: Final = (CREDIT, VOLTAGE, CURRENT, POWER, POWER_LIMIT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Times that nobody sets by hand; tests and simulators shorten them."""
+
+    status_poll_s: float = STATUS_POLL_S
+
+
+# ---------------------------------------------------------------- the connection forms (section 1.1)
+
+
+def _text(name: str, title: str, description: str = "", **more: Any) -> ParamSpec:
+    return ParamSpec(name=name, title=title, help=description, max_bytes=500, **more)
+
+
+def _secret(name: str, title: str) -> ParamSpec:
+    return ParamSpec(name=name, title=title, type=ParamType.SECRET, max_bytes=500)
+
+
+_BASE: Final = _text(
+    "base_url", "Service", "Address of the vendor's service, http(s)://host[:port][/path].", pattern=r"https?://[^\s?#@]+"
+)  # fmt: skip
+_CA: Final = ParamSpec(
+    name="ca_certificate",
+    title="Trusted certificate",
+    type=ParamType.PEM,
+    required=False,
+    default="",
+    help="For a service with a certificate of its own; empty: the usual authorities.",
+)
+_COMPANY: Final = _text("company_name", "Company")
+_ADMIN: Final = (_text("admin_username", "User for tasks"), _secret("admin_password", "Password for tasks"))
+
+FORMS: Final[Mapping[Api, tuple[ParamSpec, ...]]] = {
+    Api.V1: (
+        _BASE,
+        _COMPANY,
+        *_ADMIN,
+        _text("pos_username", "User for sales"),
+        _secret("pos_password", "Password for sales"),
+        _text("maintenance_username", "User for maintenance"),
+        _secret("maintenance_password", "Password for maintenance"),
+        _CA,
+    ),
+    Api.V2: (
+        _BASE,
+        _COMPANY,
+        _text("customer_id", "Customer"),
+        *_ADMIN,
+        _secret("pos_password", "Password for sales"),
+        _CA,
+    ),
+}
+
+
+# ---------------------------------------------------------------- commands
+
+TOKEN_PATTERN: Final = r"[\s-]*(?:[0-9][\s-]*){20}"
+
+
+def _read(name: str, title: str, **more: Any) -> CommandSpec:
+    return CommandSpec(name=name, title=title, kind=CommandKind.READ, pattern=ReplyPattern.PULL, **more)
+
+
+def _relay(name: str, title: str, verb: str, warning: str) -> CommandSpec:
+    return CommandSpec(
+        name=name,
+        title=title,
+        kind=CommandKind.CONTROL,
+        risk=Risk.DANGEROUS,
+        resend=Resend.SAFE,  # closing a closed relay changes nothing
+        pattern=ReplyPattern.PULL,
+        verb=verb,
+        warning=warning,
+        field_group="relay",
+        supersedes=("TURN_ON", "TURN_OFF"),
+        follow_up_on_failure="READ_CREDIT",
+    )
+
+
+def _token(name: str, title: str, *params: ParamSpec, **more: Any) -> CommandSpec:
+    """A meter refuses a token it has had, so the stored one may be sent again (command-flow D-17)."""
+    more.setdefault("token", TokenUse.MADE)
+    more.setdefault("risk", Risk.DANGEROUS)
+    return CommandSpec(
+        name=name,
+        title=title,
+        kind=CommandKind.TOKEN,
+        params=params,
+        pattern=ReplyPattern.PULL,
+        resend=Resend.SAFE,
+        **more,
+    )
+
+
+def _whole(name: str, title: str, low: int, high: int, unit: str = "", description: str = "") -> ParamSpec:
+    return ParamSpec(
+        name=name, title=title, type=ParamType.INTEGER, minimum=low, maximum=high, unit=unit, help=description
+    )  # fmt: skip
+
+
+_ALL: Final[tuple[CommandSpec, ...]] = (
+    _read("READ_CREDIT", "Read credit",
+          shadow={"kwh_credit_available": "kwh_credit_available", "is_on": "is_on"}),
+    _read("READ_VOLTAGE", "Read voltage", per_phase=True, shadow={"voltage": "voltage"}),
+    _read("READ_CURRENT", "Read current", per_phase=True),
+    _read("READ_POWER", "Read power", shadow={"power_w": "power_w"}),
+    _read("READ_POWER_LIMIT", "Read power limit", shadow={"power_limit": "power_limit"}),
+    _read("READ_VERSION", "Read version", shadow={"version": "version"}),
+    _read("READ_DATE", "Read date"),
+    _relay("TURN_ON", "Turn on", "Turn on {device}", "The supply behind this meter is switched on."),
+    _relay("TURN_OFF", "Turn off", "Turn off {device}", "The supply behind this meter is switched off."),
+    CommandSpec(
+        name="SET_DATE", title="Set date", kind=CommandKind.WRITE, risk=Risk.WRITE, resend=Resend.SAFE,
+        pattern=ReplyPattern.PULL, field_group="clock", help="The calendar date at the grid.",
+        params=(_whole("year", "Year", 0, 2099, description="2000 to 2099; two digits mean 20xx."),
+                _whole("month", "Month", 1, 12), _whole("day", "Day", 1, 31)),
+    ),
+    _token(
+        "TOP_UP", "Top up",
+        ParamSpec(name="transactive_kwh", title="Energy", type=ParamType.DECIMAL, unit="kWh",
+                  minimum=Decimal("0.1"), maximum=Decimal("1820162.4"), help="A token holds steps of 0.1 kWh."),
+        field_group="credit", group_rank=1, priority=50, follow_up="READ_CREDIT", verb="Top up {device}",
+        warning="The vendor counts every token for credit as a sale.",
+    ),
+    _token(
+        "SET_POWER_LIMIT", "Set power limit",
+        _whole("target_power_limit", "Power limit", 0, 18_201_624, "W", "0: no limit."),
+        field_group="limit", supersedes=("SET_POWER_LIMIT",), shadow={"power_limit": "param:target_power_limit"},
+        follow_up_on_failure="READ_POWER_LIMIT", verb="Limit {device}",
+    ),
+    _token("CLEAR_CREDIT", "Clear credit", field_group="credit", group_rank=0, priority=60, risk=Risk.TOP,
+           follow_up="READ_CREDIT", verb="Clear the credit of {device}",
+           warning="What the customer has bought and not used is lost."),
+    _token("CLEAR_TAMPER", "Clear tamper", verb="Clear the tamper state of {device}"),
+    _token(
+        "DELIVER_PREEXISTING_TOKEN", "Deliver a token",
+        ParamSpec(name="token", title="Token", type=ParamType.SECRET, pattern=TOKEN_PATTERN, max_bytes=64,
+                  help="The 20 digits of the token; blanks and dashes do not matter."),
+        token=TokenUse.GIVEN, follow_up="READ_CREDIT", verb="Deliver to {device}",
+    ),
+)  # fmt: skip
+
+MIDNIGHT: Final = "This service also sets the meter's clock to midnight (00:00:00)."
+
+
+def _v2(spec: CommandSpec) -> CommandSpec:
+    """v2 reads phase A only (D-12), gives no relay state with the credit, and sets the clock with the date."""
+    match spec.name:
+        case "READ_VOLTAGE" | "READ_CURRENT":
+            return replace(spec, per_phase=False, help="Of phase A only; this service does not tell the others.")
+        case "READ_CREDIT":
+            return replace(spec, shadow={"kwh_credit_available": "kwh_credit_available"})
+        case "TURN_ON" | "TURN_OFF":
+            return replace(spec, follow_up_on_failure="")
+        case "SET_DATE":
+            return replace(spec, risk=Risk.DANGEROUS, verb="Set the date of {device}", warning=MIDNIGHT)
+        case _:
+            return spec
+
+
+COMMANDS: Final[Mapping[Api, tuple[CommandSpec, ...]]] = {Api.V1: _ALL, Api.V2: tuple(_v2(spec) for spec in _ALL)}
+_OLD_V1: Final = tuple(spec for spec in _ALL if spec.name != Command.READ_POWER_LIMIT.value)
+NOT_FOR_GATEWAYS: Final = "This is a concentrator; only its state is watched."
+
+
+def _firmware(device: Device, facts: Mapping[str, Any]) -> str:
+    """As READ_VERSION gave it, else as it was entered."""
+    return str(facts.get("version") or device.attributes.get("firmware") or "")
+
+
+def _is_three_phase(device: Device) -> bool:
+    return str(device.attributes.get("phases", "1")) == "3"
+
+
+# ---------------------------------------------------------------- the static side
+
+
+class _CalinApi:
+    """What the two adapter types share."""
+
+    key = ""
+    title = ""
+    summary = ""
+    api = Api.V1
+
+    def __init__(self, *, pace: Pace | None = None) -> None:
+        self._pace = pace if pace is not None else Pace()
+
+    def form(self) -> tuple[ParamSpec, ...]:
+        return FORMS[self.api]
+
+    def limits(self, settings: Mapping[str, Any]) -> Limits:
+        """Section 5 and command-flow 0.3, 4.5, 4.6 and 5.3; no rule about silence (3.3)."""
+        return Limits(
+            reach=Reach.GATEWAY,
+            max_in_flight=calin.MAX_IN_FLIGHT,
+            accept_timeout_s=calin.ACCEPT_TIMEOUT_S,
+            stage_timeout_s=calin.MAX_AGE_S,
+            stage_code="PULL_MAX_AGE",
+            stage_is_final=True,
+            first_poll_s=calin.FIRST_POLL_S,
+            poll_s=calin.POLL_DELAYS_S,
+            poll_late_s=calin.POLL_DELAY_LATE_S,
+            poll_grid_s=POLL_GRID_S,
+            slot_hold_s=SLOT_HOLD_S,
+            retry=RetryPolicy(retries=11, backoff_s=2.0, cap_s=3600.0, jitter=0.5),
+        )
+
+    def lane(self, device: Device) -> str:
+        """The concentrator is the bottleneck (section 5.3)."""
+        if device.kind is NodeKind.GATEWAY:
+            return device.id
+        return str(device.attributes.get("gateway") or device.parent or device.id)
+
+    def connection(self, device: Device) -> str:
+        """One account at one service; no secret stands in it."""
+        given = device.settings
+        names = [spec.name for spec in self.form() if spec.type is ParamType.TEXT]
+        return "|".join(str(given.get(name, "")).strip().rstrip("/") for name in names)
+
+    def commands(self, device: Device, facts: Mapping[str, Any]) -> tuple[CommandSpec, ...]:
+        if device.kind is not NodeKind.METER:
+            return ()
+        if calin.is_supported(self.api, Command.READ_POWER_LIMIT, firmware=_firmware(device, facts)):
+            return COMMANDS[self.api]
+        return _OLD_V1
+
+    def unsupported(self, device: Device, facts: Mapping[str, Any]) -> Mapping[str, str]:
+        if device.kind is not NodeKind.METER:
+            return {command.value: NOT_FOR_GATEWAYS for command in Command}
+        firmware = _firmware(device, facts)
+        return {
+            command.value: reason
+            for command in Command
+            if (reason := calin.unsupported_reason(self.api, command, firmware=firmware)) is not None
+        }
+
+    def live_quantities(self, device: Device) -> tuple[str, ...]:
+        if device.kind is not NodeKind.METER:
+            return ()
+        return (CREDIT.name, VOLTAGE.name, CURRENT.name, POWER.name)
+
+    def create(self, context: AdapterContext) -> Adapter:
+        return CalinAdapter(context, self.api, pace=self._pace)
+
+    async def probe(self, context: AdapterContext) -> Sequence[str]:
+        """Ask which concentrators are online; nothing is written."""
+        adapter = CalinAdapter(context, self.api, pace=self._pace)
+        try:
+            found = await adapter.concentrators()
+        finally:
+            await adapter.close()
+        online = sum(1 for state in found if state.online)
+        return [f"The vendor's service answers and knows {len(found)} concentrators, {online} of them online."]
+
+
+class CalinV1(_CalinApi):
+    """AdapterType of the vendor's first service: three accounts, no login."""
+
+    key = "calin-v1"
+    title = "CALIN HTTP service v1"
+    summary = "Prepaid AC meters behind concentrators and the vendor's first service."
+    api = Api.V1
+
+
+class CalinV2(_CalinApi):
+    """AdapterType of the vendor's second service: one login."""
+
+    key = "calin-v2"
+    title = "CALIN HTTP service v2"
+    summary = "Prepaid AC meters behind concentrators and the vendor's second service."
+    api = Api.V2
+
+
+# ---------------------------------------------------------------- the live side
+
+
+class CalinAdapter:
+    """One live connection to one of the services. See ``Adapter`` and ``TokenMaker``."""
+
+    def __init__(self, context: AdapterContext, api: Api, *, pace: Pace) -> None:
+        self._context = context
+        self._api = api
+        self._pace = pace
+        self._clock = context.clock
+        kind = calin.V1Settings if api is Api.V1 else calin.V2Settings
+        names = [item.name for item in fields(kind)]
+        self._settings: calin.Settings = kind.from_settings({name: context.settings[name] for name in names})
+        self._web = WebCaller(
+            self._settings.base_url,
+            timeout_s=calin.CALL_TIMEOUT_S,
+            ca_pem=context.settings["ca_certificate"],
+            max_body=calin.MAX_BODY_BYTES,
+            max_parallel=256,  # the lanes hold five of each concentrator
+        )
+        self._logins = calin.LoginCache()
+        self._login_lock = asyncio.Lock()
+        self._gateways = {device.serial: device for device in context.devices if device.kind is NodeKind.GATEWAY}
+        self._meters = [device for device in context.devices if device.kind is NodeKind.METER]
+        self._uplinks: asyncio.Queue[Uplink] = asyncio.Queue(MAX_UPLINKS + 2 * len(context.devices))
+        self._links: dict[str, LinkState] = {}
+        self._told = ""
+
+    # ---------------------------------------------------------------- opening
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Watch the concentrators. Leaving ends every call at once."""
+        return self._opened()
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        failure: Exception | None = None
+        async with asyncio.TaskGroup() as group:
+            watch = group.create_task(self._watch(), name="concentrators")
+            try:
+                yield
+            except Exception as exc:  # noqa: BLE001 - passed on below: the task group would wrap it
+                failure = exc
+            finally:
+                watch.cancel()
+                await self.close()
+        if failure is not None:
+            raise failure
+
+    async def close(self) -> None:
+        await self._web.close()
+
+    async def uplinks(self) -> AsyncIterator[Uplink]:
+        """The state of the service and of the concentrators; meters never speak unasked here."""
+        while True:
+            yield await self._uplinks.get()
+
+    def _tell(self, uplink: Uplink) -> None:
+        if not self._uplinks.full():
+            self._uplinks.put_nowait(uplink)
+
+    # ---------------------------------------------------------------- commands
+
+    async def submit(self, request: Dispatch) -> Accepted:
+        """Hand one command to the vendor; the reference names the task.
+
+        Raises:
+            DeliveryFailure: not scheduled, refused, or the service was not reached. ParameterError, LocalProtocolError:
+                it cannot be sent.
+        """
+        command = calin.command_named(request.spec.name)
+        device = request.device
+        if device.kind is not NodeKind.METER:
+            raise LocalProtocolError(NOT_FOR_GATEWAYS)
+        family = calin.FAMILIES.get(command)
+        sent = calin.create_task(
+            self._settings,
+            command,
+            device.serial,
+            phase=request.phase,
+            token=_token_of(request) if family is calin.Family.TOKEN else None,
+            payload=dict(request.params) if family is calin.Family.WRITE else None,
+            firmware=str(device.attributes.get("firmware") or ""),
+        )
+        try:
+            outcome = calin.judge_created(self._api, command, sent, await self._ask(sent, request.tap))
+        except RemoteProtocolError as exc:
+            raise DeliveryFailure("TASK_NOT_SCHEDULED", str(exc), Disposition.RETRY) from exc
+        if isinstance(outcome, calin.Failed):
+            raise _delivery_failure(outcome, request.spec)
+        assert family is not None
+        return Accepted(f"{family.value}{SEPARATOR}{outcome.task_id}")
+
+    async def poll(self, request: Dispatch, ref: str) -> Answer | None:
+        """Look at a task. None: pending, or the look itself failed, which says nothing about the command (D-28).
+
+        Raises:
+            DeliveryFailure: the vendor refused the token or task for good.
+        """
+        command = calin.command_named(request.spec.name)
+        task_id = ref.partition(SEPARATOR)[2] or ref
+        sent = calin.poll_task(self._settings, command, task_id)
+        found = calin.judge_poll(
+            self._api,
+            command,
+            sent,
+            await self._ask(sent, request.tap),
+            phase=request.phase,
+            three_phase=_is_three_phase(request.device),
+        )
+        match found.outcome:
+            case calin.Pending(fault):
+                if fault is not None:
+                    _log.info("task %s: %s", ref, fault.sentence, extra={"interaction": request.interaction.id})
+                return None
+            case calin.Failed() as failed:
+                if not failed.permanent:
+                    return None
+                raise DeliveryFailure(failed.failure.value.upper(), failed.sentence, Disposition.FINAL)
+            case done:
+                return self._answer(request, command, done)
+
+    async def is_waiting(self, request: Dispatch, ref: str) -> bool:
+        """Never asked: a task is given up by its age."""
+        return False
+
+    def judge_effect(self, request: Dispatch, telemetry: Telemetry) -> Answer | None:
+        """No command is answered by its effect."""
+        return None
+
+    async def verify(self, request: Dispatch) -> Answer | None:
+        """Cannot tell: a read back takes the way of a command of its own (``follow_up_on_failure``)."""
+        return None
+
+    def _answer(self, request: Dispatch, command: Command, done: calin.Done) -> Answer:
+        if not done.executed:
+            failure = done.failure or calin.FailureClass.NOT_EXECUTED
+            result = {"raw": dict(done.raw)} if done.raw else {}
+            return Answer(
+                execution=Execution.FAILURE, code=failure.value.upper(), text=done.sentence, result=result
+            )  # fmt: skip
+        facts: dict[str, Any] = {}
+        if command in (Command.TURN_ON, Command.TURN_OFF):
+            facts["is_on"] = command is Command.TURN_ON
+        values = _values(done.result, _is_three_phase(request.device))
+        samples: tuple[SampleSet, ...] = ()
+        if values:
+            samples = (
+                SampleSet(
+                    device=request.device.id,
+                    received=self._clock.now(),
+                    values=values,
+                    interaction=request.interaction.id,
+                ),
+            )
+        return Answer(result=done.result, samples=samples, facts=facts)
+
+    # ---------------------------------------------------------------- tokens (section 6)
+
+    async def make_token(self, request: Dispatch, issued: datetime) -> str:
+        """A token of the vendor's. It may be a sale: what may have been made already is never made again.
+
+        The vendor does not use ``issued``. Of v2, one serial number stands for one interaction in every try.
+        Raises:
+            DeliveryFailure: RETRY where nothing was made, UNKNOWN where something may have been.
+        """
+        command = calin.command_named(request.spec.name)
+        sent = calin.issue_token(
+            self._settings,
+            command,
+            request.device.serial,
+            kwh=request.params.get("transactive_kwh"),
+            power_limit=request.params.get("target_power_limit"),
+            serial_number=_sale_number(request),
+        )
+        made = calin.judge_issued(self._api, command, sent, await self._ask(sent, request.tap))
+        if isinstance(made, calin.Failed):
+            disposition = Disposition.FINAL if made.permanent else Disposition.RETRY
+            text = made.sentence
+            if made.may_have_arrived:
+                disposition = Disposition.UNKNOWN
+                text += " Whether a token was made is not known; look at the vendor's list before trying again."
+            raise DeliveryFailure("TOKEN_FAILED", text, disposition, made.failure.value)
+        return made.token
+
+    # ---------------------------------------------------------------- the client (section 2)
+
+    async def _ask(self, request: calin.Request, tap: Tap | None) -> calin.Body | calin.Failed:
+        """One call with what belongs to it: the classes of v1, or the login and tries of v2."""
+        if isinstance(self._settings, calin.V1Settings):
+            return calin.judge_v1(request, await self._send(request, tap))
+        exchange = calin.Exchange(self._settings, request, self._logins)
+        while (sent := exchange.next(self._clock.now())) is not None:
+            if sent.purpose is calin.Purpose.LOGIN:
+                async with self._login_lock:  # calls that came meanwhile share the login of the first
+                    sent = exchange.next(self._clock.now())
+                    if sent is not None and sent.purpose is calin.Purpose.LOGIN:
+                        exchange.feed(await self._send(sent, tap), self._clock.now())
+                continue
+            exchange.feed(await self._send(sent, tap), self._clock.now())
+        return exchange.result
+
+    async def _send(self, request: calin.Request, tap: Tap | None) -> calin.Reply:
+        """One HTTP exchange; failures of the wire are values here.
+
+        Raises:
+            LinkError: this connection was closed here.
+        """
+
+        def hide(text: str) -> str:
+            shown = request.hide(text)
+            return LOGIN_ANSWER if request.purpose is calin.Purpose.LOGIN and '"token"' in shown else shown
+
+        try:
+            reply = await self._web.call(
+                request.method,
+                request.path,
+                request.body,
+                headers=request.headers,
+                timeout_s=request.timeout_s,
+                tap=tap,
+                hide=hide,
+            )
+        except LinkError as exc:
+            if self._web.is_closed:
+                raise
+            return calin.NoReply(_ERRNO.get(exc.reason, ""))
+        except RemoteProtocolError:
+            return calin.NoReply("EMSGSIZE")
+        content_type = next((value for name, value in reply.headers if name.lower() == "content-type"), "")
+        return calin.HttpReply(reply.status, content_type, reply.body)
+
+    # ---------------------------------------------------------------- concentrators (section 7)
+
+    async def concentrators(self) -> tuple[calin.ConcentratorState, ...]:
+        """Which concentrators are online.
+
+        Raises:
+            LinkError: the service was not reached, or refused. RemoteProtocolError: an answer without a list.
+        """
+        if isinstance(self._settings, calin.V1Settings):
+            request = calin.v1_online_status(self._settings)
+        else:
+            request = calin.v2_online_status(self._settings)
+        answer = await self._ask(request, None)
+        if isinstance(answer, calin.Failed):
+            refused = answer.failure is calin.FailureClass.CONNECTION_REFUSED
+            raise LinkError(answer.sentence, LinkReason.REFUSED if refused else LinkReason.BROKEN)
+        return calin.judge_online(self._api, request, answer)
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                found = await self.concentrators()
+            except (LinkError, RemoteProtocolError) as exc:
+                self._service(str(exc))
+            else:
+                self._service("")
+                self._seen({state.concentrator: state.online for state in found})
+            await asyncio.sleep(self._pace.status_poll_s)
+
+    def _service(self, trouble: str) -> None:
+        """The service itself; its state is that of the meters' links."""
+        link = LinkState.FAULT if trouble else LinkState.ONLINE
+        for device in self._meters:
+            if self._links.get(device.id) is not link:
+                self._links[device.id] = link
+                self._tell(LinkChange(device.id, link, trouble))
+        if bool(trouble) == bool(self._told) or not self._context.devices:
+            return
+        self._told = trouble
+        self._tell(
+            Found(
+                Finding(
+                    at=self._clock.now(),
+                    device=self._context.devices[0].id,
+                    severity=Severity.WARNING if trouble else Severity.INFO,
+                    code="VENDOR_SERVICE",
+                    text=trouble or "The vendor's service answers again.",
+                    cleared=not trouble,
+                )
+            )
+        )
+
+    def _seen(self, found: Mapping[str, bool]) -> None:
+        for serial, device in self._gateways.items():
+            online = found.get(serial)
+            if online is None:
+                continue  # not in the list (v2 gives a hundred): unknown, which does not block (D-06)
+            link = LinkState.ONLINE if online else LinkState.FAULT
+            if self._links.get(device.id) is not link:
+                self._links[device.id] = link
+                self._tell(LinkChange(device.id, link, "" if online else "The vendor says that it is offline."))
+            facts = {"is_online": online, "is_online_updated_at": self._clock.now()}
+            self._tell(Facts(device.id, facts, is_contact=online))
+
+
+# ---------------------------------------------------------------- small helpers
+
+LOGIN_ANSWER: Final = '{"result":{"token":"[redacted]"}}'
+_ERRNO: Final[Mapping[LinkReason, str]] = {LinkReason.REFUSED: "ECONNREFUSED", LinkReason.CLOSED: "ECONNRESET"}
+
+
+def _token_of(request: Dispatch) -> str:
+    """The stored token of the interaction, or the given one; never quoted anywhere."""
+    token = request.interaction.token or str(request.params.get("token") or "")
+    if not token:
+        text = f"{request.spec.title} needs a token, and none was made."
+        raise DeliveryFailure("TOKEN_MISSING", text, Disposition.FINAL)
+    return calin.check_token(token.replace("-", ""))
+
+
+def _sale_number(request: Dispatch) -> str:
+    """A UUID v4 that is the same in every try of one interaction, also after a restart (section 6)."""
+    interaction = request.interaction
+    words = f"{interaction.id}|{interaction.created.isoformat()}|{request.device.serial}|{interaction.command}"
+    return str(uuid.UUID(bytes=hashlib.sha256(words.encode()).digest()[:16], version=4))
+
+
+def _delivery_failure(failed: calin.Failed, spec: CommandSpec) -> DeliveryFailure:
+    """Command-flow 4.7."""
+    disposition = Disposition.FINAL if failed.permanent else Disposition.RETRY
+    if failed.may_have_arrived and not failed.permanent and spec.has_effect and spec.resend is Resend.NEVER:
+        disposition = Disposition.UNKNOWN
+    return DeliveryFailure(failed.failure.value.upper(), failed.sentence, disposition)
+
+
+def _values(result: Mapping[str, Any], three_phase: bool) -> tuple[tuple[Quantity, Decimal], ...]:
+    """What of a result goes to the charts."""
+    phase = str(result.get("phase") or "")
+    found = []
+    for quantity in QUANTITIES:
+        value = result.get(quantity.name)
+        if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+            continue
+        if three_phase and phase:
+            quantity = replace(
+                quantity, name=f"{quantity.name}_{phase.lower()}", title=f"{quantity.title} {phase}"
+            )  # fmt: skip
+        found.append((quantity, Decimal(value)))
+    return tuple(found)

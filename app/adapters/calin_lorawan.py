@@ -1,0 +1,950 @@
+"""CALIN meters over LoRaWAN and ChirpStack v4 (specs/calin-lorawan.md; section numbers below are its own).
+
+Commands leave by the network server's REST interface and are answered by its events, which come as webhooks, over MQTT,
+or both. One instance serves all meters and gateways of one connection; one pairing table joins the halves of answers.
+Every command here may be sent again: a read changes nothing, relay and clock are set to the same value, and a meter
+refuses a token it has had (command-flow 1.5, 4.6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets as random_numbers
+import ssl
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from app.errors import ConfigError, LinkError, LocalProtocolError, ParameterError, RemoteProtocolError
+from app.model.command import (
+    CommandKind,
+    CommandSpec,
+    ParamSpec,
+    ParamType,
+    ReplyPattern,
+    Resend,
+    Risk,
+    TokenUse,
+)
+from app.model.device import Device, NodeKind
+from app.model.interaction import Direction
+from app.model.reading import Finding, LinkState, Quantity, SampleSet, Severity
+from app.ports import (
+    Accepted,
+    Adapter,
+    AdapterContext,
+    Answer,
+    DeliveryFailure,
+    Dispatch,
+    Disposition,
+    Execution,
+    Facts,
+    Found,
+    LateOrPushed,
+    Limits,
+    LinkChange,
+    Reach,
+    Refused,
+    Report,
+    RetryPolicy,
+    Tap,
+    Telemetry,
+    Transmitted,
+    Uplink,
+)
+from app.protocols import calin_api as sts
+from app.protocols import calin_lorawan as lora
+from app.transports.mqtt_link import MqttLink
+from app.transports.webhook import WebCaller, WebhookEvent, WebhookListener, client_context
+
+_log = logging.getLogger(__name__)
+
+SPACING_S: Final = 2.0  # LORAWAN_SPACING
+ACCEPT_S: Final = 10.0  # D-13
+STAGE_S: Final = 900.0  # GW_TIMEOUT, renewable
+DEVICE_S: Final = 12.0  # DEVICE_TIMEOUT
+UNREACHABLE_S: Final = 24 * 3600.0  # LORAWAN_ABORT_AFTER
+FRESH_S: Final = 59 * 60.0  # LORAWAN_COMMISSIONING_FRESH
+MAX_IN_FLIGHT: Final = 1000  # the network server queues them; the spacing is the limit
+MAX_UPLINKS: Final = 5000  # ours: what waits for the pipeline
+MAX_SEEN: Final = 4096  # ours: events remembered, so that webhook and MQTT may bring the same one
+MAX_REFS: Final = 4096  # ours: references whose command and tap are remembered
+MAX_STRANGERS: Final = 256  # ours: unknown meters that are told once
+GATEWAY_POLL_S: Final = 60.0
+GATEWAY_PAGE: Final = 100
+GATEWAY_PAGES: Final = 10
+NUMBER_OF_GATEWAY_ONLINE: Final = 1  # section 5.4
+PASSING_CODES: Final = frozenset({None, 4, 8, 13, 14})  # gRPC: may be gone the next time
+
+CREDIT: Final = Quantity("kwh_credit_available", "kWh", "Credit")
+CONSUMPTION: Final = Quantity("consumption", "kWh", "Consumption", "1-0:1.8.0")
+VOLTAGE: Final = Quantity("voltage", "V", "Voltage")
+CURRENT: Final = Quantity("current", "A", "Current")
+POWER: Final = Quantity("power_w", "W", "Power")
+POWER_LIMIT: Final = Quantity("power_limit", "W", "Power limit")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Times that nobody sets by hand; tests and simulators shorten them."""
+
+    gateway_poll_s: float = GATEWAY_POLL_S
+    call_s: float = ACCEPT_S
+
+
+# ---------------------------------------------------------------- the connection form
+
+
+def _text(name: str, title: str, description: str = "", *, default: str = "", max_bytes: int = 253) -> ParamSpec:
+    return ParamSpec(
+        name=name, title=title, required=False, default=default, help=description, max_bytes=max_bytes
+    )  # fmt: skip
+
+
+def _secret(name: str, title: str, description: str = "", *, required: bool = False) -> ParamSpec:
+    return ParamSpec(
+        name=name,
+        title=title,
+        type=ParamType.SECRET,
+        required=required,
+        default=None if required else "",
+        help=description,
+        max_bytes=4096,
+    )
+
+
+def _port(name: str, title: str, default: int, low: int = 1, description: str = "") -> ParamSpec:
+    return ParamSpec(
+        name=name,
+        title=title,
+        type=ParamType.INTEGER,
+        required=False,
+        default=default,
+        minimum=low,
+        maximum=65535,
+        help=description,
+    )
+
+
+UUID: Final = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
+
+FORM: Final[tuple[ParamSpec, ...]] = (
+    ParamSpec(
+        name="api_url", title="Network server", pattern=r"https?://[^\s?#@]+", max_bytes=500,
+        help="Address of ChirpStack's REST interface, for example http://127.0.0.1:8090.",
+    ),
+    _secret("api_token", "API token", "Made in ChirpStack under API keys.", required=True),
+    ParamSpec(
+        name="ca_certificate", title="Trusted certificate", type=ParamType.PEM, required=False, default="",
+        help="For a server of one's own with TLS; empty: the usual authorities. Also used for MQTT.",
+    ),
+    ParamSpec(
+        name="application_id", title="Application", required=False, default="", pattern=UUID,
+        help="UUID; needed for MQTT and for registering meters.",
+    ),
+    ParamSpec(
+        name="device_profile_id", title="Device profile", required=False, default="", pattern=UUID,
+        help="UUID; needed for registering meters.",
+    ),
+    ParamSpec(
+        name="tenant_id", title="Tenant", required=False, default="", pattern=UUID,
+        help="UUID; needed for the gateways' state when the API token belongs to a tenant.",
+    ),
+    _secret("application_key", "Application key", "32 hex digits, given to meters that are registered from here."),
+    _text("webhook_host", "Listen on", "Address of this computer for the server's events; 127.0.0.1: only from here.",
+          default="127.0.0.1"),
+    _port("webhook_port", "Listen on port", 0, 0, "0: no webhook; events then come over MQTT."),
+    _secret("webhook_token", "Webhook token",
+            "ChirpStack sends it as header Authorization: Bearer, or X-Meterwright-Token."),
+    _text("mqtt_host", "MQTT broker", "Empty: no MQTT; events then come as webhooks."),
+    _port("mqtt_port", "MQTT port", 1883),
+    _text("mqtt_user", "MQTT user"),
+    _secret("mqtt_password", "MQTT password"),
+    ParamSpec(name="mqtt_tls", title="MQTT with TLS", type=ParamType.BOOLEAN, required=False, default=False),
+    ParamSpec(
+        name="relay_bit", title="Relay flag of a report", type=ParamType.CHOICE, required=False,
+        default=lora.RelayBit.SET_MEANS_OFF.value,
+        choices=((lora.RelayBit.SET_MEANS_OFF.value, "Set means off"),
+                 (lora.RelayBit.SET_MEANS_ON.value, "Set means on"),
+                 (lora.RelayBit.IGNORED.value, "Do not use it")),
+        help="Unverified on hardware; on and off from a credit read are safe either way.",
+    ),
+    _text("sts_url", "Token service", "Address of the service that makes tokens; empty: none are made here.",
+          max_bytes=500),
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------- commands
+
+_PUSH: Final = ReplyPattern.PUSH
+TOKEN_PATTERN: Final = r"[\s-]*(?:[0-9][\s-]*){20}"
+TOKEN_HELP: Final = "The 20 digits of the token; blanks and dashes do not matter."
+
+
+def _read(name: str, title: str, **more: Any) -> CommandSpec:
+    return CommandSpec(name=name, title=title, kind=CommandKind.READ, pattern=_PUSH, **more)
+
+
+def _token(name: str, title: str, *params: ParamSpec, **more: Any) -> CommandSpec:
+    """A meter refuses a token it has had, so the stored one may be sent again (command-flow D-17)."""
+    more.setdefault("token", TokenUse.MADE)
+    more.setdefault("risk", Risk.DANGEROUS)
+    return CommandSpec(
+        name=name, title=title, kind=CommandKind.TOKEN, params=params, pattern=_PUSH, resend=Resend.SAFE, **more
+    )
+
+
+def _whole(name: str, title: str, low: int, high: int, unit: str = "", **more: Any) -> ParamSpec:
+    return ParamSpec(
+        name=name, title=title, type=ParamType.INTEGER, minimum=low, maximum=high, unit=unit, **more
+    )  # fmt: skip
+
+
+_RELAY: Final[Mapping[str, Any]] = {
+    "kind": CommandKind.CONTROL,
+    "risk": Risk.DANGEROUS,
+    "resend": Resend.SAFE,  # closing a closed relay changes nothing
+    "pattern": _PUSH,
+    "field_group": "relay",
+    "supersedes": ("TURN_ON", "TURN_OFF"),
+    "follow_up_on_failure": "READ_CREDIT",
+}
+_CLOCK: Final[Mapping[str, Any]] = {
+    "kind": CommandKind.WRITE,
+    "risk": Risk.WRITE,
+    "resend": Resend.SAFE,  # the same value again
+    "pattern": _PUSH,
+    "field_group": "clock",
+}
+
+COMMANDS: Final[tuple[CommandSpec, ...]] = (
+    _read("READ_CREDIT", "Read credit",
+          shadow={"kwh_credit_available": "kwh_credit_available", "is_on": "is_on"}),
+    _read("READ_VOLTAGE", "Read voltage", per_phase=True, shadow={"voltage": "voltage"}),
+    _read("READ_CURRENT", "Read current", per_phase=True),
+    _read("READ_POWER", "Read power", per_phase=True, shadow={"power_w": "power_w"}),
+    _read("READ_POWER_LIMIT", "Read power limit", shadow={"power_limit": "power_limit"}),
+    _read("READ_DATE", "Read date"),
+    _read("READ_TIME", "Read time"),
+    CommandSpec(name="TURN_ON", title="Turn on", verb="Turn on {device}", **_RELAY,
+                warning="The supply behind this meter is switched on."),
+    CommandSpec(name="TURN_OFF", title="Turn off", verb="Turn off {device}", **_RELAY,
+                warning="The supply behind this meter is switched off."),
+    CommandSpec(
+        name="SET_DATE", title="Set date", **_CLOCK,
+        params=(_whole("year", "Year", 0, 2099, help="2000 to 2099; two digits mean 20xx."),
+                _whole("month", "Month", 1, 12), _whole("day", "Day", 1, 31)),
+        help="The calendar date at the grid.",
+    ),
+    CommandSpec(
+        name="SET_TIME", title="Set time", **_CLOCK,
+        params=(_whole("hour", "Hour", 0, 23), _whole("minute", "Minute", 0, 59),
+                _whole("second", "Second", 0, 59, required=False, default=0)),
+        help="The time of day at the grid.",
+        warning="The time is sent as it is entered here: every wait and every retry makes it late.",
+    ),
+    _token(
+        "TOP_UP", "Top up",
+        ParamSpec(name="transactive_kwh", title="Energy", type=ParamType.DECIMAL, unit="kWh",
+                  minimum=Decimal("0.1"), maximum=Decimal("1820162.4"), help="A token holds steps of 0.1 kWh."),
+        field_group="credit", group_rank=1, priority=50, follow_up="READ_CREDIT", verb="Top up {device}",
+    ),
+    _token(
+        "SET_POWER_LIMIT", "Set power limit",
+        _whole("target_power_limit", "Power limit", 0, 18_201_624, "W", help="0: no limit."),
+        field_group="limit", supersedes=("SET_POWER_LIMIT",), shadow={"power_limit": "param:target_power_limit"},
+        follow_up_on_failure="READ_POWER_LIMIT", verb="Limit {device}",
+    ),
+    _token("CLEAR_CREDIT", "Clear credit", field_group="credit", group_rank=0, priority=60, risk=Risk.TOP,
+           follow_up="READ_CREDIT", verb="Clear the credit of {device}",
+           warning="What the customer has bought and not used is lost."),
+    _token("CLEAR_TAMPER", "Clear tamper", verb="Clear the tamper state of {device}"),
+    _token(
+        "DELIVER_PREEXISTING_TOKEN", "Deliver a token",
+        ParamSpec(name="token", title="Token", type=ParamType.SECRET, pattern=TOKEN_PATTERN, max_bytes=64,
+                  help=TOKEN_HELP),
+        token=TokenUse.GIVEN, follow_up="READ_CREDIT", verb="Deliver to {device}",
+    ),
+    CommandSpec(
+        name="REGISTER", title="Register at the network server", kind=CommandKind.WRITE, risk=Risk.WRITE,
+        resend=Resend.SAFE,  # a device that exists stays as it is
+        verb="Register {device}",
+        params=(ParamSpec(name="application_key", title="Application key", type=ParamType.SECRET, required=False,
+                          default="", pattern=r"[0-9A-Fa-f]{32}",
+                          help="32 hex digits; empty: the one of the connection."),),
+        help="Makes the meter known to ChirpStack and gives it its key. A meter that is known already stays as it is.",
+    ),
+)  # fmt: skip
+
+UNSUPPORTED: Final[Mapping[str, str]] = dict(lora.UNSUPPORTED)
+NOT_FOR_GATEWAYS: Final = "This is a gateway; only its state is watched."
+
+
+# ---------------------------------------------------------------- the static side
+
+
+class CalinLorawan:
+    """AdapterType of CALIN meters behind ChirpStack."""
+
+    key = "calin-lorawan"
+    title = "CALIN over LoRaWAN"
+    summary = "Prepaid AC meters behind ChirpStack v4: commands by REST, answers by webhook or MQTT."
+
+    def __init__(self, *, pace: Pace | None = None) -> None:
+        self._pace = pace if pace is not None else Pace()
+
+    def form(self) -> tuple[ParamSpec, ...]:
+        return FORM
+
+    def limits(self, settings: Mapping[str, Any]) -> Limits:
+        """Section 8 and command-flow 0.3, 4.5 and 4.6."""
+        return Limits(
+            reach=Reach.GRID,
+            unreachable_after_s=UNREACHABLE_S,
+            fresh_s=FRESH_S,
+            max_in_flight=MAX_IN_FLIGHT,
+            spacing_s=SPACING_S,
+            accept_timeout_s=ACCEPT_S,
+            stage_timeout_s=STAGE_S,
+            stage_code="GW_TIMEOUT",
+            renewable=True,
+            device_timeout_s=DEVICE_S,
+            retry=RetryPolicy(retries=11, backoff_s=2.0, cap_s=3600.0, jitter=0.5),
+        )
+
+    def lane(self, device: Device) -> str:
+        """The radio of one grid is the bottleneck."""
+        return device.parent or device.id
+
+    def connection(self, device: Device) -> str:
+        """What one network server and one way of its events share; no secret stands in it."""
+        given = device.settings
+        names = ("api_url", "application_id", "webhook_host", "webhook_port", "mqtt_host", "mqtt_port", "mqtt_user")
+        return "|".join(str(given.get(name, "")).strip().rstrip("/") for name in names)
+
+    def commands(self, device: Device, facts: Mapping[str, Any]) -> tuple[CommandSpec, ...]:
+        return COMMANDS if device.kind is NodeKind.METER else ()
+
+    def unsupported(self, device: Device, facts: Mapping[str, Any]) -> Mapping[str, str]:
+        if device.kind is NodeKind.METER:
+            return UNSUPPORTED
+        return {spec.name: NOT_FOR_GATEWAYS for spec in COMMANDS}
+
+    def live_quantities(self, device: Device) -> tuple[str, ...]:
+        if device.kind is not NodeKind.METER:
+            return ()
+        return (CREDIT.name, CONSUMPTION.name, VOLTAGE.name, CURRENT.name, POWER.name)
+
+    def create(self, context: AdapterContext) -> Adapter:
+        return LorawanAdapter(context, pace=self._pace)
+
+    async def probe(self, context: AdapterContext) -> Sequence[str]:
+        """Ask for the gateways; nothing is written and nothing is listened for."""
+        adapter = LorawanAdapter(context, pace=self._pace)
+        try:
+            found = await adapter.list_gateways()
+        except RemoteProtocolError as exc:
+            raise LocalProtocolError(f"The network server was reached and refused the question: {exc}") from exc
+        finally:
+            await adapter.close()
+        online = sum(1 for gateway in found if gateway.online)
+        ways = [way for way, used in adapter.ways().items() if used]
+        lines = [f"The network server answers and knows {len(found)} gateways, {online} of them online."]
+        lines.append(f"Answers of meters will come by {' and '.join(ways)}." if ways else NO_WAY)
+        return lines
+
+
+NO_WAY: Final = "No answer can come: fill in the webhook's port or the MQTT broker."
+
+
+# ---------------------------------------------------------------- the live side
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayState:
+    """One row of the network server's list. ``seen`` as it was written there."""
+
+    gateway_id: str
+    online: bool
+    seen: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What a reference belongs to, as long as this connection lives."""
+
+    command: lora.Command
+    phase: str
+    tap: Tap
+    interaction: int
+
+
+class LorawanAdapter:
+    """One live connection. See ``Adapter`` and ``TokenMaker``."""
+
+    def __init__(self, context: AdapterContext, *, pace: Pace) -> None:
+        settings = context.settings
+        self._context = context
+        self._settings = settings
+        self._clock = context.clock
+        self._pace = pace
+        self._meters = {device.serial: device for device in context.devices if device.kind is NodeKind.METER}
+        self._gateways = {
+            device.serial.lower(): device for device in context.devices if device.kind is NodeKind.GATEWAY
+        }
+        self._relay_bit = lora.RelayBit(settings["relay_bit"])
+        self._headers = lora.auth_headers(settings["api_token"])
+        ca = settings["ca_certificate"]
+        self._rest = WebCaller(settings["api_url"], timeout_s=pace.call_s, ca_pem=ca, key="api_url")
+        self._sts = None
+        if settings["sts_url"]:
+            self._sts = WebCaller(settings["sts_url"], timeout_s=pace.call_s, ca_pem=ca, key="sts_url")
+        self._pairing = lora.Pairing(keep_undecodable=True)  # D-29, D-33
+        self._uplinks: asyncio.Queue[Uplink | Exception] = asyncio.Queue(MAX_UPLINKS)
+        self._seen: OrderedDict[lora.Event, float] = OrderedDict()
+        self._sent: OrderedDict[str, _Sent] = OrderedDict()
+        self._strangers: set[str] = set()
+        self._keyless: set[str] = set()  # registered here, and their key is not yet
+        self._heard: set[str] = set()
+        self._gateway_links: dict[str, LinkState] = {}
+        self._raised: set[str] = set()
+        self._listener: WebhookListener | None = None
+        self._mqtt: MqttLink | None = None
+
+    def ways(self) -> dict[str, bool]:
+        """How answers may come, and whether the settings use it."""
+        return {"webhook": bool(self._settings["webhook_port"]), "MQTT": bool(self._settings["mqtt_host"])}
+
+    @property
+    def webhook_port(self) -> int:
+        """The port that events are listened for on; 0: none."""
+        return self._listener.port if self._listener is not None else 0
+
+    # ---------------------------------------------------------------- opening
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Listen for events and watch the gateways. Leaving ends every call at once.
+
+        Raises:
+            LinkError: the port cannot be listened on. ConfigError: a setting is missing.
+        """
+        return self._opened()
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        failure: Exception | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                await self._start(stack)
+                async with asyncio.TaskGroup() as group:
+                    watch = group.create_task(self._watch_gateways(), name="gateways")
+                    try:
+                        yield
+                    except Exception as exc:  # noqa: BLE001 - passed on below: the task group would wrap it
+                        failure = exc
+                    finally:
+                        watch.cancel()
+                        await self.close()
+        finally:
+            await self.close()
+        if failure is not None:
+            raise failure
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        if not any(self.ways().values()):
+            raise ConfigError(NO_WAY, key="webhook_port", expected="a port, or an MQTT broker")
+        if settings["webhook_port"]:
+            self._listener = WebhookListener(
+                settings["webhook_host"] or "127.0.0.1",
+                settings["webhook_port"],
+                settings["webhook_token"],
+                on_event=self._webhook,
+            )
+            await stack.enter_async_context(self._listener.open())
+        if settings["mqtt_host"]:
+            tls: ssl.SSLContext | None = client_context(settings["ca_certificate"]) if settings["mqtt_tls"] else None
+            self._mqtt = MqttLink(
+                settings["mqtt_host"],
+                settings["mqtt_port"],
+                on_message=self._mqtt_message,
+                on_state=self._mqtt_state,
+                user=settings["mqtt_user"],
+                password=settings["mqtt_password"],
+                tls=tls,
+            )
+            self._mqtt.subscribe(lora.topic_filter(settings["application_id"]))
+            await stack.enter_async_context(self._mqtt.open())
+
+    async def close(self) -> None:
+        await self._rest.close()
+        if self._sts is not None:
+            await self._sts.close()
+
+    async def uplinks(self) -> AsyncIterator[Uplink]:
+        """Events as they come. A meter is online once it was heard; a gateway as the network server says."""
+        for device in self._meters.values():
+            yield LinkChange(device.id, LinkState.CONNECTING, "Not heard since the connection was opened.")
+        while True:
+            item = await self._uplinks.get()
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+    def _tell(self, *uplinks: Uplink) -> bool:
+        """Hand over to the pipeline; False: too much waits there already."""
+        if self._uplinks.maxsize - self._uplinks.qsize() < len(uplinks):
+            return False
+        for uplink in uplinks:
+            self._uplinks.put_nowait(uplink)
+        return True
+
+    # ---------------------------------------------------------------- commands
+
+    async def submit(self, request: Dispatch) -> Accepted | Answer:
+        """Put one downlink into the meter's queue at the network server; REGISTER is answered at once.
+
+        Raises:
+            DeliveryFailure: refused, or accepted without an id. LinkError: not reached. ParameterError: cannot be sent.
+        """
+        if request.device.kind is not NodeKind.METER:
+            raise LocalProtocolError(NOT_FOR_GATEWAYS)
+        serial = request.device.serial
+        if request.spec.name == "REGISTER":
+            return await self._register(request)
+        command = lora.command_of(request.spec.name)
+        token = _token_of(request) if command in lora.TOKEN_COMMANDS else None
+        frame = lora.encode(
+            serial, command, phase=request.phase or None, token=token, values=request.params
+        )  # fmt: skip
+        call = lora.enqueue_call(lora.eui_from_serial(serial), frame)
+        hidden = str(call.body["queueItem"]["data"]) if token is not None and call.body is not None else ""
+        try:
+            ref = lora.judge_enqueued(*await self._ask(call, request.tap, hidden))
+        except RemoteProtocolError as exc:
+            raise _delivery_failure(exc, "ENQUEUE_FAILED") from exc
+        self._sent[ref] = _Sent(command, request.phase, request.tap, request.interaction.id)
+        while len(self._sent) > MAX_REFS:
+            self._sent.popitem(last=False)
+        return Accepted(ref)
+
+    async def poll(self, request: Dispatch, ref: str) -> Answer | None:
+        """Never asked: answers are pushed."""
+        return None
+
+    async def is_waiting(self, request: Dispatch, ref: str) -> bool:
+        """Whether the item is still in the network server's queue (section 5.3)."""
+        call = lora.queue_call(lora.eui_from_serial(request.device.serial))
+        return ref in lora.judge_queue(*await self._ask(call, request.tap))
+
+    def judge_effect(self, request: Dispatch, telemetry: Telemetry) -> Answer | None:
+        """No command is answered by its effect."""
+        return None
+
+    async def verify(self, request: Dispatch) -> Answer | None:
+        """Cannot tell: a read back takes the way of a command of its own (``follow_up_on_failure``)."""
+        return None
+
+    async def _ask(self, call: lora.RestCall, tap: Tap | None, hidden: str = "") -> tuple[int, bytes]:
+        def hide(text: str) -> str:
+            return text.replace(hidden, sts.HIDDEN) if hidden else text
+
+        body = _json(call.body) if call.body is not None else b""
+        reply = await self._rest.call(call.method, call.path, body, headers=self._headers, tap=tap, hide=hide)
+        return reply.status, reply.body
+
+    # ---------------------------------------------------------------- registering (section 5.4, D-48)
+
+    async def _register(self, request: Dispatch) -> Answer:
+        serial, tap = request.device.serial, request.tap
+        settings = self._settings
+        eui = lora.eui_from_serial(serial)
+        key = request.params.get("application_key") or settings["application_key"]
+        create = lora.create_device_call(serial, settings["application_id"], settings["device_profile_id"])
+        give_key = lora.create_keys_call(eui, key) if key else None
+        warnings = list(lora.serial_warnings(serial))
+        try:
+            is_new = lora.judge_created(*await self._ask(create, tap))
+            if is_new:
+                self._keyless.add(eui)
+            needs_key = eui in self._keyless or await self._has_no_key(eui, tap)
+            if needs_key and give_key is not None:
+                lora.judge_created(*await self._ask(give_key, tap, key.lower()))
+                self._keyless.discard(eui)
+        except RemoteProtocolError as exc:
+            raise _delivery_failure(exc, "REGISTRATION_FAILED") from exc
+        if needs_key and give_key is None:
+            warnings.append("No application key is known, so the meter cannot join until it is given one.")
+        text = "The meter is registered." if is_new else "The meter was registered before; it stays as it is."
+        return Answer(
+            result={"registered": True, "was_new": is_new, "eui": eui, "warnings": warnings},
+            text=" ".join([text, *warnings]),
+            facts={"registered": True, "eui": eui},
+        )
+
+    async def _has_no_key(self, eui: str, tap: Tap) -> bool:
+        """True only when the network server says that an existing device has none (an earlier try was cut off)."""
+        call = lora.RestCall("GET", f"/api/devices/{eui}/keys")
+        status, body = await self._ask(call, None)  # the answer holds the key: it is not shown
+        tap(Direction.OUT, b"", f"asked whether {eui} has a key: HTTP {status}", link=self._rest.name)
+        return status == 404 and _member(_parsed(body), "code") == lora.NOT_FOUND
+
+    # ---------------------------------------------------------------- tokens
+
+    async def make_token(self, request: Dispatch, issued: datetime) -> str:
+        """A token of the token service; making one sells nothing, so a failure may be tried again.
+
+        Raises:
+            DeliveryFailure, LinkError, ParameterError.
+        """
+        if self._sts is None:
+            text = "No token service is set for this connection, so no token can be made for LoRaWAN meters."
+            raise DeliveryFailure("NO_TOKEN_SERVICE", text, Disposition.FINAL)
+        call = sts.sts_service_token(
+            sts.command_named(request.spec.name),
+            self._decoder_key(request.device),
+            random_numbers.randbelow(16),
+            issued.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            kwh=request.params.get("transactive_kwh"),
+            power_limit=request.params.get("target_power_limit"),
+        )
+        reply = await self._sts.call(
+            call.method, call.path, call.body, headers=call.headers, tap=request.tap, hide=call.hide
+        )
+        content_type = next((value for name, value in reply.headers if name.lower() == "content-type"), "")
+        judged = sts.judge_v1(call, sts.HttpReply(reply.status, content_type, reply.body))
+        made = sts.judge_sts_service(call, judged)
+        if isinstance(made, sts.Failed):
+            raise DeliveryFailure("TOKEN_FAILED", made.sentence, Disposition.RETRY)
+        try:
+            return lora.clean_token(made.token)
+        except ParameterError as exc:
+            text = f"The token service's answer is no token: {exc}"
+            raise DeliveryFailure("TOKEN_FAILED", text, Disposition.RETRY) from exc
+
+    def _decoder_key(self, device: Device) -> str:
+        """Attribute ``decoder_key``: the name of a secret in the keyring (``keyring:<name>``)."""
+        named = str(device.attributes.get("decoder_key", ""))
+        prefix = "keyring:"
+        words = self._context.secrets.get(named.removeprefix(prefix)) if named.startswith(prefix) else None
+        if not words:
+            text = f"The decoder key of {device.name} is not in the keyring of this computer; enter it at the meter."
+            raise DeliveryFailure("NO_DECODER_KEY", text, Disposition.FINAL)
+        return words
+
+    # ---------------------------------------------------------------- events
+
+    def _webhook(self, event: WebhookEvent) -> bool:
+        link = self._listener.name if self._listener is not None else "webhook"
+        return self._event(event.kind or None, event.body, event.data, link)
+
+    def _mqtt_message(self, topic: str, payload: bytes) -> None:
+        kind = lora.event_of_topic(topic)
+        if kind is None:
+            return
+        try:
+            body = lora.read_body(payload)
+        except RemoteProtocolError as exc:
+            _log.info("an MQTT event was dropped: %s", exc, extra={"adapter": CalinLorawan.key})
+            return
+        self._event(kind, body, payload, self._mqtt.name if self._mqtt is not None else "mqtt")
+
+    def _mqtt_state(self, connected: bool, text: str) -> None:
+        finding = self._finding("MQTT", Severity.WARNING, text or "The MQTT broker is connected.", cleared=connected)
+        if finding is not None:
+            self._tell(Found(finding))
+
+    def _event(self, kind: str | None, body: Any, data: bytes, link: str) -> bool:
+        """Take one event. False: the pipeline is too far behind."""
+        event = lora.parse_event(kind, body)
+        if isinstance(event, (lora.Ignored, lora.Status, lora.Log)):
+            return True
+        if self._uplinks.qsize() >= MAX_UPLINKS - 8:
+            return False
+        now = self._clock.monotonic()
+        while self._seen and (
+            len(self._seen) >= MAX_SEEN or now - next(iter(self._seen.values())) > lora.PAIRING_TTL_S
+        ):
+            self._seen.popitem(last=False)
+        if event in self._seen:
+            return True  # webhook and MQTT brought the same
+        self._seen[event] = now
+        device = self._meters.get(event.serial)
+        if device is None:
+            self._stranger(event)
+        else:
+            self._context.tap(Direction.IN, data, f"event of {device.name}", link=link)
+        outcome = self._pairing.feed(event, now)
+        if isinstance(event, lora.Up) and device is not None:
+            self._contact(device, event)
+        if outcome is not None:
+            self._outcome(outcome, device, link)
+        return True
+
+    def _stranger(self, event: lora.Up | lora.Ack | lora.TxAck | lora.Join) -> None:
+        """A meter that is not in the tree: told once, for a join and for a report."""
+        if event.serial in self._strangers or len(self._strangers) >= MAX_STRANGERS:
+            return
+        if not isinstance(event, (lora.Up, lora.Join)) or not self._context.devices:
+            return
+        self._strangers.add(event.serial)
+        did = "joined the network" if isinstance(event, lora.Join) else "sends reports"
+        finding = Finding(
+            at=self._clock.now(),
+            device=self._context.devices[0].id,
+            severity=Severity.INFO,
+            code="UNKNOWN_METER",
+            text=f"The meter {event.serial} {did} and is not in the tree.",
+        )
+        self._tell(Found(finding))
+
+    def _contact(self, device: Device, up: lora.Up) -> None:
+        """A decoded uplink is a contact, answer or not (command-flow 5.2)."""
+        try:
+            lora.decode(up.payload)
+        except RemoteProtocolError:
+            return
+        if device.id not in self._heard:
+            self._heard.add(device.id)
+            self._tell(LinkChange(device.id, LinkState.ONLINE, ""))
+        self._tell(Facts(device.id, self._link_metrics(up.gateway)))
+
+    def _link_metrics(self, gateway: lora.Gateway | None) -> dict[str, Any]:
+        """Command-flow 6.3; the gateway is named by the id of its device where that is known."""
+        if gateway is None:
+            return {}
+        known = self._gateways.get(gateway.gateway_id.lower())
+        metrics = {"snr": gateway.snr, "rssi": gateway.rssi, "updated_at": self._clock.now()}
+        facts: dict[str, Any] = {"connection_metrics": metrics, "relay_node": gateway.gateway_id}
+        if known is not None:
+            facts["gateway"] = known.id
+        return facts
+
+    def _outcome(self, outcome: lora.Outcome, device: Device | None, link: str) -> None:
+        ref = outcome.queue_item_id
+        match outcome.delivery, outcome.unsolicited:
+            case _, lora.JOIN_NETWORK if device is not None:  # no contact (command-flow 0.2)
+                self._tell(Facts(device.id, {"joined_at": self._clock.now()}, is_contact=False))
+            case _, lora.READ_REPORT if device is not None:
+                self._tell(self._report(device, outcome))
+            case lora.Delivery.SENT_TO_DEVICE, "":
+                self._tell(Transmitted(ref))
+            case lora.Delivery.FAILED, "":
+                text = lora.FailureClass.DOWNLINK_NOT_ACKNOWLEDGED.sentence
+                self._tell(Refused(ref, "NACK", text, Disposition.RETRY))
+            case lora.Delivery.SUCCESSFUL, "":
+                self._answered(ref, outcome, device, link)
+            case _:
+                pass  # of a meter that is not in the tree
+
+    def _answered(self, ref: str, outcome: lora.Outcome, device: Device | None, link: str) -> None:
+        sent = self._sent.get(ref)
+        reply = outcome.reply
+        if sent is not None:
+            sent.tap(Direction.IN, outcome.payload, "answer of the meter", link=link)
+            if reply is not None and not reply.answers(sent.command, sent.phase or None):
+                # The acknowledgement rode on an uplink with another answer: the command goes on waiting.
+                text = "the answer to %s is one to another command; it is still waited for"
+                _log.info(text, ref, extra={"interaction": sent.interaction})
+                return
+        self._tell(LateOrPushed(ref, self._answer(outcome, device, sent)))
+
+    def _answer(self, outcome: lora.Outcome, device: Device | None, sent: _Sent | None) -> Answer:
+        reply = outcome.reply
+        if reply is None or outcome.failure is not None:
+            failure = outcome.failure or lora.FailureClass.UNDECODABLE
+            result: dict[str, Any] = {} if reply is None else lora.result(reply)
+            if reply is not None and reply.error_code is not None:
+                result["error_code"] = reply.error_code
+            return Answer(execution=Execution.FAILURE, code=failure.value.upper(), text=failure.sentence, result=result)
+        result = lora.result(reply)
+        if reply.warnings:
+            result["warnings"] = list(reply.warnings)
+        facts: dict[str, Any] = {}
+        if sent is not None and sent.command in (lora.Command.TURN_ON, lora.Command.TURN_OFF):
+            facts["is_on"] = sent.command is lora.Command.TURN_ON
+        samples: tuple[SampleSet, ...] = ()
+        if device is not None and (values := _values(reply.reading, _is_three_phase(device))):
+            number = sent.interaction if sent is not None else None
+            samples = (SampleSet(device=device.id, received=self._clock.now(), values=values, interaction=number),)
+        return Answer(result=result, text=" ".join(reply.warnings), samples=samples, facts=facts)
+
+    def _report(self, device: Device, outcome: lora.Outcome) -> Report:
+        """The hourly report (section 4.2). Its facts are those of command-flow 6.2."""
+        assert outcome.reply is not None
+        report = outcome.reply.reading
+        assert isinstance(report, lora.Report)
+        result = lora.result(outcome.reply, self._relay_bit)
+        if outcome.gateway is not None:
+            result["relay_node"] = outcome.gateway.to_json()
+        if outcome.reply.warnings:
+            result["warnings"] = list(outcome.reply.warnings)
+        facts: dict[str, Any] = {"meter_status": report.meter_status.to_json()}
+        if report.purchase_remain_source_1 is not None:
+            facts["kwh_credit_available"] = report.purchase_remain_source_1
+        if "is_on" in result:
+            facts["is_on"] = result["is_on"]
+        samples = SampleSet(
+            device=device.id,
+            received=self._clock.now(),
+            values=_values(report, False),
+            meter_time_text=report.freeze_time,
+        )
+        answer = Answer(
+            result=result, text=" ".join(outcome.reply.warnings), samples=(samples,), facts=facts
+        )  # fmt: skip
+        return Report(device=device.id, command=lora.READ_REPORT, answer=answer, dedupe=report.freeze_time)
+
+    # ---------------------------------------------------------------- gateways (section 5.4)
+
+    async def _watch_gateways(self) -> None:
+        while True:
+            try:
+                found = await self.list_gateways()
+            except (LinkError, RemoteProtocolError) as exc:
+                finding = self._finding("GATEWAY_LIST", Severity.WARNING, f"The gateways' state is not known: {exc}")
+            else:
+                finding = self._finding("GATEWAY_LIST", Severity.INFO, "The gateways' state is known.", cleared=True)
+                self._gateways_seen({gateway.gateway_id: gateway for gateway in found})
+            if finding is not None:
+                self._tell(Found(finding))
+            await asyncio.sleep(self._pace.gateway_poll_s)
+
+    async def list_gateways(self) -> tuple[GatewayState, ...]:
+        """Every gateway the API token may see, at most a thousand.
+
+        Raises:
+            LinkError: not reached. RemoteProtocolError: refused, or no list.
+        """
+        found: list[GatewayState] = []
+        tenant = f"&tenantId={self._settings['tenant_id']}" if self._settings["tenant_id"] else ""
+        for page in range(GATEWAY_PAGES):
+            path = f"/api/gateways?limit={GATEWAY_PAGE}&offset={page * GATEWAY_PAGE}{tenant}"
+            status, body = await self._ask(lora.RestCall("GET", path), None)
+            if not 200 <= status < 300:
+                message = _member(_parsed(body), "message")
+                said = message[:200] if isinstance(message, str) else f"HTTP status {status}"
+                raise RemoteProtocolError(f"The network server refused: {said}")
+            rows = _member(lora.read_body(body), "result")
+            if rows is None:
+                rows = []  # an empty list may be left out
+            if not isinstance(rows, list):
+                raise RemoteProtocolError("The network server's list of gateways is not a list.")
+            found += [state for row in rows if (state := _gateway_state(row)) is not None]
+            if len(rows) < GATEWAY_PAGE:
+                break
+        return tuple(found)
+
+    def _gateways_seen(self, found: Mapping[str, GatewayState]) -> None:
+        for gateway_id, device in self._gateways.items():
+            state = found.get(gateway_id)
+            online = state is not None and state.online
+            link = LinkState.ONLINE if online else LinkState.FAULT
+            if self._gateway_links.get(device.id) is not link:
+                self._gateway_links[device.id] = link
+                text = "" if online else "The network server says that it is offline."
+                if state is None:
+                    text = "The network server does not know this gateway, or the API token may not see it."
+                self._tell(LinkChange(device.id, link, text))
+            facts: dict[str, Any] = {"is_online": online, "is_online_updated_at": self._clock.now()}
+            if state is not None and state.seen:
+                facts["last_online_at"] = state.seen
+            self._tell(Facts(device.id, facts, is_contact=online))
+
+    def _finding(self, code: str, severity: Severity, text: str, *, cleared: bool = False) -> Finding | None:
+        """A lasting finding when it begins and when it ends; None in between."""
+        if cleared is (code not in self._raised) or not self._context.devices:
+            return None
+        (self._raised.discard if cleared else self._raised.add)(code)
+        return Finding(
+            at=self._clock.now(),
+            device=self._context.devices[0].id,
+            severity=severity,
+            code=code,
+            text=text,
+            cleared=cleared,
+        )
+
+
+# ---------------------------------------------------------------- small helpers
+
+
+def _token_of(request: Dispatch) -> str:
+    """The stored token of the interaction, or the given one; never quoted anywhere."""
+    token = request.interaction.token or str(request.params.get("token") or "")
+    if not token:
+        text = f"{request.spec.title} needs a token, and none was made."
+        raise DeliveryFailure("TOKEN_MISSING", text, Disposition.FINAL)
+    return lora.clean_token(token)
+
+
+def _delivery_failure(exc: RemoteProtocolError, code: str) -> DeliveryFailure:
+    """Section 5.6. A registration that is refused for good is not tried again (D-48)."""
+    if not isinstance(exc, lora.SendError):
+        return DeliveryFailure(code, str(exc), Disposition.RETRY)
+    if exc.is_final:
+        return DeliveryFailure(exc.fault.value.upper(), str(exc), Disposition.FINAL)
+    is_final = code == "REGISTRATION_FAILED" and exc.grpc_code not in PASSING_CODES
+    return DeliveryFailure(code, str(exc), Disposition.FINAL if is_final else Disposition.RETRY)
+
+
+def _is_three_phase(device: Device) -> bool:
+    return str(device.attributes.get("phases", "1")) == "3"
+
+
+def _values(reading: lora.Reading | None, three_phase: bool) -> tuple[tuple[Quantity, Decimal], ...]:
+    """What of a reading goes to the charts."""
+
+    def of(quantity: Quantity, phase: str) -> Quantity:
+        if not three_phase:
+            return quantity
+        return replace(quantity, name=f"{quantity.name}_{phase.lower()}", title=f"{quantity.title} {phase}")
+
+    match reading:
+        case lora.Credit() as credit:
+            return ((CREDIT, credit.kwh),)
+        case lora.Voltage(volts, phase):
+            return ((of(VOLTAGE, phase), volts),)
+        case lora.Current(amperes, phase):
+            return ((of(CURRENT, phase), amperes),)
+        case lora.Power(watts, phase):
+            return ((of(POWER, phase), watts),)
+        case lora.PowerLimit(watts):
+            return ((POWER_LIMIT, Decimal(watts)),)
+        case lora.Report() as report:
+            found = [(CONSUMPTION, report.consumption_source_1), (VOLTAGE, report.voltage), (CURRENT, report.current)]
+            if report.purchase_remain_source_1 is not None:
+                found.append((CREDIT, report.purchase_remain_source_1))
+            return tuple(found)
+        case _:
+            return ()
+
+
+def _json(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return lora.read_body(body)
+    except RemoteProtocolError:
+        return None
+
+
+def _member(found: Any, name: str) -> Any:
+    return found.get(name) if isinstance(found, Mapping) else None
+
+
+def _gateway_state(row: Any) -> GatewayState | None:
+    """``state`` is the name or the number of an enumeration; a default of 0 may be left out."""
+    gateway_id, state, seen = (_member(row, name) for name in ("gatewayId", "state", "lastSeenAt"))
+    if not isinstance(gateway_id, str) or not gateway_id:
+        return None
+    online = state == "ONLINE" or (state == NUMBER_OF_GATEWAY_ONLINE and not isinstance(state, bool))
+    return GatewayState(gateway_id.lower()[:64], online, seen[:64] if isinstance(seen, str) else "")
