@@ -346,7 +346,7 @@ def read_measures(program: str, output: str) -> list[Measure]:
     """Collect the measurements a bench program printed as JSON: one object a line, or one object or list in all.
 
     An object has ``name``, ``ratio``, ``budget`` (``"<= 1.5"``, ``">= 0.7"`` or a number, then an upper bound) and
-    ``ok``; ``results`` or ``measures`` may hold a list of such objects. Lines that are no JSON are ignored.
+    ``ok``; ``items``, ``results`` or ``measures`` may hold a list of such objects. Lines that are no JSON are ignored.
     """
     documents: list[Any] = []
     try:
@@ -371,7 +371,7 @@ def read_measures(program: str, output: str) -> list[Measure]:
             continue
         if not isinstance(document, dict):
             continue
-        inner = document.get("results", document.get("measures"))
+        inner = document.get("items", document.get("results", document.get("measures")))
         if isinstance(inner, list):
             documents[:0] = inner
             continue
@@ -384,6 +384,8 @@ def read_measures(program: str, output: str) -> list[Measure]:
         if not isinstance(ok, bool):
             ok = bool(within_budget(ratio, budget))
         note = str(document.get("note", document.get("text", "")))
+        if not note and ratio is None and isinstance(document.get("value"), (int, float)):
+            note = f"{document['value']:g}"
         found.append(Measure(str(document.get("name", program)), ratio, budget, ok, note))
     return found
 

@@ -261,6 +261,8 @@ def test_read_measures() -> None:
     inner = {"machine": "x", "results": [{"ratio": 0.9, "budget": ">= 0.7", "note": "n"}]}
     assert dev.read_measures("p", json.dumps(inner, indent=1)) == [("p", 0.9, ">= 0.7", True, "n")]
     assert dev.read_measures("p", "words\n" + json.dumps(inner, indent=1)) == [("p", 0.9, ">= 0.7", True, "n")]
+    ours = {"bench": "x", "items": [{"name": "n", "value": 4.5, "ratio": None, "budget": "5", "ok": True}], "ok": True}
+    assert dev.read_measures("p", json.dumps(ours)) == [("n", None, "5", True, "4.5")]
     assert dev.read_measures("p", json.dumps([{"ok": False}])) == [("p", None, "", False, "")]
     assert dev.read_measures("p", "nothing {here") == []
 
