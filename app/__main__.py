@@ -31,6 +31,9 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
 }
 
 
+SWITCH_S: Final = 0.001  # the loop and the writer thread take turns quickly (perf-baselines section 3)
+
+
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -45,7 +48,13 @@ class _LazyGroup(click.Group):
 
 @click.group(
     cls=_LazyGroup,
-    help="Meterwright, the open bench for smart meters. Without a verb it opens the window.",
+    help="""Meterwright, the open bench for smart meters.
+
+    \b
+    Without a verb it opens the window:
+      meterwright [FILE.mwk] [--demo] [--replay LOG.mwk] [--profile DIR]
+    With a verb it runs headless:
+      meterwright [--profile DIR] VERB ...""",
     epilog="Exit status: 0 done, 1 the command or check failed, 2 wrong use, 3 not reachable.",
 )
 @profile_option
@@ -54,6 +63,7 @@ class _LazyGroup(click.Group):
 @click.pass_context
 def main(context: click.Context, profile_dir: Path | None, verbose: int) -> None:
     """Entry of every verb."""
+    sys.setswitchinterval(SWITCH_S)
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     context.obj = {"profile": profile_dir}

@@ -350,6 +350,13 @@ class CalinV2(_CalinApi):
 # ---------------------------------------------------------------- the live side
 
 
+@dataclass(slots=True)
+class _Crossed:
+    """Whether any byte of a call itself, logins aside, may have reached the vendor."""
+
+    sent: bool = False
+
+
 class CalinAdapter:
     """One live connection to one of the services. See ``Adapter`` and ``TokenMaker``."""
 
@@ -523,11 +530,12 @@ class CalinAdapter:
             power_limit=request.params.get("target_power_limit"),
             serial_number=_sale_number(request),
         )
-        made = calin.judge_issued(self._api, command, sent, await self._ask(sent, request.tap))
+        crossed = _Crossed()
+        made = calin.judge_issued(self._api, command, sent, await self._ask(sent, request.tap, crossed))
         if isinstance(made, calin.Failed):
             disposition = Disposition.FINAL if made.permanent else Disposition.RETRY
             text = made.sentence
-            if made.may_have_arrived:
+            if made.may_have_arrived and crossed.sent:
                 disposition = Disposition.UNKNOWN
                 text += " Whether a token was made is not known; look at the vendor's list before trying again."
             raise DeliveryFailure("TOKEN_FAILED", text, disposition, made.failure.value)
@@ -535,10 +543,12 @@ class CalinAdapter:
 
     # ---------------------------------------------------------------- the client (section 2)
 
-    async def _ask(self, request: calin.Request, tap: Tap | None) -> calin.Body | calin.Failed:
+    async def _ask(
+        self, request: calin.Request, tap: Tap | None, crossed: _Crossed | None = None
+    ) -> calin.Body | calin.Failed:
         """One call with what belongs to it: the classes of v1, or the login and tries of v2."""
         if isinstance(self._settings, calin.V1Settings):
-            return calin.judge_v1(request, await self._send(request, tap))
+            return calin.judge_v1(request, await self._send(request, tap, crossed))
         exchange = calin.Exchange(self._settings, request, self._logins)
         while (sent := exchange.next(self._clock.now())) is not None:
             if sent.purpose is calin.Purpose.LOGIN:
@@ -547,10 +557,10 @@ class CalinAdapter:
                     if sent is not None and sent.purpose is calin.Purpose.LOGIN:
                         exchange.feed(await self._send(sent, tap), self._clock.now())
                 continue
-            exchange.feed(await self._send(sent, tap), self._clock.now())
+            exchange.feed(await self._send(sent, tap, crossed), self._clock.now())
         return exchange.result
 
-    async def _send(self, request: calin.Request, tap: Tap | None) -> calin.Reply:
+    async def _send(self, request: calin.Request, tap: Tap | None, crossed: _Crossed | None = None) -> calin.Reply:
         """One HTTP exchange; failures of the wire are values here.
 
         Raises:
@@ -572,11 +582,17 @@ class CalinAdapter:
                 hide=hide,
             )
         except LinkError as exc:
+            if crossed is not None:
+                crossed.sent |= exc.may_have_arrived
             if self._web.is_closed:
                 raise
             return calin.NoReply(_ERRNO.get(exc.reason, ""))
         except RemoteProtocolError:
+            if crossed is not None:
+                crossed.sent = True
             return calin.NoReply("EMSGSIZE")
+        if crossed is not None:
+            crossed.sent = True
         content_type = next((value for name, value in reply.headers if name.lower() == "content-type"), "")
         return calin.HttpReply(reply.status, content_type, reply.body)
 

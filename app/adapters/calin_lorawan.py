@@ -411,8 +411,7 @@ class LorawanAdapter:
         self._sent: OrderedDict[str, _Sent] = OrderedDict()
         self._strangers: set[str] = set()
         self._keyless: set[str] = set()  # registered here, and their key is not yet
-        self._heard: set[str] = set()
-        self._gateway_links: dict[str, LinkState] = {}
+        self._links: dict[str, LinkState] = {}
         self._raised: set[str] = set()
         self._listener: WebhookListener | None = None
         self._mqtt: MqttLink | None = None
@@ -488,9 +487,7 @@ class LorawanAdapter:
             await self._sts.close()
 
     async def uplinks(self) -> AsyncIterator[Uplink]:
-        """Events as they come. A meter is online once it was heard; a gateway as the network server says."""
-        for device in self._meters.values():
-            yield LinkChange(device.id, LinkState.CONNECTING, "Not heard since the connection was opened.")
+        """Events as they come. A meter's link is the one to the network server; a gateway's is as that says."""
         while True:
             item = await self._uplinks.get()
             if isinstance(item, Exception):
@@ -710,9 +707,6 @@ class LorawanAdapter:
             lora.decode(up.payload)
         except RemoteProtocolError:
             return
-        if device.id not in self._heard:
-            self._heard.add(device.id)
-            self._tell(LinkChange(device.id, LinkState.ONLINE, ""))
         self._tell(Facts(device.id, self._link_metrics(up.gateway)))
 
     def _link_metrics(self, gateway: lora.Gateway | None) -> dict[str, Any]:
@@ -807,14 +801,29 @@ class LorawanAdapter:
         while True:
             try:
                 found = await self.list_gateways()
-            except (LinkError, RemoteProtocolError) as exc:
-                finding = self._finding("GATEWAY_LIST", Severity.WARNING, f"The gateways' state is not known: {exc}")
+            except LinkError as exc:
+                self._server(LinkState.FAULT, str(exc))
+            except RemoteProtocolError as exc:
+                self._server(LinkState.ONLINE, f"The gateways' state is not known: {exc}")
             else:
-                finding = self._finding("GATEWAY_LIST", Severity.INFO, "The gateways' state is known.", cleared=True)
+                self._server(LinkState.ONLINE, "")
                 self._gateways_seen({gateway.gateway_id: gateway for gateway in found})
-            if finding is not None:
-                self._tell(Found(finding))
             await asyncio.sleep(self._pace.gateway_poll_s)
+
+    def _server(self, link: LinkState, trouble: str) -> None:
+        """The network server itself; its state is that of the meters' links."""
+        for device in self._meters.values():
+            self._link(device, link, trouble if link is LinkState.FAULT else "")
+        finding = self._finding(
+            "NETWORK_SERVER", Severity.WARNING, trouble or "The network server answers.", cleared=not trouble
+        )
+        if finding is not None:
+            self._tell(Found(finding))
+
+    def _link(self, device: Device, link: LinkState, text: str) -> None:
+        if self._links.get(device.id) is not link:
+            self._links[device.id] = link
+            self._tell(LinkChange(device.id, link, text))
 
     async def list_gateways(self) -> tuple[GatewayState, ...]:
         """Every gateway the API token may see, at most a thousand.
@@ -845,13 +854,10 @@ class LorawanAdapter:
         for gateway_id, device in self._gateways.items():
             state = found.get(gateway_id)
             online = state is not None and state.online
-            link = LinkState.ONLINE if online else LinkState.FAULT
-            if self._gateway_links.get(device.id) is not link:
-                self._gateway_links[device.id] = link
-                text = "" if online else "The network server says that it is offline."
-                if state is None:
-                    text = "The network server does not know this gateway, or the API token may not see it."
-                self._tell(LinkChange(device.id, link, text))
+            text = "" if online else "The network server says that it is offline."
+            if state is None:
+                text = "The network server does not know this gateway, or the API token may not see it."
+            self._link(device, LinkState.ONLINE if online else LinkState.FAULT, text)
             facts: dict[str, Any] = {"is_online": online, "is_online_updated_at": self._clock.now()}
             if state is not None and state.seen:
                 facts["last_online_at"] = state.seen

@@ -33,6 +33,7 @@ from app.errors import ParameterError
 from app.interaction_log import transfer
 from app.interaction_log.filters import Filter, parse
 from app.interaction_log.reader import LogReader
+from app.interaction_log.transfer_csv import import_csv
 from app.interaction_log.verify import verify
 from app.interaction_log.writer import LogWriter
 from app.model.interaction import Interaction
@@ -183,7 +184,7 @@ def log_export(
 @json_option
 @click.pass_context
 def log_import(context: click.Context, file: Path, workspace: Path | None, as_json: bool) -> None:
-    """Read a JSON Lines export into a workspace."""
+    """Read an export into a workspace: JSON Lines, or CSV of interactions or samples."""
 
     def work() -> int:
         path = chosen_workspace(context, workspace)
@@ -191,12 +192,14 @@ def log_import(context: click.Context, file: Path, workspace: Path | None, as_js
         async def main() -> int:
             writer = LogWriter(path)
             try:
+                if file.suffix.lower() == ".csv":
+                    return import_csv(file, writer)
                 return transfer.import_jsonl(file, writer)
             finally:
                 writer.close()
 
         rows = run_async(main)
-        Printer(as_json).show({"workspace": str(path), "interactions": rows}, f"{rows} interactions imported.")
+        Printer(as_json).show({"workspace": str(path), "rows": rows}, f"{rows} rows imported.")
         return DONE
 
     finish(work)

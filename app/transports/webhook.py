@@ -38,6 +38,7 @@ REQUEST_S: Final = 5.0  # from the first byte of a request to its last
 IDLE_S: Final = 60.0  # a kept connection of a sender that has shown its token
 LINGER_S: Final = 1.0  # after a refusal the rest is read away, so that the sender sees the answer and not a reset
 LINGER_BYTES: Final = 4 << 20
+CLOSE_S: Final = 2.0  # calls that were told to end get this long to do so
 READ: Final = 16 * 1024
 TOKEN_HEADER: Final = "x-meterwright-token"
 HIDDEN: Final = "[redacted]"
@@ -217,7 +218,7 @@ class WebhookListener:
             async with asyncio.timeout(wait) as deadline:
                 answer = await self._read(reader, writer, connection, deadline)
         except TimeoutError:
-            if connection.their_state is h11.IDLE:
+            if connection.their_state is h11.IDLE and not connection.trailing_data[0]:
                 return False  # nothing was asked
             answer = _SLOW
         except h11.RemoteProtocolError as exc:
@@ -381,6 +382,7 @@ class WebCaller:
         self._max_body = max_body
         self._closed = False
         self._deadlines: set[asyncio.Timeout] = set()
+        self._idle = asyncio.Event()
         self._transport = httpx.AsyncHTTPTransport(
             verify=client_context(ca_pem) if self._base.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             http2=False,
@@ -425,6 +427,7 @@ class WebCaller:
         try:
             async with deadline:
                 self._deadlines.add(deadline)
+                self._idle.clear()
                 return await self._exchange(method, path, body, headers or {}, crossing)
         except TimeoutError:
             if self._closed:
@@ -436,6 +439,8 @@ class WebCaller:
             raise self._translate(exc, crossing) from None
         finally:
             self._deadlines.discard(deadline)
+            if not self._deadlines:
+                self._idle.set()
 
     async def close(self) -> None:
         """End every call at once and release the transport."""
@@ -446,6 +451,10 @@ class WebCaller:
         for deadline in list(self._deadlines):
             if not deadline.expired():
                 deadline.reschedule(now)
+        if self._deadlines:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._idle.wait()
         await self._transport.aclose()
 
     async def _exchange(

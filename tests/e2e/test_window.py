@@ -1,0 +1,277 @@
+"""The window as a person uses it: real widgets, a real workbench, simulated meters, no screen."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+
+from PySide6.QtCore import QSettings, Qt
+from PySide6.QtTest import QTest
+from PySide6.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
+
+from app.config import profile
+from app.model.interaction import Interaction, Step
+from app.model.reading import LinkState
+from app.model.status import Status
+from ui.__main__ import Desk
+from ui.dialogs.confirm import Question
+from ui.dialogs.connection import ConnectionDialog
+from ui.event_loop import run
+from ui.main_window import MainWindow, Session
+from ui.models.log_table import Column
+from ui.panels.command import ParamField
+from ui.status_bar import Mode
+from ui.theme import Theme, ThemeMode
+from ui.widgets.step_strip import Mark
+
+DEADLINE_S: Final = 60.0
+LOOK_S: Final = 0.02  # between two looks at a condition
+
+Act = Callable[[Desk], Coroutine[Any, Any, None]]
+AtDesk = Callable[..., None]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition; the deadline of the whole ends it."""
+    while not condition():
+        await asyncio.sleep(LOOK_S)
+
+
+async def ready(desk: Desk) -> Session:
+    await until(lambda: desk.window.is_ready)
+    session = desk.window.session
+    assert session is not None
+    return session
+
+
+@pytest.fixture
+def at_desk(qapp: QApplication, tmp_path: Path) -> AtDesk:
+    """Run ``act`` beside the running desk, then close the window as a person does."""
+    style, palette = qapp.style().objectName(), qapp.palette()
+
+    def go(act: Act, **given: Any) -> None:
+        options = argparse.Namespace(file=None, demo=False, replay=None, offscreen_tour=None, first_paint=False)
+        for name, value in given.items():
+            setattr(options, name, value)
+        folders = profile(tmp_path / "profile").make()
+        theme = Theme(qapp, ThemeMode.LIGHT)
+        theme.install()
+        desk = Desk(
+            qapp,
+            theme,
+            QSettings(str(tmp_path / "window.ini"), QSettings.Format.IniFormat),
+            folders,
+            options,
+        )
+        desk.window.resize(1440, 900)
+
+        async def acted() -> int:
+            async with asyncio.timeout(DEADLINE_S):
+                running = asyncio.create_task(desk.run())
+                doing = asyncio.create_task(act(desk))
+                await asyncio.wait((running, doing), return_when=asyncio.FIRST_COMPLETED)
+                if running.done():
+                    doing.cancel()
+                    return running.result()
+                desk.window.close()
+                status = await running
+                doing.result()
+                return status
+
+        try:
+            assert run(qapp, acted()) == 0
+        finally:
+            desk.window.deleteLater()
+            qapp.setStyle(style)
+            qapp.setPalette(palette)
+
+    return go
+
+
+def pressed(button: QWidget) -> None:
+    assert button.isVisible()
+    assert button.isEnabled()
+    QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+
+
+def shown(window: MainWindow, kind: type[Any]) -> Any:
+    """The one visible dialog of a kind, or None."""
+    return next((one for one in window.findChildren(kind) if one.isVisible()), None)
+
+
+def field(window: MainWindow, name: str) -> ParamField:
+    assert window.command is not None
+    return next(f for f in window.command.findChildren(ParamField) if f.spec.name == name and f.isVisible())
+
+
+async def send(window: MainWindow, session: Session, command: str, values: dict[str, str]) -> Interaction:
+    """Fill in the form by key presses, press the button, say yes."""
+    panel = window.command
+    assert panel is not None
+    panel.focus_search()
+    panel.search.clear()
+    QTest.keyClicks(panel.search, command)
+    QTest.keyClick(panel.search, Qt.Key.Key_Return)
+    await until(lambda: panel.commands.currentItem() is not None)
+    for name, value in values.items():
+        editor = field(window, name).editor
+        assert isinstance(editor, QLineEdit)
+        editor.clear()
+        QTest.keyClicks(editor, value)
+    sent: list[int] = []
+    panel.submitted.connect(sent.append)
+    pressed(panel.send)
+    await until(lambda: shown(window, Question))
+    pressed(shown(window, Question).go)
+    await until(lambda: sent)
+    panel.submitted.disconnect(sent.append)
+    done = await session.workbench.settled(sent[0])
+    await until(lambda: window.detail is not None and window.detail.status.text() == "done")
+    return done
+
+
+def test_a_transaction_from_the_tree_to_the_replay(at_desk: AtDesk) -> None:
+    async def act(desk: Desk) -> None:
+        window = desk.window
+        session = await ready(desk)
+        workbench = session.workbench
+        await until(lambda: workbench.state("lem-1").link is LinkState.ONLINE)
+        devices, detail, log, records = window.devices, window.detail, window.log, window.records
+        assert devices is not None
+        assert detail is not None
+        assert log is not None
+        assert records is not None
+
+        devices.tree.setFocus()
+        index = devices.tree.model().index(0, 0)  # the site; its first meter is below
+        devices.tree.setCurrentIndex(index)
+        QTest.keyClick(devices.tree, Qt.Key.Key_Down)
+        assert devices.selected_device() == "lem-1"
+
+        identity = "e2e-0001"
+        assert window.command is not None
+        window.command.choose("START_TRANSACTION")
+        assert not window.command.send.isEnabled(), "the transaction has no id yet"
+        values = {"evse_id": "DE*E2E*1", "transaction_id": identity, "identification_data": "04AABBCC"}
+        started = await send(window, session, "start transaction", values)
+        assert started.command == "START_TRANSACTION"
+        assert started.params["transaction_id"] == identity
+        assert detail.interaction == started.id
+        await until(lambda: detail.strip.cells()[Step.UPDATED - 1].mark is Mark.DONE)
+        assert detail.strip.words(Step.METER)[0] == "8 meter"
+
+        stopped = await send(window, session, "stop transaction", {"transaction_id": identity})
+        assert stopped.status is Status.SUCCESSFUL
+
+        window.tabs.setCurrentIndex(window.tabs.count() - 1)
+        await until(lambda: records.verification is not None)
+        assert records.chosen is not None
+        assert records.chosen.interaction == stopped.id
+        assert records.verification is not None
+        assert records.verification.verdict == "VALID"
+        assert records.badge.text() == "genuine"
+
+        window.tabs.setCurrentIndex(window.tabs.count() - 2)
+        log.focus_filter()
+        QTest.keyClicks(log.filter, "command:STOP_TRANSACTION")
+        QTest.keyClick(log.filter, Qt.Key.Key_Return)
+
+        def listed() -> list[str]:
+            model = log.model
+            column = list(Column).index(Column.COMMAND)
+            return [str(model.index(row, column).data()) for row in range(model.rowCount())]
+
+        await until(lambda: listed() == ["STOP_TRANSACTION"])
+
+        path = session.log.path
+        await desk.put_away()
+        window.replayRequested.emit(str(path))
+        await until(lambda: window.session is not None and window.session.mode is Mode.REPLAY)
+        replayed = await ready(desk)
+        assert window.replay_bar is not None
+        assert "REPLAY" in window.windowTitle()
+        await until(lambda: {d.id for d in replayed.workbench.devices()} >= {"lem-1", "lem-2", "lem-3"})
+        again = window.log
+        assert again is not None
+        await until(lambda: again.model.rowCount() > 0)
+
+    at_desk(act, demo=True)
+
+
+def test_the_demo_from_the_welcome_page(at_desk: AtDesk) -> None:
+    async def act(desk: Desk) -> None:
+        window = desk.window
+        first = await ready(desk)
+        assert window.tabs.currentWidget() is window.welcome
+        pressed(window.welcome.demo)
+        await until(lambda: window.session not in (None, first))
+        session = await ready(desk)
+        assert {d.id for d in session.workbench.devices()} >= {"lem-1", "lem-2", "lem-3"}
+        assert not window.tabs.isTabVisible(window.tabs.indexOf(window.welcome))
+
+    at_desk(act)
+
+
+def test_connect_a_meter_from_the_welcome_page(at_desk: AtDesk) -> None:
+    async def act(desk: Desk) -> None:
+        window = desk.window
+        await until(lambda: window.isVisible())
+        pressed(window.welcome.connect_meter)  # before a workspace is open, or after: the form comes either way
+        await until(lambda: shown(window, ConnectionDialog))
+        assert window.session is not None
+        shown(window, ConnectionDialog).reject()
+
+    at_desk(act)
+
+
+@pytest.mark.parametrize("verb", ["workspace.new", "workspace.open"])
+def test_new_and_open_from_the_welcome_page(at_desk: AtDesk, tmp_path: Path, verb: str) -> None:
+    from app.composition import open_session
+
+    path = tmp_path / "bench 7.mwk"
+    if verb == "workspace.open":
+        with open_session(path):
+            pass
+
+    async def act(desk: Desk) -> None:
+        window = desk.window
+        first = await ready(desk)
+        if verb == "workspace.open":
+            pressed(window.welcome.open_log)
+        else:
+            window.verbs.action(verb).trigger()
+        await until(lambda: shown(window, QFileDialog))
+        dialog = shown(window, QFileDialog)
+        dialog.selectFile(str(path))
+        dialog.accept()
+        await until(lambda: window.session not in (None, first))
+        session = await ready(desk)
+        assert session.log.path == path
+        assert window.windowTitle() == "bench 7 - Meterwright"
+        assert window.welcome.recent.count() == 1
+        assert path.exists()
+
+    at_desk(act)
+
+
+def test_what_cannot_be_opened_is_said_on_the_welcome_page(at_desk: AtDesk, tmp_path: Path) -> None:
+    path = tmp_path / "broken.mwk"
+    path.write_bytes(b"this is no workspace" * 100)
+
+    async def act(desk: Desk) -> None:
+        window = desk.window
+        await until(lambda: window.notice.isVisible())
+        assert "broken.mwk" in window.notice.text.text()
+        assert window.session is None
+        assert window.tabs.currentWidget() is window.welcome
+        assert window.welcome.demo.isEnabled()
+
+    at_desk(act, file=path)
