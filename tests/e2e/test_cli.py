@@ -203,6 +203,27 @@ def test_send_status_start_stop_sync_against_the_double(
     assert run("log", "verify", "--workspace", workspace, "--json").record == {"problems": 0}
 
 
+def test_newer_firmware_is_driven_through_v2(run: Run, site: Callable[..., Path], double: HttpDouble) -> None:
+    double.on("GET", "/v1/status", status(firmware="0.2.1.0"))
+    double.on("GET", "/v2/legal", legal())
+    double.on("GET", "/v2/livemeasure", live())
+    double.on("POST", "/v2/legal", Reply(201, b'{"running":true}'))
+    workspace = site(double.port, SC=2, UV="uv", UD="ud")
+    assert sent(run, workspace, "READ_LIVE")["status"] == "SUCCESSFUL"
+    words = ("evse_id=DE*1", "transaction_id=tx-1", "identification_data=04AABB", "tariff_text=Night", "--yes")
+    assert sent(run, workspace, "START_TRANSACTION", *words)["status"] == "SUCCESSFUL"
+    (post,) = [seen for seen in double.requests if seen.method == "POST"]
+    assert post.json() == {
+        "evseId": "DE*1", "transactionId": "tx-1", "clientId": "04AABB,tx-1", "tariffId": 0, "TT": "Night", "UV": "uv",
+        "UD": "ud", "cableId": 0, "userData": "", "SC": 2,
+    }  # fmt: skip
+    double.on("GET", "/v1/status", status(firmware="0.2.1.0", ongoing=True))
+    double.on("GET", "/v2/legal", legal("tx-1"))
+    double.on("PUT", "/v2/legal", stopped(transaction_id="tx-1"))
+    double.on("GET", "/v2/ocmf", Reply(200, b"mock_ocmf_string"))
+    assert sent(run, workspace, "STOP_TRANSACTION", "--yes")["result"]["record"] == "mock_ocmf_string"
+
+
 def test_send_asks_before_an_effect_and_refuses_wrong_words(
     run: Run, site: Callable[..., Path], double: HttpDouble
 ) -> None:
