@@ -213,7 +213,7 @@ def test_newer_firmware_is_driven_through_v2(run: Run, site: Callable[..., Path]
     words = ("evse_id=DE*1", "transaction_id=tx-1", "identification_data=04AABB", "tariff_text=Night", "--yes")
     assert sent(run, workspace, "START_TRANSACTION", *words)["status"] == "SUCCESSFUL"
     (post,) = [seen for seen in double.requests if seen.method == "POST"]
-    assert post.json() == {
+    assert post.json == {
         "evseId": "DE*1", "transactionId": "tx-1", "clientId": "04AABB,tx-1", "tariffId": 0, "TT": "Night", "UV": "uv",
         "UD": "ud", "cableId": 0, "userData": "", "SC": 2,
     }  # fmt: skip
