@@ -82,7 +82,7 @@ def run_samples(document: Mapping[str, Any], check: SampleCheck) -> Report:
     if "samples" not in document:
         return _document_failure("the list of samples is missing")
     if not isinstance(samples, list):
-        return _document_failure(f"samples must be a list, not {_type_name(samples)}")
+        return _document_failure(f"samples must be a list, not {type_name(samples)}")
     if not samples:
         return _document_failure("the list of samples is empty")
     failures: list[Failure] = []
@@ -106,7 +106,7 @@ def _document_failure(sentence: str) -> Report:
 def _sample_form(sample: Any, number: int) -> tuple[str, list[str]]:
     name = f"sample {number}"
     if not isinstance(sample, Mapping):
-        return name, [f"a sample must be an object, not {_type_name(sample)}"]
+        return name, [f"a sample must be an object, not {type_name(sample)}"]
     given = sample.get("id")
     if not isinstance(given, str) or not given:
         return name, ["the sample has no id"]
@@ -121,7 +121,8 @@ def _sample_form(sample: Any, number: int) -> tuple[str, list[str]]:
 # ---------------------------------------------------------------- comparing
 
 
-def _type_name(value: Any) -> str:
+def type_name(value: Any) -> str:
+    """What a JSON value is, in words."""
     match value:
         case None:
             return "null"
@@ -143,7 +144,7 @@ def _shown(value: Any) -> str:
     try:
         text = str(ocmf.number_text(value)) if isinstance(value, Decimal) and ocmf.is_bounded(value) else repr(value)
     except (RecursionError, ValueError):
-        return _type_name(value)
+        return type_name(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
@@ -207,10 +208,10 @@ _OCMF_COUNTS: Final = frozenset({"signed_bytes_len"})
 def _check_ocmf(sample: Mapping[str, Any]) -> Iterator[str]:
     text, key, expected = sample.get("ocmf"), sample.get("public_key"), sample["expected"]
     if not isinstance(text, str):
-        yield f"the record (ocmf) must be a text, not {_type_name(text)}"
+        yield f"the record (ocmf) must be a text, not {type_name(text)}"
         return
     if key is not None and not isinstance(key, str):
-        yield f"the key (public_key) must be a text or null, not {_type_name(key)}"
+        yield f"the key (public_key) must be a text or null, not {type_name(key)}"
         return
     if "verdict" not in expected:
         yield "the expectation of a verdict is missing"

@@ -20,13 +20,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from app.errors import ConfigError, ParameterError, ProtocolError
 from app.protocols import calin_api as calin
-
-if TYPE_CHECKING:
-    from app.protocols.conformance import Failure, Report
+from app.protocols.conformance import Failure, Report, same_value, type_name
 
 PROTOCOL: Final = "calin-api"
 FORMAT: Final = 1
@@ -94,13 +92,11 @@ def check(document: Any) -> Report:
 
     A vector or a file that cannot be understood is a failure. Raises nothing.
     """
-    from app.protocols.conformance import Failure, Report  # late: the table of checkers there imports this module
-
     def whole(sentence: str) -> Report:
         return Report((Failure("document", sentence),), 0)
 
     if not isinstance(document, Mapping):
-        return whole(f"the document must be an object, not {_type_name(document)}")
+        return whole(f"the document must be an object, not {type_name(document)}")
     if document.get("protocol") != PROTOCOL:
         return whole(f"the protocol must be {PROTOCOL}")
     form = document.get("format")
@@ -112,7 +108,7 @@ def check(document: Any) -> Report:
         return whole(f"the settings cannot be used: {error}")
     vectors = document.get("vectors")
     if not isinstance(vectors, list):
-        return whole(f"the list of vectors (vectors) must be a list, not {_type_name(vectors)}")
+        return whole(f"the list of vectors (vectors) must be a list, not {type_name(vectors)}")
     if not vectors:
         return whole("the list of vectors (vectors) is empty")
     failures: list[Failure] = []
@@ -136,7 +132,7 @@ def _accounts(raw: Any) -> _Accounts:
     for version in ("v1", "v2"):
         members = raw.get(version)
         if not isinstance(members, Mapping):
-            raise _Malformed(f"settings.{version} must be an object, not {_type_name(members)}")
+            raise _Malformed(f"settings.{version} must be an object, not {type_name(members)}")
         found[version] = {_snake(str(name)): value for name, value in members.items()}
     return _Accounts(
         calin.V1Settings.from_settings({"base_url": BASE_URL, **found["v1"]}),
@@ -169,12 +165,12 @@ def _check_vector(accounts: _Accounts, vector: Mapping[str, Any]) -> Iterator[st
     expected = _expectation(vector.get("expect"), step, "expect")
     others = vector.get("alsoAccept", [])
     if not isinstance(others, list):
-        raise _Malformed(f"alsoAccept must be a list, not {_type_name(others)}")
+        raise _Malformed(f"alsoAccept must be a list, not {type_name(others)}")
     accepted = [expected, *(_expectation(item, step, "alsoAccept") for item in others)]
     calls = _expected_calls(vector.get("requests"))
     may_stop = vector.get("requestsMayStopEarly", False)
     if not isinstance(may_stop, bool):
-        raise _Malformed(f"requestsMayStopEarly must be true or false, not {_type_name(may_stop)}")
+        raise _Malformed(f"requestsMayStopEarly must be true or false, not {type_name(may_stop)}")
     settings = accounts.v1 if version == "v1" else accounts.v2
 
     try:
@@ -211,7 +207,7 @@ def _is_accepted(own: _Run, accepted: Sequence[Mapping[str, Any]], early_sale: b
 
 def _input(raw: Any, step: str) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping):
-        raise _Malformed(f"the input must be an object, not {_type_name(raw)}")
+        raise _Malformed(f"the input must be an object, not {type_name(raw)}")
     required, optional = _INPUTS[step]
     for name in sorted(required):
         if name not in raw:
@@ -221,16 +217,16 @@ def _input(raw: Any, step: str) -> Mapping[str, Any]:
             raise _Malformed(f"the input {str(name)[:60]!r} is not known")
     for name in ("commandType", "type", "taskId", "meter"):
         if name in raw and not isinstance(raw[name], str):
-            raise _Malformed(f"the input {name} must be a text, not {_type_name(raw[name])}")
+            raise _Malformed(f"the input {name} must be a text, not {type_name(raw[name])}")
     for name in ("phase", "token"):
         if not isinstance(raw.get(name), str | None):
-            raise _Malformed(f"the input {name} must be a text or null, not {_type_name(raw[name])}")
+            raise _Malformed(f"the input {name} must be a text or null, not {type_name(raw[name])}")
     return raw
 
 
 def _expectation(raw: Any, step: str, where: str) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping):
-        raise _Malformed(f"{where} must hold an object, not {_type_name(raw)}")
+        raise _Malformed(f"{where} must hold an object, not {type_name(raw)}")
     outcome = raw.get("outcome")
     known = _OUTCOMES[step]
     if not isinstance(outcome, str) or outcome not in known:
@@ -250,7 +246,7 @@ def _expectation(raw: Any, step: str, where: str) -> Mapping[str, Any]:
 
 def _expected_calls(raw: Any) -> list[Mapping[str, Any]]:
     if not isinstance(raw, list):
-        raise _Malformed(f"the list of requests must be a list, not {_type_name(raw)}")
+        raise _Malformed(f"the list of requests must be a list, not {type_name(raw)}")
     for number, call in enumerate(raw, 1):
         if not isinstance(call, Mapping) or not isinstance(call.get("path"), str) or "body" not in call:
             raise _Malformed(f"request {number} must be an object with path and body")
@@ -261,7 +257,7 @@ def _expected_calls(raw: Any) -> list[Mapping[str, Any]]:
 
 def _reply(raw: Any, where: str) -> calin.Reply:
     if not isinstance(raw, Mapping):
-        raise _Malformed(f"an answer in {where} must be an object, not {_type_name(raw)}")
+        raise _Malformed(f"an answer in {where} must be an object, not {type_name(raw)}")
     if "error" in raw:
         if not isinstance(raw["error"], str) or len(raw) != 1:
             raise _Malformed(f"an answer in {where} with error must hold a text and nothing else")
@@ -416,8 +412,6 @@ _MISSING: Final = object()
 
 
 def _compare(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> Iterator[str]:
-    from app.protocols.conformance import same_value
-
     for name, value in expected.items():
         found = actual.get(name, _MISSING)
         if found is not _MISSING and same_value(value, found):
@@ -441,8 +435,6 @@ def _compare_calls(expected: Sequence[Mapping[str, Any]], actual: Sequence[Mappi
 
 def _difference(expected: Any, actual: Any, place: str = "the whole") -> str | None:
     """Where two requests differ, with the values unless they are secret; None when they are the same."""
-    from app.protocols.conformance import same_value
-
     if isinstance(expected, Mapping) and isinstance(actual, Mapping):
         if missing := sorted(str(name)[:60] for name in expected.keys() ^ actual.keys()):
             return f"{missing[0]} (present on one side only)"
@@ -467,24 +459,6 @@ def _summary(outcome: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _type_name(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true or false"
-        case int() | float() | Decimal():
-            return "a number"
-        case str():
-            return "a text"
-        case Mapping():
-            return "an object"
-        case list() | tuple():
-            return "a list"
-        case _:
-            return type(value).__name__
-
-
 def _plain(value: Any) -> Any:
     match value:
         case Decimal():
@@ -501,5 +475,5 @@ def _shown(value: Any) -> str:
     try:
         text = repr(_plain(value))
     except (RecursionError, ValueError):
-        return _type_name(value)
+        return type_name(value)
     return text if len(text) <= 120 else f"{text[:120]}..."

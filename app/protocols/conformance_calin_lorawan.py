@@ -14,13 +14,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from app.errors import LocalProtocolError, ParameterError, RemoteProtocolError
 from app.protocols import calin_lorawan as lorawan
-
-if TYPE_CHECKING:
-    from app.protocols.conformance import Failure, Report
+from app.protocols.conformance import Failure, Report, type_name
 
 PROTOCOL: Final = "calin-lorawan"
 FORMAT: Final = 1
@@ -39,13 +37,11 @@ def check(document: Any) -> Report:
 
     A vector that cannot be understood is a failure. Raises nothing.
     """
-    from app.protocols.conformance import Failure, Report  # late: the table of checkers there imports this module
-
     def whole(sentence: str) -> Report:
         return Report((Failure("document", sentence),), 0)
 
     if not isinstance(document, Mapping):
-        return whole(f"the document must be an object, not {_type_name(document)}")
+        return whole(f"the document must be an object, not {type_name(document)}")
     if document.get("protocol") != PROTOCOL:
         return whole(f"the protocol must be {PROTOCOL}, not {_shown(document.get('protocol'))}")
     form = document.get("format")
@@ -53,7 +49,7 @@ def check(document: Any) -> Report:
         return whole(f"format {_shown(form)} is not known; this program reads format {FORMAT}")
     vectors = document.get("vectors")
     if not isinstance(vectors, list):
-        return whole(f"the list of vectors (vectors) must be a list, not {_type_name(vectors)}")
+        return whole(f"the list of vectors (vectors) must be a list, not {type_name(vectors)}")
     if not vectors:
         return whole("the list of vectors (vectors) is empty")
     failures: list[Failure] = []
@@ -100,7 +96,7 @@ def _check_vector(vector: Mapping[str, Any]) -> Iterator[str]:
         outcomes = _outcomes_of(vector, kind, compare)
         given = vector.get("input")
         if not isinstance(given, Mapping):
-            raise _Malformed(f"the input must be an object, not {_type_name(given)}")
+            raise _Malformed(f"the input must be an object, not {type_name(given)}")
         actual = kind.run(given)
     except _Malformed as fault:
         yield str(fault)
@@ -135,7 +131,7 @@ def _outcomes_of(vector: Mapping[str, Any], kind: _Kind, compare: frozenset[str]
         raise _Malformed("the expectation (expect) is missing")
     further = vector.get("alsoAccept", [])
     if not isinstance(further, list):
-        raise _Malformed(f"alsoAccept must be a list of outcomes, not {_type_name(further)}")
+        raise _Malformed(f"alsoAccept must be a list of outcomes, not {type_name(further)}")
     outcomes = [vector["expect"], *further]
     for place, outcome in enumerate(outcomes):
         name = f"alsoAccept {place}" if place else "expect"
@@ -145,7 +141,7 @@ def _outcomes_of(vector: Mapping[str, Any], kind: _Kind, compare: frozenset[str]
             for number, item in enumerate(outcome, 1):
                 _check_form(item, f"{name}, outcome {number}", kind, None)
         else:
-            raise _Malformed(f"{name} must be a list with one outcome per event, not {_type_name(outcome)}")
+            raise _Malformed(f"{name} must be a list with one outcome per event, not {type_name(outcome)}")
     return outcomes
 
 
@@ -153,7 +149,7 @@ def _check_form(outcome: Any, place: str, kind: _Kind, compare: frozenset[str] |
     if outcome is None and kind.may_be_null:
         return
     if not isinstance(outcome, Mapping):
-        raise _Malformed(f"{place} must be an object, not {_type_name(outcome)}")
+        raise _Malformed(f"{place} must be an object, not {type_name(outcome)}")
     if not outcome:
         raise _Malformed(f"{place} expects nothing")
     for name in outcome:
@@ -239,29 +235,11 @@ def _is_near(expected: Decimal, actual: int | Decimal) -> bool:
     return gap <= TOLERANCE * max(abs(expected), abs(actual))
 
 
-def _type_name(value: Any) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true or false"
-        case int() | float() | Decimal():
-            return "a number"
-        case str():
-            return "a text"
-        case Mapping():
-            return "an object"
-        case list() | tuple():
-            return "a list"
-        case _:
-            return type(value).__name__
-
-
 def _shown(value: Any) -> str:
     try:
         text = str(value) if isinstance(value, Decimal) else repr(_readable(value))
     except (RecursionError, ValueError):
-        return _type_name(value)
+        return type_name(value)
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 
@@ -281,11 +259,11 @@ def _run_encode(given: Mapping[str, Any]) -> _Actual:
     serial, request = given.get("deviceIdentifier"), given.get("requestType")
     values = given.get("payload")
     if not isinstance(serial, str):
-        raise _Malformed(f"deviceIdentifier must be a text, not {_type_name(serial)}")
+        raise _Malformed(f"deviceIdentifier must be a text, not {type_name(serial)}")
     if not isinstance(request, str):
-        raise _Malformed(f"requestType must be a text, not {_type_name(request)}")
+        raise _Malformed(f"requestType must be a text, not {type_name(request)}")
     if values is not None and not isinstance(values, Mapping):
-        raise _Malformed(f"payload must be an object, not {_type_name(values)}")
+        raise _Malformed(f"payload must be an object, not {type_name(values)}")
     command = HEAD_END_COMMANDS.get(request)
     if command is None:
         return _Actual({"hex": None}, lorawan.UNSUPPORTED.get(request, "the head-end has no such command"))
@@ -319,14 +297,14 @@ def _run_decode(given: Mapping[str, Any]) -> _Actual:
     payload: bytes | None = None
     if digits is not None:
         if not isinstance(digits, str):
-            raise _Malformed(f"hex must be a text, not {_type_name(digits)}")
+            raise _Malformed(f"hex must be a text, not {type_name(digits)}")
         try:
             payload = binascii.unhexlify(digits)
         except ValueError:
             raise _Malformed("hex is not a text of hex digit pairs") from None
     if text is not None:
         if not isinstance(text, str):
-            raise _Malformed(f"base64 must be a text, not {_type_name(text)}")
+            raise _Malformed(f"base64 must be a text, not {type_name(text)}")
         decoded = lorawan.decode_base64(text)
         if payload is not None and decoded != payload:
             raise _Malformed(f"base64 holds {_shown(decoded.hex())}, which is not what hex says")
@@ -386,7 +364,7 @@ def _camel(name: str) -> str:
 def _run_gateway(given: Mapping[str, Any]) -> _Actual:
     heard = given.get("rxInfo")
     if not isinstance(heard, list):
-        raise _Malformed(f"rxInfo must be a list, not {_type_name(heard)}")
+        raise _Malformed(f"rxInfo must be a list, not {type_name(heard)}")
     best = lorawan.best_gateway(lorawan.gateways_of(heard))
     return _Actual(None, "no gateway") if best is None else _Actual(_gateway_form(best))
 
@@ -406,7 +384,7 @@ def _run_events(given: Mapping[str, Any]) -> _Actual:
             raise _Malformed(f"event {number} must be an object with event and body")
         name = entry["event"]
         if name is not None and not isinstance(name, str):
-            raise _Malformed(f"event {number} must be named by a text or null, not by {_type_name(name)}")
+            raise _Malformed(f"event {number} must be named by a text or null, not by {type_name(name)}")
         event = lorawan.parse_event(name, entry["body"], by_shape=False)  # section 6: never guess
         outcome = pairing.feed(event, 0.0)
         why = event.sentence if isinstance(event, lorawan.Ignored) else ""
