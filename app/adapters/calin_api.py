@@ -14,6 +14,7 @@ import asyncio
 import hashlib
 import logging
 import uuid
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, fields, replace
@@ -21,7 +22,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
-from app.errors import LinkError, LinkReason, LocalProtocolError, RemoteProtocolError
+from app.errors import LinkError, LinkReason, LocalProtocolError, ParameterError, RemoteProtocolError
 from app.model.command import (
     CommandKind,
     CommandSpec,
@@ -63,6 +64,7 @@ POLL_GRID_S: Final = 5.0  # POLL_CYCLE
 SLOT_HOLD_S: Final = 600.0  # D-53
 STATUS_POLL_S: Final = 60.0  # ours: the concentrators' state, command-flow 3.7
 MAX_UPLINKS: Final = 1000
+MAX_REFS: Final = 10_000  # ours: task numbers remembered, so that one given twice is noticed
 SEPARATOR: Final = ":"  # in a reference, between the family of a task and the vendor's id
 
 CREDIT: Final = Quantity("kwh_credit_available", "kWh", "Credit")
@@ -382,6 +384,7 @@ class CalinAdapter:
         self._uplinks: asyncio.Queue[Uplink] = asyncio.Queue(MAX_UPLINKS + 2 * len(context.devices))
         self._links: dict[str, LinkState] = {}
         self._told = ""
+        self._owners: OrderedDict[str, tuple[int, str]] = OrderedDict()  # reference -> interaction and phase
 
     # ---------------------------------------------------------------- opening
 
@@ -439,14 +442,23 @@ class CalinAdapter:
             payload=dict(request.params) if family is calin.Family.WRITE else None,
             firmware=str(device.attributes.get("firmware") or ""),
         )
+        answer = await self._ask(sent, request.tap)
         try:
-            outcome = calin.judge_created(self._api, command, sent, await self._ask(sent, request.tap))
-        except RemoteProtocolError as exc:
-            raise DeliveryFailure("TASK_NOT_SCHEDULED", str(exc), Disposition.RETRY) from exc
+            outcome = calin.judge_created(self._api, command, sent, answer)
+            if isinstance(outcome, calin.Task):
+                calin.poll_task(self._settings, command, outcome.task_id)  # can it be asked for at all?
+        except (RemoteProtocolError, LocalProtocolError) as exc:
+            raise _lost(request, f"The vendor took the command under an unusable task number: {exc}") from exc
         if isinstance(outcome, calin.Failed):
             raise _delivery_failure(outcome, request.spec)
         assert family is not None
-        return Accepted(f"{family.value}{SEPARATOR}{outcome.task_id}")
+        ref = f"{family.value}{SEPARATOR}{outcome.task_id}"
+        owner = (request.interaction.id, request.phase)
+        if self._owners.setdefault(ref, owner) != owner:
+            raise _lost(request, "The vendor took the command under the task number of another one.")
+        while len(self._owners) > MAX_REFS:
+            self._owners.popitem(last=False)
+        return Accepted(ref)
 
     async def poll(self, request: Dispatch, ref: str) -> Answer | None:
         """Look at a task. None: pending, or the look itself failed, which says nothing about the command (D-28).
@@ -455,8 +467,10 @@ class CalinAdapter:
             DeliveryFailure: the vendor refused the token or task for good.
         """
         command = calin.command_named(request.spec.name)
-        task_id = ref.partition(SEPARATOR)[2] or ref
-        sent = calin.poll_task(self._settings, command, task_id)
+        try:
+            sent = calin.poll_task(self._settings, command, ref.partition(SEPARATOR)[2] or ref)
+        except LocalProtocolError as exc:
+            raise DeliveryFailure("BAD_TASK_NUMBER", str(exc), Disposition.FINAL) from exc
         found = calin.judge_poll(
             self._api,
             command,
@@ -522,14 +536,17 @@ class CalinAdapter:
             DeliveryFailure: RETRY where nothing was made, UNKNOWN where something may have been.
         """
         command = calin.command_named(request.spec.name)
-        sent = calin.issue_token(
-            self._settings,
-            command,
-            request.device.serial,
-            kwh=request.params.get("transactive_kwh"),
-            power_limit=request.params.get("target_power_limit"),
-            serial_number=_sale_number(request),
-        )
+        try:
+            sent = calin.issue_token(
+                self._settings,
+                command,
+                request.device.serial,
+                kwh=request.params.get("transactive_kwh"),
+                power_limit=request.params.get("target_power_limit"),
+                serial_number=_sale_number(request),
+            )
+        except (ParameterError, LocalProtocolError) as exc:
+            raise DeliveryFailure("TOKEN_FAILED", str(exc), Disposition.FINAL) from exc
         crossed = _Crossed()
         made = calin.judge_issued(self._api, command, sent, await self._ask(sent, request.tap, crossed))
         if isinstance(made, calin.Failed):
@@ -539,7 +556,11 @@ class CalinAdapter:
                 disposition = Disposition.UNKNOWN
                 text += " Whether a token was made is not known; look at the vendor's list before trying again."
             raise DeliveryFailure("TOKEN_FAILED", text, disposition, made.failure.value)
-        return made.token
+        try:
+            return calin.check_token(made.token.replace("-", ""))
+        except ParameterError as exc:
+            text = "The vendor made a token that does not have 20 digits; look at the vendor's list."
+            raise DeliveryFailure("TOKEN_FAILED", text, Disposition.UNKNOWN) from exc
 
     # ---------------------------------------------------------------- the client (section 2)
 
@@ -674,6 +695,12 @@ def _token_of(request: Dispatch) -> str:
         text = f"{request.spec.title} needs a token, and none was made."
         raise DeliveryFailure("TOKEN_MISSING", text, Disposition.FINAL)
     return calin.check_token(token.replace("-", ""))
+
+
+def _lost(request: Dispatch, text: str) -> DeliveryFailure:
+    """The vendor has the command and its answer cannot be asked for: not sent again where it may have an effect."""
+    disposition = Disposition.UNKNOWN if request.spec.has_effect else Disposition.FINAL
+    return DeliveryFailure("BAD_TASK_NUMBER", text, disposition)
 
 
 def _sale_number(request: Dispatch) -> str:

@@ -384,6 +384,10 @@ class _Sent:
     tap: Tap
     interaction: int
 
+    @property
+    def owner(self) -> tuple[int, str]:
+        return self.interaction, self.phase
+
 
 class LorawanAdapter:
     """One live connection. See ``Adapter`` and ``TokenMaker``."""
@@ -526,7 +530,11 @@ class LorawanAdapter:
             ref = lora.judge_enqueued(*await self._ask(call, request.tap, hidden))
         except RemoteProtocolError as exc:
             raise _delivery_failure(exc, "ENQUEUE_FAILED") from exc
-        self._sent[ref] = _Sent(command, request.phase, request.tap, request.interaction.id)
+        sent = _Sent(command, request.phase, request.tap, request.interaction.id)
+        if (known := self._sent.get(ref)) is not None and known.owner != sent.owner:
+            text = "The network server took the command under the queue id of another one."
+            raise DeliveryFailure("ENQUEUE_FAILED", text, Disposition.RETRY)
+        self._sent[ref] = sent
         while len(self._sent) > MAX_REFS:
             self._sent.popitem(last=False)
         return Accepted(ref)
@@ -537,7 +545,10 @@ class LorawanAdapter:
 
     async def is_waiting(self, request: Dispatch, ref: str) -> bool:
         """Whether the item is still in the network server's queue (section 5.3)."""
-        call = lora.queue_call(lora.eui_from_serial(request.device.serial))
+        try:
+            call = lora.queue_call(lora.eui_from_serial(request.device.serial))
+        except ParameterError:  # the serial was edited meanwhile
+            return False
         return ref in lora.judge_queue(*await self._ask(call, request.tap))
 
     def judge_effect(self, request: Dispatch, telemetry: Telemetry) -> Answer | None:
@@ -598,19 +609,23 @@ class LorawanAdapter:
         """A token of the token service; making one sells nothing, so a failure may be tried again.
 
         Raises:
-            DeliveryFailure, LinkError, ParameterError.
+            DeliveryFailure, LinkError, RemoteProtocolError.
         """
         if self._sts is None:
             text = "No token service is set for this connection, so no token can be made for LoRaWAN meters."
             raise DeliveryFailure("NO_TOKEN_SERVICE", text, Disposition.FINAL)
-        call = sts.sts_service_token(
-            sts.command_named(request.spec.name),
-            self._decoder_key(request.device),
-            random_numbers.randbelow(16),
-            issued.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            kwh=request.params.get("transactive_kwh"),
-            power_limit=request.params.get("target_power_limit"),
-        )
+        key = self._decoder_key(request.device)
+        try:
+            call = sts.sts_service_token(
+                sts.command_named(request.spec.name),
+                key,
+                random_numbers.randbelow(16),
+                issued.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                kwh=request.params.get("transactive_kwh"),
+                power_limit=request.params.get("target_power_limit"),
+            )
+        except (ParameterError, LocalProtocolError) as exc:
+            raise DeliveryFailure("TOKEN_FAILED", str(exc), Disposition.FINAL) from exc
         reply = await self._sts.call(
             call.method, call.path, call.body, headers=call.headers, tap=request.tap, hide=call.hide
         )
