@@ -139,6 +139,7 @@ class Desk:
         self._group: asyncio.TaskGroup | None = None
         self._opened: contextlib.AsyncExitStack | None = None
         self._changing = asyncio.Lock()
+        self._has_begun = False  # with what the command line asked for
         self.demo: DemoSite | None = None
         self._painted = asyncio.Event()
         self.window: MainWindow = MainWindow(
@@ -167,6 +168,7 @@ class Desk:
                     async with asyncio.timeout(FIRST_PAINT_S):
                         await self._painted.wait()
                 gc.enable()
+                self._has_begun = True
                 if self._closing.is_set():
                     pass
                 elif self._options.offscreen_tour is not None:
@@ -204,7 +206,7 @@ class Desk:
 
     def _open_default(self) -> None:
         """Something needs a workspace and none is open (yet)."""
-        if not self._changing.locked():
+        if self._has_begun and not self._changing.locked():
             self._open_soon(self.open_workspace(self._folders.default_workspace))
 
     async def open_workspace(self, path: Path) -> None:

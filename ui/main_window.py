@@ -63,8 +63,9 @@ Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 STATE_VERSION: Final = 1  # of the saved dock arrangement
 RECENT_KEPT: Final = 10
-SIZE_MS: Final = 150  # until the first interaction has its layout
 LOG_SIZE_MS: Final = 5000
+TREE_LEAST: Final = 50  # letters: 300 pixels
+BESIDE_TREE: Final = 173  # letters for charts and commands before the tree gets more
 FIRST_SIZE: Final = (1440, 900)  # unless the screen is smaller
 WORKSPACE_FILES: Final = "*.mwk"
 EXPORT_FILES: Final = "*.jsonl *.csv *.mwk"
@@ -154,8 +155,8 @@ class MainWindow(QMainWindow):
         self._under_way: dict[int, Interaction] = {}  # writes a meter may be carrying out
         self._undo: list[tuple[str, Callable[[], object]]] = []
         self._layout = Layout.COMMISSION
-        self._has_to_size = False  # until the detail panel has shown its first interaction
-        self._is_own_arrangement = False  # the person's, not the one a layout starts with
+        self._has_to_size = False  # the arrangement a layout starts with is new, and Qt has not laid it out yet
+        self._is_arranged = False  # with panels in the docks; what the person drags afterwards stays
         self._marked: set[int] = set()  # sent, marked on the chart, and not settled yet
         self._last_id = 0  # highest seen
         self._counted: tuple[int, int] | None = None  # interactions in the file, and the last of them
@@ -216,7 +217,7 @@ class MainWindow(QMainWindow):
         self._builder = QTimer(self, interval=0)
         self._builder.timeout.connect(self._build_next)
         self._sizer = QTimer(self, singleShot=True, interval=0)
-        self._sizer.timeout.connect(self._size_docks)
+        self._sizer.timeout.connect(self._size_docks_at_last)
         self._log_sizer = QTimer(self, interval=LOG_SIZE_MS)
         self._log_sizer.timeout.connect(self._measure_log)
         theme.changed.connect(self._on_theme)
@@ -241,7 +242,6 @@ class MainWindow(QMainWindow):
 
         self.detach()
         self._session = session
-        self._has_to_size = True
         title = self.tr("REPLAY of {name}") if session.mode is Mode.REPLAY else "{name}"
         self.setWindowTitle(self.tr("{name} - Meterwright").format(name=title.format(name=session.title)))
         self._bridge = ChangeBridge(session.workbench.feed, self)
@@ -396,7 +396,9 @@ class MainWindow(QMainWindow):
 
     def _finish_building(self) -> None:
         self.verbs.load_icons(self._theme)
-        self._come_back(self._layout)  # once more: the empty docks had other smallest sizes
+        if not self._is_arranged:  # once more: the empty docks had other smallest sizes
+            self._is_arranged = True
+            self._come_back(self._layout)
         self._measure_log()
         self._log_sizer.start()
         self._update_actions()
@@ -479,9 +481,6 @@ class MainWindow(QMainWindow):
         """Show one interaction's fourteen steps in the dock below."""
         if self.detail is not None:
             self.detail.show_interaction(interaction)
-            if self._has_to_size:  # empty, its strip asked for more height than it needs
-                self._has_to_size = False
-                self._sizer.start(SIZE_MS)
             self.dock_detail.show()
             self.dock_detail.raise_()
 
@@ -745,7 +744,8 @@ class MainWindow(QMainWindow):
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
-        self._sizer.start()  # Qt sizes docks in earnest only once they are shown
+        if self._has_to_size:  # Qt sizes docks in earnest only once they are shown
+            self._sizer.start()
 
     def _after_first_paint(self) -> None:
         self.painted.emit()
@@ -933,8 +933,8 @@ class MainWindow(QMainWindow):
     def _come_back(self, layout: Layout) -> None:
         """The arrangement a layout was left with, or else the one it starts with."""
         kept = self._settings.value(f"layouts/{layout.value}")
-        self._is_own_arrangement = isinstance(kept, QByteArray) and self.restoreState(kept, STATE_VERSION)
-        if not self._is_own_arrangement:
+        self._has_to_size = False
+        if not (isinstance(kept, QByteArray) and self.restoreState(kept, STATE_VERSION)):
             self._arrange(layout)
         self._place_banner()
 
@@ -964,17 +964,25 @@ class MainWindow(QMainWindow):
             dock.setFloating(False)
             self.addDockWidget(area, dock)
             dock.setVisible(is_shown)
+        self._has_to_size = True
         self._size_docks()
         self._sizer.start()
 
+    def _size_docks_at_last(self) -> None:
+        """Once more when Qt has laid the docks out, or it keeps its own idea; from then on they are the person's."""
+        if self._has_to_size and self.isVisible():
+            self._size_docks()
+            self._has_to_size = False
+
     def _size_docks(self) -> None:
-        """Widths and height of the docks; a second time once Qt has laid them out, or it keeps its own idea."""
-        if self._is_own_arrangement or not self.isVisible():
+        """Widths and height of the docks in the arrangement a layout starts with."""
+        if not self.isVisible():
             return
         em = self.fontMetrics().averageCharWidth()
         tree = self.devices.wanted_width() if self.devices is not None else em * 60
+        most = max(em * TREE_LEAST, self.width() - em * BESIDE_TREE)
         docks = [dock for dock in (self.dock_devices, self.dock_command) if dock.isVisible()]
-        widths = [min(tree, self.width() // 3) if dock is self.dock_devices else em * 42 for dock in docks]
+        widths = [min(tree, most) if dock is self.dock_devices else em * 42 for dock in docks]
         self.resizeDocks(docks, widths, Qt.Orientation.Horizontal)
         share = 0.45 if self._layout is Layout.SUPPORT else 1 / 3
         self.resizeDocks([self.dock_detail], [round(max(self.height(), 600) * share)], Qt.Orientation.Vertical)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 import pytest
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QPoint, QRect, Qt
 from PySide6.QtTest import QTest
-from PySide6.QtWidgets import QApplication, QCheckBox, QComboBox, QLineEdit, QPlainTextEdit, QTreeWidgetItem, QWidget
+from PySide6.QtWidgets import (
+    QApplication,
+    QCheckBox,
+    QComboBox,
+    QLineEdit,
+    QPlainTextEdit,
+    QScrollArea,
+    QTreeWidgetItem,
+    QWidget,
+)
 from pytestqt.qtbot import QtBot
 
+from app.adapters.lem_dcbm import LemDcbm
 from app.errors import ParameterError, WorkbenchError
 from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType
 from app.model.device import Device
@@ -74,7 +85,7 @@ class LemType(FakeHttpType):
     """The commands of a real meter."""
 
     def commands(self, device: Device, facts: Mapping[str, Any]) -> tuple[CommandSpec, ...]:
-        return LemDcbmType().commands(replace(device, settings={}), facts)
+        return LemDcbm().commands(replace(device, settings={}), facts)
 
 
 @pytest.fixture
@@ -265,6 +276,10 @@ def test_a_whole_transaction_form_is_seen_at_once(panel: CommandPanel, workbench
     assert len(fields) == 6
     for one in fields:
         assert view.contains(QRect(one.mapTo(scroll.viewport(), QPoint(0, 0)), one.size()))
+    chosen = panel.commands.currentItem()
+    assert chosen is not None
+    current = panel.commands.visualItemRect(chosen)
+    assert panel.commands.viewport().rect().contains(current), "the chosen command is in view"
     assert panel.commands.height() >= 4 * panel.commands.fontMetrics().height(), "and the list can still be used"
 
 

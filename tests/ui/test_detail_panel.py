@@ -85,9 +85,7 @@ def least_height(panel: DetailPanel, width: int) -> int:
 
 @pytest.mark.parametrize("width", [1440, 1100, 960, 620])
 @pytest.mark.parametrize("status", [Status.SUCCESSFUL, Status.SUSPENDED, Status.PROCESSING, Status.FAILED])
-def test_it_fits_into_290_pixels(
-    panel: DetailPanel, show: Show, qtbot: QtBot, width: int, status: Status
-) -> None:
+def test_it_fits_into_290_pixels(panel: DetailPanel, show: Show, qtbot: QtBot, width: int, status: Status) -> None:
     assert least_height(panel, width) <= 120, "empty"
     reason = "All gateways of the grid are offline since 14:02, and none of them answers its pings any more. " * 3
     more = {"failure": Failure(code="GRID_DOWN", text=reason, at=START, release="one is back.")}

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PySide6.QtCore import QAbstractItemModel, QByteArray, QMimeData, QPoint, QPointF, Qt
-from PySide6.QtGui import QDropEvent, QImage
+from PySide6.QtGui import QDropEvent, QFontMetricsF, QImage
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QLabel, QTableView, QToolButton
 from pytestqt.modeltest import ModelTester
@@ -655,3 +655,34 @@ def test_durations() -> None:
 def test_to_us_is_exact() -> None:
     for t in (0, 1, T0 + 1, T0 + 999_999):
         assert to_us(from_us(t)) == t
+
+
+@pytest.mark.parametrize("height", [330, 380, 420, 700, 1100])
+def test_value_labels_of_neighbouring_panes_do_not_overlap(chart: LiveChart, clock: Clock, height: int) -> None:
+    units = ("V", "A", "W", "kWh")
+    clock.now_us = T0 + 10 * SECOND
+    for second in range(10):
+        for number, unit in enumerate(units):
+            quantity = Quantity(f"q{number}", unit)
+            if second == 0:
+                chart.add_curve("m1", quantity)
+            push(chart, T0 + second * SECOND, str(second % 3 * 10**number), quantity)
+    chart.resize(700, height)
+    draw(chart)
+    boxes = []
+    for pane in chart._panes.values():
+        axis = pane.value_axis
+        metrics = QFontMetricsF(axis.style["tickFont"])
+        labels = []
+        for spacing, values in axis.tickValues(*axis.range, axis.size().height())[:2]:
+            words = axis.tickStrings(values, 1.0, spacing)
+            labels += [(value, word) for value, word in zip(values, words, strict=True) if word]
+        assert labels, "every pane keeps a label"
+        low, high = axis.range
+        top = axis.mapToScene(QPointF(0, 0)).y()
+        for value, _word in labels:
+            y = top + (high - value) / (high - low) * axis.size().height()
+            boxes.append((pane.unit, y - metrics.height() / 2 + 1, y + metrics.height() / 2 - 1))
+    assert len({unit for unit, *_ in boxes}) == 4
+    for at, (unit, top, bottom) in enumerate(boxes):
+        assert not any(unit != other and top < b and t < bottom for other, t, b in boxes[at + 1 :])

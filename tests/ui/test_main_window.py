@@ -15,7 +15,7 @@ from pytestqt.qtbot import QtBot
 
 from app.errors import WorkbenchError
 from app.model.reading import LinkState
-from app.model.status import Event
+from app.model.status import Event, Status
 from tests.ui.fakes import (
     CURRENT,
     DISCONNECT_RELAY,
@@ -29,6 +29,7 @@ from tests.ui.fakes import (
     busy,
     site,
 )
+from tests.ui.log_fakes import interaction
 from tests.ui.stand_ins import StandInPanels, log_at
 from tests.ui.test_window_screenshots import Recording
 from ui.actions import Layout
@@ -45,6 +46,7 @@ def theme(qapp: QApplication) -> Theme:
 
 class Bench:
     def __init__(self, qtbot: QtBot, theme: Theme, folder: Path, workbench: FakeWorkbench, **more: Any) -> None:
+        size = more.pop("size", None)
         self.workbench = workbench
         self.closes: list[str] = []
         settings = QSettings(str(folder / "window.ini"), QSettings.Format.IniFormat)
@@ -60,6 +62,8 @@ class Bench:
             panels=StandInPanels(),
         )
         qtbot.addWidget(self.window, before_close_func=lambda w: w.allow_close())
+        if size is not None:
+            self.window.resize(*size)
         self.window.show()
         self.window.build_now()
 
@@ -207,6 +211,89 @@ def test_layouts_are_kept_apart_and_restored(bench: Bench, qtbot: QtBot, theme: 
     assert again.window.verbs.action(f"layout.{Layout.LAB.value}").isChecked()
     assert again.window.dock_command.isVisible()
     assert not again.window.dock_detail.isVisible()
+
+
+def settled(window: MainWindow, qtbot: QtBot) -> None:
+    qtbot.waitUntil(lambda: not window._sizer.isActive() and not window._has_to_size, timeout=2000)
+
+
+def sizes(window: MainWindow) -> tuple[int, int, int]:
+    return window.dock_devices.width(), window.dock_command.width(), window.dock_detail.height()
+
+
+def test_the_device_list_leaves_room_at_1280(qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
+    bench = Bench(qtbot, theme, tmp_path, FakeWorkbench(site()), size=(1280, 720))
+    settled(bench.window, qtbot)
+    width, letter = bench.window.dock_devices.width(), bench.window.fontMetrics().averageCharWidth()
+    assert 48 * letter <= width <= 52 * letter, f"{width} of {bench.window.width()}, {letter} a letter"
+
+
+def test_dragged_docks_survive_hiding_and_another_workspace(qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
+    bench = Bench(qtbot, theme, tmp_path, FakeWorkbench(site()), size=(1440, 900))
+    window = bench.window
+    settled(window, qtbot)
+    first = sizes(window)
+    window.resizeDocks([window.dock_devices], [first[0] + 90], Qt.Orientation.Horizontal)
+    window.resizeDocks([window.dock_detail], [first[2] + 60], Qt.Orientation.Vertical)
+    qtbot.waitUntil(lambda: sizes(window)[0] > first[0] + 60 and sizes(window)[2] > first[2] + 30, timeout=2000)
+    dragged = sizes(window)
+    window.showMinimized()
+    window.showNormal()
+    window.hide()
+    window.show()
+    assert not window._sizer.isActive()
+    assert sizes(window) == dragged
+    window.show_interaction(bench.workbench.submit("lem-1", "READ_STATUS"))
+    window.attach(Session(workbench=FakeWorkbench(site()), log=log_at(tmp_path / "other.mwk"), title="other.mwk"))
+    window.build_now()
+    assert not window._sizer.isActive()
+    assert sizes(window) == dragged
+
+
+def test_the_default_arrangement_is_applied_once_a_layout(bench: Bench, qtbot: QtBot) -> None:
+    window = bench.window
+    settled(window, qtbot)
+    bench.trigger("layout.lab")
+    settled(window, qtbot)
+    wide = window.dock_devices.width() + 80
+    window.resizeDocks([window.dock_devices], [wide], Qt.Orientation.Horizontal)
+    qtbot.waitUntil(lambda: window.dock_devices.width() == wide, timeout=2000)
+    bench.trigger("layout.commission")
+    bench.trigger("layout.lab")
+    qtbot.waitUntil(lambda: window.dock_devices.width() == wide, timeout=2000)
+
+
+def test_the_size_of_the_window_is_kept(bench: Bench, qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
+    bench.window.resize(790, 650)  # on the screen without a screen
+    bench.window.save_layout()
+    again = Bench(qtbot, theme, tmp_path, FakeWorkbench(site()))
+    assert (again.window.width(), again.window.height()) == (bench.window.width(), 650)
+    assert again.window.x() == bench.window.x()
+
+
+def test_the_log_is_counted_on_from_what_the_file_held(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int | None] = []
+    monkeypatch.setattr(bench.window.status, "set_log", lambda count, _size: told.append(count))
+    bench.window._measure_log()
+    bench.window._on_span((1, 41, 40))  # ids 1 to 41, one of them is gone
+    bench.window._follow(interaction(44, Status.SUCCESSFUL))
+    bench.window._follow(interaction(43, Status.SUCCESSFUL))
+    bench.window._measure_log()
+    assert told == [None, 40, 43]
+
+
+def test_what_was_unfinished_is_seeded(qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
+    workbench = FakeWorkbench(site())
+    write = workbench.submit("lem-1", "DISCONNECT_RELAY")
+    workbench.advance(write, Event.SEND)
+    workbench.submit("lem-1", "READ_STATUS")
+    bench = Bench(qtbot, theme, tmp_path, workbench)
+    assert set(bench.window._under_way) == {write}
+    assert bench.window.devices is not None
+    model = bench.window.devices.model
+    assert "wait" in str(model.index_of("lem-1").siblingAtColumn(1).data())
+    bench.trigger("quit")
+    assert "DISCONNECT_RELAY on lem-1" in bench.question().text.text()
 
 
 def test_closing_asks_the_composition_root(bench: Bench) -> None:

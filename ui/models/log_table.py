@@ -132,7 +132,7 @@ def summary_text(result: Mapping[str, Any] | None, limit: int = 120) -> str:
     for key in ("summary", "text"):
         own = result.get(key)
         if isinstance(own, str) and own:
-            return scalar_text(own)[:limit]
+            return shortened(scalar_text(own), limit)
     parts: list[str] = []
     length = 0
     for key, value in result.items():
@@ -147,11 +147,20 @@ def summary_text(result: Mapping[str, Any] | None, limit: int = 120) -> str:
             if len(shown) > _LONGEST_VALUE:  # a record, a key, a profile: the detail shows it
                 continue
             text = f"{shown} {unit}".rstrip() if key == "value" else f"{key} {shown}"
-        parts.append(text[:limit])
-        length += len(text)
-        if length > limit:
-            break
-    return ", ".join(parts)[:limit]
+        if parts and length + len(text) > limit - 3:  # a value is whole or not there
+            return ", ".join([*parts, "…"])
+        parts.append(shortened(text, limit))
+        length += len(parts[-1]) + 2
+    return ", ".join(parts)
+
+
+def shortened(text: str, limit: int) -> str:
+    """``text``, or its first whole words and an ellipsis."""
+    if len(text) <= limit:
+        return text
+    head = text[: limit - 1]
+    words = head.rpartition(" ")[0] if not text[limit - 1].isspace() else head
+    return f"{(words or head).rstrip(' ,;:-')}…"
 
 
 def duration_text(span: timedelta) -> str:

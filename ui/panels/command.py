@@ -40,6 +40,7 @@ from app.model.interaction import Interaction
 from app.model.reading import DeviceState
 from app.workbench import Workbench
 from ui.theme import LINK_LOOKS, STATUS_LOOKS, Look, Role, Shape, Theme, fixed_font, link_word, space, status_word
+from ui.widgets.clipped_label import ClippedLabel
 
 
 class Confirm(Protocol):
@@ -57,6 +58,7 @@ class Confirm(Protocol):
     ) -> object: ...
 
 
+_SHORT_TYPES: Final = frozenset({ParamType.INTEGER, ParamType.DECIMAL, ParamType.BOOLEAN})
 _NAME_ROLE: Final = int(Qt.ItemDataRole.UserRole)
 _REASON_ROLE: Final = _NAME_ROLE + 1
 
@@ -90,10 +92,13 @@ class ParamField(QWidget):
         layout.setSpacing(space(1))
         self.title = QLabel(spec.title if spec.required else self.tr("{title} (optional)").format(title=spec.title))
         self.title.setWordWrap(True)
-        layout.addWidget(self.title)
         row = QHBoxLayout()
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(space(2))
+        if spec.type in _SHORT_TYPES:  # beside its title: a form should be seen as a whole
+            row.addWidget(self.title, 1)
+        else:
+            layout.addWidget(self.title)
         self.editor = self._make_editor(row)
         layout.addLayout(row)
         self.hint = QLabel(self._hint_text())
@@ -254,15 +259,26 @@ class ParamField(QWidget):
         """
         self._has_been_left = True
         try:
-            raw = self.raw()
-            if raw is None and self.spec.type is ParamType.TEXT and (not self.spec.required or self.spec.default):
-                raw = self.spec.default if self.spec.default is not None else ""
-            value = self.spec.parse(raw)
+            value = self._parse()
         except ParameterError as fault:
             self.show_error(str(fault))
             raise
         self.show_error("")
         return value
+
+    def fault(self) -> str:
+        """What is wrong with what stands in the editor now; empty when nothing is. Says nothing under it."""
+        try:
+            self._parse()
+        except ParameterError as wrong:
+            return str(wrong)
+        return ""
+
+    def _parse(self) -> Any:
+        raw = self.raw()
+        if raw is None and self.spec.type is ParamType.TEXT and (not self.spec.required or self.spec.default):
+            raw = self.spec.default if self.spec.default is not None else ""
+        return self.spec.parse(raw)
 
     def show_error(self, text: str) -> None:
         self.error.setText(text)
@@ -294,6 +310,36 @@ class ParamField(QWidget):
 
 def _same(a: Any, b: Any) -> bool:
     return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+class VerbButton(QPushButton):
+    """A button whose words are shortened when they do not fit; ``text()`` and the tool tip have them whole."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._whole = ""
+
+    def setText(self, text: str) -> None:
+        self._whole = text
+        self.setAccessibleName(text)
+        self.setToolTip(text)
+        self._fit()
+
+    def text(self) -> str:
+        return self._whole
+
+    def shown_text(self) -> str:
+        """What is drawn."""
+        return super().text().replace("&&", "&")
+
+    def _fit(self) -> None:
+        room = self.width() - space(4)
+        shown = self.fontMetrics().elidedText(self._whole, Qt.TextElideMode.ElideMiddle, max(0, room))
+        super().setText(shown.replace("&", "&&"))
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self._fit()
 
 
 class CommandPanel(QWidget):
@@ -369,8 +415,7 @@ class CommandPanel(QWidget):
         row = QHBoxLayout()
         row.setSpacing(space(1))
         self._link_icon = QLabel()
-        self.link = QLabel()
-        self.link.setWordWrap(True)
+        self.link = ClippedLabel(lines=2)
         row.addWidget(self._link_icon, 0, Qt.AlignmentFlag.AlignTop)
         row.addWidget(self.link, 1)
         head.addLayout(row)
@@ -414,7 +459,7 @@ class CommandPanel(QWidget):
         self._scroll.setWidget(self._form)
         self._form_layout = QVBoxLayout(self._form)
         self._form_layout.setContentsMargins(0, space(1), space(1), 0)
-        self._form_layout.setSpacing(space(3))
+        self._form_layout.setSpacing(space(2))
         return self._scroll
 
     def _build_foot(self) -> QVBoxLayout:
@@ -428,7 +473,10 @@ class CommandPanel(QWidget):
         row.addWidget(self._risk_icon, 0, Qt.AlignmentFlag.AlignTop)
         row.addWidget(self.risk, 1)
         foot.addLayout(row)
-        self.send = QPushButton()
+        self.reason = ClippedLabel(lines=2)  # why the button cannot be pressed
+        self.reason.hide()
+        foot.addWidget(self.reason)
+        self.send = VerbButton()
         bold = QFont(self.send.font())
         bold.setBold(True)
         self.send.setFont(bold)
@@ -537,16 +585,20 @@ class CommandPanel(QWidget):
         self._split_is_chosen = True
 
     def _divide(self) -> None:
-        """Give the form the height it wants and the list the rest, but never less than a third."""
+        """Give the form the height it wants and the list the rest, but never less than five lines."""
         total = self._split.height()
         if self._split_is_chosen or total <= 0:
             return
         wanted = self._form_layout.totalHeightForWidth(self._scroll.viewport().width()) + space(2)
         if wanted <= 0:
             wanted = self._form.sizeHint().height()
-        least = total // 3
+        line = self.commands.fontMetrics().height() + space(1)
+        least = min(total // 3, self.search.sizeHint().height() + 5 * line)
         form = max(min(wanted, total - least), space(12))
         self._split.setSizes([total - form, form])
+        current = self.commands.currentItem()
+        if current is not None:  # the list may have got lower
+            self.commands.scrollToItem(current)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -622,6 +674,7 @@ class CommandPanel(QWidget):
         for field in self._fields:
             if params is not None and field.spec.name in params:
                 field.set_value(params[field.spec.name])
+        self._show_reason()
         self._focus_form()
 
     def _focus_form(self) -> None:
@@ -653,6 +706,7 @@ class CommandPanel(QWidget):
         if spec is None or self._device is None:
             self.risk.clear()
             self._risk_icon.clear()
+            self.reason.hide()
             return
         self._last_command[self._device.adapter] = spec.name
         if spec.help:
@@ -664,6 +718,7 @@ class CommandPanel(QWidget):
             field = ParamField(param, self._theme)
             if param.name in kept:
                 field.set_value(kept[param.name])
+            field.edited.connect(self._show_reason)
             self._fields.append(field)
             self._form_layout.addWidget(field)
             field.show()
@@ -675,8 +730,15 @@ class CommandPanel(QWidget):
         self._divide_timer.start()
         self._show_risk(spec)
         self.send.setText(self.verb())
-        self.send.setAccessibleName(self.verb())
-        self.send.setToolTip(self.verb())
+        self._show_reason()
+
+    def _show_reason(self) -> None:
+        """The button can be pressed, or the line above it says why not."""
+        reason = next((fault for field in self._fields if (fault := field.fault())), "")
+        self.reason.setText(reason)
+        self.reason.setVisible(bool(reason))
+        self.send.setEnabled(not reason)
+        self.send.setAccessibleDescription(reason)
 
     def _order_tabs(self) -> None:
         before: QWidget = self.commands
@@ -722,6 +784,7 @@ class CommandPanel(QWidget):
 
     def _colour(self) -> None:
         self._tint(self._empty, Role.DIMMED)
+        self._tint(self.reason, Role.DIMMED)
         self._colour_risk()
         if self._device is not None and self._stack.currentIndex() == 1:
             self._show_link(self._workbench.state(self._device.id))

@@ -21,7 +21,7 @@ from PySide6.QtCore import (
     QTimer,
     Signal,
 )
-from PySide6.QtGui import QFont, QGuiApplication, QHideEvent, QPalette, QShowEvent
+from PySide6.QtGui import QFont, QGuiApplication, QHideEvent, QPalette, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
@@ -51,6 +51,7 @@ from app.workbench import CancelResult, Workbench
 from ui.log_access import LogAccess, Ticket
 from ui.models.log_table import duration_text, scalar_text, summary_text, time_text, zone_text
 from ui.theme import HEX_FIELDS, STATUS_LOOKS, Role, Theme, fixed_font, severity_word, space, status_word
+from ui.widgets.clipped_label import ClippedLabel
 from ui.widgets.hex_view import ByteField, HexView
 from ui.widgets.step_strip import StepStrip, clock_text, step_title, waiting_text
 
@@ -478,6 +479,17 @@ class BytesTab(QWidget):
 # ---------------------------------------------------------------- the panel
 
 
+class LowTabs(QTabWidget):
+    """Tabs that can be made as low as three lines: what is in them scrolls."""
+
+    def minimumSizeHint(self) -> QSize:
+        line = self.fontMetrics().height() + space(1)
+        return QSize(super().minimumSizeHint().width(), self.tabBar().sizeHint().height() + 4 * line)
+
+    def hasHeightForWidth(self) -> bool:
+        return False
+
+
 class DetailPanel(QWidget):
     """Shows one interaction and keeps up with it."""
 
@@ -521,37 +533,38 @@ class DetailPanel(QWidget):
     # ---------------------------------------------------------------- construction
 
     def _build(self) -> None:
-        outer = QVBoxLayout(self)
+        outer = QVBoxLayout(self)  # no stack: what is hidden must not ask for height
         outer.setContentsMargins(0, 0, 0, 0)
-        self._stack = QStackedWidget()
-        outer.addWidget(self._stack)
         self._empty = QLabel()
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         self._empty.setWordWrap(True)
         self._empty.setMargin(space(6))
-        self._stack.addWidget(self._empty)
-        page = QWidget()
-        layout = QVBoxLayout(page)
-        layout.setContentsMargins(space(2), space(2), space(2), 0)
-        layout.setSpacing(space(2))
+        outer.addWidget(self._empty)
+        self._page = QWidget()
+        self._page.hide()
+        layout = QVBoxLayout(self._page)
+        layout.setContentsMargins(space(2), space(1), space(2), 0)
+        layout.setSpacing(space(1))
         layout.addLayout(self._build_head())
         self.strip = StepStrip(self._theme, zone=self._zone, now=self._now, show_reason=False)
         self.strip.stepActivated.connect(self._on_step)
         layout.addWidget(self.strip)
         layout.addLayout(self._build_why())
         layout.addWidget(self._build_tabs(), 1)
-        self._stack.addWidget(page)
+        outer.addWidget(self._page)
+
+    def _show_page(self, is_filled: bool) -> None:
+        first, second = (self._empty, self._page) if is_filled else (self._page, self._empty)
+        first.hide()  # never both at once: together they ask for more height than the dock has
+        second.show()
 
     def _build_head(self) -> QHBoxLayout:
         head = QHBoxLayout()
         head.setSpacing(space(2))
-        self.title = QLabel()
+        self.title = ClippedLabel()
         bold = QFont(self.title.font())
         bold.setBold(True)
         self.title.setFont(bold)
-        self.title.setTextFormat(Qt.TextFormat.PlainText)
-        self.title.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.title.setWordWrap(True)
         self.title.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.title.customContextMenuRequested.connect(self._title_menu)
         head.addWidget(self.title, 1)
@@ -568,10 +581,7 @@ class DetailPanel(QWidget):
     def _build_why(self) -> QHBoxLayout:
         row = QHBoxLayout()
         row.setSpacing(space(2))
-        self.why = QLabel()
-        self.why.setWordWrap(True)
-        self.why.setTextFormat(Qt.TextFormat.PlainText)
-        self.why.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.why = ClippedLabel(lines=2)
         row.addWidget(self.why, 1)
         self.cancel_button = QPushButton()
         self.cancel_button.clicked.connect(self._cancel)
@@ -584,7 +594,7 @@ class DetailPanel(QWidget):
         return row
 
     def _build_tabs(self) -> QTabWidget:
-        self.tabs = QTabWidget()
+        self.tabs = LowTabs()
         self.tabs.setDocumentMode(True)
         zone = zone_text(self._now(), self._zone)
         time = self.tr("Time ({zone})").format(zone=zone)
@@ -697,12 +707,12 @@ class DetailPanel(QWidget):
 
     def empty_text(self) -> str:
         """What the panel says while it shows no interaction; empty otherwise."""
-        return self._empty.text() if self._stack.currentIndex() == 0 else ""
+        return self._empty.text() if self._page.isHidden() else ""
 
     def _say(self, text: str) -> None:
         self._empty.setText(text)
         self._tint(self._empty, Role.DIMMED)
-        self._stack.setCurrentIndex(0)
+        self._show_page(False)
 
     # ---------------------------------------------------------------- reading
 
@@ -775,7 +785,7 @@ class DetailPanel(QWidget):
         if item is None:
             self._tint(self._empty, Role.DIMMED)
             return
-        self._stack.setCurrentIndex(1)
+        self._show_page(True)
         self._show_head(item)
         self.strip.set_interaction(item, self._steps)
         self._show_why(item)
@@ -797,7 +807,6 @@ class DetailPanel(QWidget):
         parts = [self.tr("Interaction {id}").format(id=item.id), item.command, params, self._device_name(item.device)]
         text = "   ".join(part for part in parts if part)
         self.title.setText(text)
-        self.title.setToolTip(text)
         look = STATUS_LOOKS[item.status]
         pixmap = self._theme.icon(look).pixmap(QSize(16, 16), self.devicePixelRatioF())
         self._status_icon.setPixmap(pixmap)
@@ -834,9 +843,9 @@ class DetailPanel(QWidget):
             return self.tr("Answer: {text}").format(text=shown) if shown else ""
         if failure is not None and failure.text:
             text = self.tr("Why: {reason}").format(reason=failure.text)
-            if failure.release:
-                text = self.tr("{text}  Goes on when {release}").format(text=text, release=failure.release)
-            return text
+            if failure.release and item.status in (Status.SUSPENDED, Status.DEFERRED):
+                return self.tr("{text}  Goes on when: {release}").format(text=text, release=failure.release)
+            return f"{text}  {failure.release}".rstrip()
         line = next((s for s in reversed(self._steps) if s.text), None)
         return self.tr("{step}: {text}").format(step=step_title(line.step), text=line.text) if line is not None else ""
 
@@ -986,6 +995,10 @@ class DetailPanel(QWidget):
 
     def _verify(self) -> None:
         self._act(self._workbench.verify)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        super().resizeEvent(event)
+        self.strip.set_may_stand(event.size().height() > event.size().width())
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)

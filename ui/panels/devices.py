@@ -243,7 +243,7 @@ class DevicesPanel(QWidget):
     def _set_columns(self) -> None:
         header = self.tree.header()
         header.setStretchLastSection(False)
-        header.setMinimumSectionSize(self.fontMetrics().horizontalAdvance("x" * 12))
+        header.setMinimumSectionSize(self.fontMetrics().horizontalAdvance("x" * 8))
         header.setSectionResizeMode(Column.NAME, QHeaderView.ResizeMode.Stretch)
         header.setSectionResizeMode(Column.STATE, QHeaderView.ResizeMode.Interactive)
         header.setSectionResizeMode(Column.VALUE, QHeaderView.ResizeMode.Interactive)

@@ -240,6 +240,7 @@ _STEPS_S: Final = (
     *(31536000.0 * years for years in (2, 5, 10, 25, 50, 100)),
 )
 _LABEL_PX: Final = 110
+_LOW_PANE_PX: Final = 90
 
 
 class _TimeAxis(pg.AxisItem):  # type: ignore[misc]  # pyqtgraph has no types
@@ -263,6 +264,26 @@ class _TimeAxis(pg.AxisItem):  # type: ignore[misc]  # pyqtgraph has no types
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         return [self._chart.time_text(self._chart.x_to_us(value), spacing) for value in values]
+
+
+class _ValueAxis(pg.AxisItem):  # type: ignore[misc]
+    """Values of one pane. In a low one the outermost labels go, which would run into those of its neighbours."""
+
+    def __init__(self) -> None:
+        super().__init__("left")
+        self.enableAutoSIPrefix(False)
+
+    def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
+        words: list[str] = super().tickStrings(values, scale, spacing)
+        size = float(self.size().height())
+        if size >= _LOW_PANE_PX or size <= 0:
+            return words
+        low, high = self.range
+        font = self.style["tickFont"] or self.font()
+        margin = QFontMetricsF(font).height() / 2 / size * (high - low)
+        return [
+            word if low + margin <= value <= high - margin else "" for word, value in zip(words, values, strict=True)
+        ]
 
 
 # ---- canvas
@@ -369,10 +390,10 @@ class _Pane:
         self.unit = unit
         self.view = _View(chart, unit)
         self.time_axis = _TimeAxis(chart)
-        self.plot = pg.PlotItem(viewBox=self.view, axisItems={"bottom": self.time_axis}, enableMenu=False)
+        self.value_axis = _ValueAxis()
+        axes = {"bottom": self.time_axis, "left": self.value_axis}
+        self.plot = pg.PlotItem(viewBox=self.view, axisItems=axes, enableMenu=False)
         self.plot.hideButtons()
-        self.value_axis = self.plot.getAxis("left")
-        self.value_axis.enableAutoSIPrefix(False)
         self.value_axis.setStyle(tickLength=4)
         self.traces = _Traces(chart, self)
         self.low = 0.0

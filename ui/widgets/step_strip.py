@@ -1,8 +1,9 @@
 """The fourteen steps of one interaction, drawn as the U they are.
 
 Outgoing from the person to the meter, incoming back, in the columns App, Device messaging and Hardware. Wide, the U
-lies on its side (outgoing above, incoming below); in a narrow dock it stands (outgoing down the left, incoming up the
-right), so that no text is ever cut.
+lies on its side (outgoing above, incoming below). With less width it lies tighter, its times shorter; in a narrow
+dock it stands (outgoing down the left, incoming up the right), or where there is no height for that, its words are
+shortened. The tool tip and the plain text always have them whole.
 """
 
 from __future__ import annotations
@@ -48,6 +49,15 @@ class Mark(Enum):
     STOPPED = auto()  # it ended here, and not well
     AHEAD = auto()
     MISSED = auto()  # it will not come any more
+
+
+class Form(Enum):
+    """How the U is drawn in the room there is."""
+
+    WIDE = auto()
+    TIGHT = auto()  # lies, times without hours
+    SHORT = auto()  # lies, words shortened
+    STANDING = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +110,7 @@ _MARK_LOOKS: Final[Mapping[Mark, Look]] = {
 }
 _FLAGS: Final = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)  # Qt mirrors it right to left
 _TIME_WIDTH: Final = "00:00:00.000"
+_TIGHT_TIME_WIDTH: Final = "00:00.000"
 
 
 def _is_out(step: Step) -> bool:
@@ -216,7 +227,8 @@ class StepStrip(QWidget):
         self._cells = make_cells(None, ())
         self._focus = Step.CLICK
         self._rects: dict[Step, QRect] = {}
-        self._lies = True
+        self._form = Form.WIDE
+        self._may_stand = True
         self._tick = QTimer(self, interval=1000)
         self._tick.timeout.connect(self._on_tick)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
@@ -313,25 +325,55 @@ class StepStrip(QWidget):
         self._label_width = max(plain.horizontalAdvance(way) for way in ways) + space(3)
         self._indent = space(1) + self._shape + space(1)
         self._time_width = times.horizontalAdvance(_TIME_WIDTH)
+        self._tight_time_width = times.horizontalAdvance(_TIGHT_TIME_WIDTH)
+        self._short_width = self._label_width + 8 * (self._indent + plain.averageCharWidth() * 5 + space(1)) + space(2)
         self._row_width = self._indent + self._title_width + space(2) + self._second_width + space(3)
 
     def _title(self, step: Step) -> str:
         return f"{step.value} {step_title(step)}"
 
-    def _lying_width(self) -> int:
-        return self._label_width + sum(self._column_widths()) + space(2)
+    def _lying_width(self, form: Form = Form.WIDE) -> int:
+        return self._label_width + sum(self._column_widths(form)) + space(2)
 
-    def _column_widths(self) -> list[int]:
+    def _column_widths(self, form: Form) -> list[int]:
         """What each of the eight columns needs; the one where it stands now needs more for its word."""
-        titles = QFontMetrics(self._bold)
+        if form is Form.SHORT:
+            return [max(1, (self.width() - self._label_width - space(2)) // 8)] * 8
+        titles, plain = QFontMetrics(self._bold), QFontMetrics(self.font())
+        is_tight = form is Form.TIGHT
+        item = self._interaction
         widths = [0] * 8
         for cell in self._cells:
-            stands_here = cell.mark in (Mark.PRESENT, Mark.BLOCKED, Mark.STOPPED)
-            words = max(titles.horizontalAdvance(self._title(cell.step)), self._time_width)
-            need = self._indent + (max(words, self._second_width) if stands_here else words) + space(3)
+            words = max(titles.horizontalAdvance(self._title(cell.step)), self._time_of(form))
+            if cell.mark in (Mark.PRESENT, Mark.BLOCKED, Mark.STOPPED):
+                word = plain.horizontalAdvance(short_word(item.status)) if is_tight and item is not None else 0
+                words = max(words, word if is_tight else self._second_width)
             column = _PLACES[cell.step][0]
-            widths[column] = max(widths[column], need)
+            widths[column] = max(widths[column], self._indent + words + space(2 if is_tight else 3))
         return widths
+
+    def _time_of(self, form: Form) -> int:
+        return self._time_width if form is Form.WIDE else self._tight_time_width
+
+    def form_for(self, width: int) -> Form:
+        """How it is drawn in ``width``."""
+        if width >= self._lying_width(Form.WIDE):
+            return Form.WIDE
+        if width >= self._lying_width(Form.TIGHT):
+            return Form.TIGHT
+        return Form.STANDING if self._may_stand else Form.SHORT
+
+    @property
+    def form(self) -> Form:
+        return self._form
+
+    def set_may_stand(self, may_stand: bool) -> None:
+        """Whether there is height enough for the standing form."""
+        if may_stand is not self._may_stand:
+            self._may_stand = may_stand
+            self._arrange()
+            self.updateGeometry()
+            self.update()
 
     def _is_rtl(self) -> bool:
         return self.layoutDirection() is Qt.LayoutDirection.RightToLeft
@@ -349,8 +391,8 @@ class StepStrip(QWidget):
         return box.height() + space(2)
 
     def heightForWidth(self, width: int) -> int:
-        if width >= self._lying_width():
-            return self._line + space(1) + 2 * (2 * self._line + space(3)) + space(3) + self._reason_height(width)
+        if self.form_for(width) is not Form.STANDING:
+            return self._line + space(1) + 2 * (2 * self._line + space(3)) + space(2) + self._reason_height(width)
         return self._line + 8 * (self._line + space(2)) + 3 * self._line + space(2) + self._reason_height(width)
 
     def hasHeightForWidth(self) -> bool:
@@ -360,17 +402,19 @@ class StepStrip(QWidget):
         return QSize(self._lying_width(), self.heightForWidth(self._lying_width()))
 
     def minimumSizeHint(self) -> QSize:
-        return QSize(self._standing_width(), self.heightForWidth(max(self.width(), self._standing_width())))
+        least = self._standing_width() if self._may_stand else min(self._short_width, self._standing_width())
+        return QSize(least, self.heightForWidth(max(self.width(), least)))
 
     def _arrange(self) -> None:
         """Work out the rectangle of every step."""
-        self._lies = self.width() >= self._lying_width()
+        self._form = self.form_for(self.width())
         self._rects = {}
-        widths = self._column_widths()
-        spare = min((self.width() - self._lying_width()) // 8, space(12))
+        lies = self._form is not Form.STANDING
+        widths = self._column_widths(self._form) if lies else []
+        spare = min((self.width() - self._label_width - sum(widths) - space(2)) // 8, space(12))
         for step in Step:
             column, row = _PLACES[step]
-            if self._lies:
+            if lies:
                 height = 2 * self._line + space(2)
                 top = self._line + space(2) + row * (height + space(2))
                 left = self._label_width + sum(widths[:column]) + column * spare
@@ -431,10 +475,30 @@ class StepStrip(QWidget):
         item = self._interaction
         if item is not None and cell.mark in (Mark.PRESENT, Mark.BLOCKED):
             since = cell.at if cell.at is not None else item.updated
+            if self._form in (Form.TIGHT, Form.SHORT):  # how long it has lasted stands in the headline
+                return short_word(item.status)
             return f"{short_word(item.status)} {waiting_text(self._now() - since)}"
         if item is not None and cell.mark is Mark.STOPPED:
             return short_word(item.status)
-        return clock_text(cell.at, self._zone) if cell.at is not None else ""
+        if cell.at is None:
+            return ""
+        text = clock_text(cell.at, self._zone)
+        return text.partition(":")[2] if self._form in (Form.TIGHT, Form.SHORT) else text
+
+    def words(self, step: Step) -> tuple[str, str]:
+        """Both lines of a step as they are drawn, shortened where they must be."""
+        cell = self._cells[step - 1]
+        stands_here = cell.mark in (Mark.PRESENT, Mark.BLOCKED, Mark.STOPPED)
+        first, second = self._title(step), self._second(cell)
+        if self._form is not Form.SHORT:
+            return first, second
+        room = self._rects[step].width() - self._indent
+        elide = Qt.TextElideMode.ElideRight
+        fonts = (self._bold, self._title_font) if stands_here else (self._title_font, self._time_font)
+        return (
+            QFontMetrics(fonts[0]).elidedText(first, elide, room),
+            QFontMetrics(fonts[1]).elidedText(second, elide, room),
+        )
 
     def paintEvent(self, event: QPaintEvent) -> None:
         painter = QPainter(self)
@@ -468,7 +532,7 @@ class StepStrip(QWidget):
         for first, last, title in _GROUPS:
             words = QCoreApplication.translate("StepStrip", title)
             start, end = self._rects[Step(first + 1)], self._rects[Step(last)]
-            if not self._lies:
+            if self._form is Form.STANDING:
                 box = QRect(start.left(), start.top() - self._line, start.width(), self._line)
                 painter.drawText(box, _FLAGS, words)
                 continue
@@ -482,7 +546,7 @@ class StepStrip(QWidget):
                 painter.restore()
         for step, words in ((Step.CLICK, self.tr("OUT")), (Step.SEEN, self.tr("IN"))):
             rect = self._rects[step]
-            if self._lies:
+            if self._form is not Form.STANDING:
                 left = self.width() - self._label_width - space(1) if self._is_rtl() else space(1)
                 painter.drawText(QRect(left, rect.top(), self._label_width, self._line + space(1)), _FLAGS, words)
             else:
@@ -505,13 +569,14 @@ class StepStrip(QWidget):
         indent = self._indent
         painter.setFont(self._bold if stands_here else self._title_font)
         painter.setPen(self._colour(Role.DIMMED if ahead else look.role if stands_here else Role.TEXT))
-        self._text(painter, rect, indent, 0, self._title(cell.step), ground)
-        second = self._second(cell)
+        lies = self._form is not Form.STANDING
+        first, second = self.words(cell.step)
+        self._text(painter, rect, indent, 0, first, ground)
         if second:
             painter.setFont(self._title_font if stands_here else self._time_font)
             painter.setPen(self._colour(Role.TEXT if stands_here else Role.DIMMED))
-            beside = 0 if self._lies else self._title_width + space(2)
-            self._text(painter, rect, indent + beside, 1 if self._lies else 0, second, ground)
+            beside = 0 if lies else self._title_width + space(2)
+            self._text(painter, rect, indent + beside, 1 if lies else 0, second, ground)
         if self.hasFocus() and cell.step is self._focus:
             painter.setPen(QPen(self._colour(Role.FOCUS), 1.0, Qt.PenStyle.DotLine))
             painter.setBrush(Qt.BrushStyle.NoBrush)
@@ -578,7 +643,7 @@ class StepStrip(QWidget):
             there = self._rects[step].center()
             along = (there.x() - here.x()) * dx + (there.y() - here.y()) * dy
             aside = abs((there.x() - here.x()) * dy) + abs((there.y() - here.y()) * dx)
-            if along <= 0 or (dx and self._lies and aside > self._line):
+            if along <= 0 or (dx and self._form is not Form.STANDING and aside > self._line):
                 return None
             return along + 4 * aside
 
