@@ -274,6 +274,7 @@ COMMANDS: Final[tuple[CommandSpec, ...]] = (
     CommandSpec(
         name="REGISTER", title="Register at the network server", kind=CommandKind.WRITE, risk=Risk.WRITE,
         resend=Resend.SAFE,  # a device that exists stays as it is
+        reaches_device=False,
         verb="Register {device}",
         params=(ParamSpec(name="application_key", title="Application key", type=ParamType.SECRET, required=False,
                           default="", pattern=r"[0-9A-Fa-f]{32}",

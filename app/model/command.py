@@ -218,6 +218,7 @@ class CommandSpec:
     answer_timeout_s: float | None = None  # None: the adapter's
     pending_ttl_s: float | None = None  # None: the default for its kind and origin
     token: TokenUse = TokenUse.NONE
+    reaches_device: bool = True  # False: it ends at a server, so the field's state does not matter
     per_phase: bool = False  # a three-phase meter is asked phase by phase (command-flow 1.4)
     supersedes: tuple[str, ...] = ()  # waiting commands of the same meter that this one replaces (G2)
 

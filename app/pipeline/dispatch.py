@@ -23,6 +23,7 @@ from app.errors import (
     LinkReason,
     LocalProtocolError,
     ParameterError,
+    ProtocolError,
     RemoteProtocolError,
     StoreError,
 )
@@ -418,7 +419,13 @@ class Dispatcher:
         spec = self._spec_of(message)
         limits = self._site.limits(message.device)
         scope = self._links.scope(message.device)
-        early = self._correlator.expect(scope, message.ref, Expectation(message.id, message.attempt))
+        try:
+            early = self._correlator.expect(scope, message.ref, Expectation(message.id, message.attempt))
+        except LocalProtocolError as exc:
+            # Two commands under one reference: an answer could not be told apart, so none is believed.
+            disposition = Disposition.RETRY if spec is None else _unless_safe(spec, Disposition.RETRY)
+            self._after_failure(message, "DUPLICATE_REFERENCE", str(exc), disposition)
+            return
         now = self._clock.monotonic()
         if message.state is Delivery.SENT_TO_DEVICE:
             self._arm("stage", message.id, now + limits.device_timeout_s)
@@ -460,7 +467,7 @@ class Dispatcher:
                     self.kick()
                     return
                 answer = None
-            except (TimeoutError, LinkError, RemoteProtocolError) as exc:
+            except (TimeoutError, LinkError, RemoteProtocolError, LocalProtocolError, ParameterError) as exc:
                 # D-28: a failed poll is polled again; it never sends the command a second time.
                 _log.info("poll of %s failed: %s", message.ref, exc, extra={"interaction": message.interaction})
                 answer = None
@@ -494,7 +501,7 @@ class Dispatcher:
             try:
                 async with asyncio.timeout(limits.accept_timeout_s):
                     waiting = await adapter.is_waiting(request, message.ref)
-            except (TimeoutError, LinkError, RemoteProtocolError, DeliveryFailure) as exc:
+            except (TimeoutError, LinkError, ProtocolError, ParameterError, DeliveryFailure) as exc:
                 _log.info("asking for %s failed: %s", message.ref, exc, extra={"interaction": message.interaction})
         present = self._current(message)
         if present is None:
@@ -752,7 +759,7 @@ class Dispatcher:
         try:
             async with asyncio.timeout(self._call_limit(request.spec, limits)):
                 answer = await adapter.verify(request)
-        except (TimeoutError, LinkError, RemoteProtocolError, DeliveryFailure) as exc:
+        except (TimeoutError, LinkError, ProtocolError, ParameterError, DeliveryFailure) as exc:
             text = f"Reading back failed: {exc}"
             self._ledger.keep(entry(interaction, self._clock.now(), Step.EFFECTS, "read back", text=text))
             return None

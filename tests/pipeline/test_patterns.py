@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -231,6 +232,41 @@ def test_answer_for_nobody_becomes_a_finding() -> None:
 
     run_virtual(main)
     assert [f.code for f in store.of(Finding)] == ["UNMATCHED_ANSWER"]
+
+
+@pytest.mark.parametrize("command", ["SET_PULL", "READ_PULL"])
+def test_a_reference_given_twice_ends_one_command_and_not_the_engine(command: str) -> None:
+    field, store = Field(), MemoryStore()
+    meter = field.meter("m1")
+    meter.polls_pending = 3
+    original = meter._do
+
+    def repeating(request: dict[str, Any]) -> dict[str, Any]:
+        if request["do"] != "poll":
+            meter.next_task = 1  # every task is called t1
+        return original(request)
+
+    meter._do = repeating  # type: ignore[method-assign]
+
+    async def main(loop: VirtualLoop) -> list[Interaction]:
+        kind = BenchType(field, can_verify=False)
+        kind.base = replace(kind.base, needs_link=False)
+        kind.connection = lambda device: "shared"  # type: ignore[method-assign]  # one vendor, one scope
+        devices = [bench_device(1), bench_device(2)]
+        async with bench(loop, store, field, bench_type=kind, devices=devices) as workbench:
+            await asyncio.sleep(0.1)
+            params = {"value": 1} if command.startswith("SET") else None
+            return await settle_all(workbench, [workbench.submit(name, command, params) for name in ("m1", "m2")])
+
+    first, second = run_virtual(main)
+    assert first.status is Status.SUCCESSFUL
+    tried = [a for a in store.of(Attempt) if a.interaction == second.id and a.end is AttemptEnd.FAILED]
+    assert tried[0].code == "DUPLICATE_REFERENCE"
+    if command == "SET_PULL":
+        assert (second.status, len(meter.executed)) == (Status.OUTCOME_UNKNOWN, 2)
+    else:
+        assert second.is_settled
+    store.check()
 
 
 def test_link_down_suspends_and_link_up_releases() -> None:

@@ -292,6 +292,7 @@ def test_S11_a_silent_meter_is_tried_twelve_times() -> None:
 
         async def transmitted_only(task: str, end: Any = None) -> None:
             link = end or bench_meter.link
+            assert link is not None
             await link.send(json.dumps({"event": "transmitted", "task": task}).encode() + b"\n")
 
         bench_meter.push = transmitted_only  # type: ignore[method-assign]
