@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +100,9 @@ def test_terminal_deliveries_leave_only_by_a_late_answer() -> None:
     assert Delivery.DELIVERY_SUCCESSFUL not in leaving
     assert Delivery.CANCELLED not in leaving
     assert {move for state, move in MOVES if state is Delivery.DELIVERY_FAILED} == {Move.ANSWER}
+
+
+def test_the_diagram_is_the_table() -> None:
+    text = (Path(__file__).resolve().parents[2] / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    drawn = re.findall(r"^    (\w+) --> (\w+): (\w+)$", text, re.MULTILINE)
+    assert {(Status(a), Event(e)): Status(b) for a, b, e in drawn} == dict(TRANSITIONS)
