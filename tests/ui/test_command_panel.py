@@ -269,13 +269,15 @@ def test_a_whole_transaction_form_is_seen_at_once(panel: CommandPanel, workbench
     assert panel.send.text() == "Start on LEM 4711"
     scroll = panel.findChild(QScrollArea)
     assert scroll is not None
-    bar = scroll.verticalScrollBar()
-    qtbot.waitUntil(lambda: bar.maximum() == 0, timeout=2000)
-    view = scroll.viewport().rect()
     fields = [f for f in panel.findChildren(ParamField) if f.isVisible()]
     assert len(fields) == 6
-    for one in fields:
-        assert view.contains(QRect(one.mapTo(scroll.viewport(), QPoint(0, 0)), one.size()))
+
+    def all_in_view() -> bool:
+        view = scroll.viewport()
+        boxes = [QRect(one.mapTo(view, QPoint(0, 0)), one.size()) for one in fields]
+        return scroll.verticalScrollBar().maximum() == 0 and all(view.rect().contains(box) for box in boxes)
+
+    qtbot.waitUntil(all_in_view, timeout=2000)
     chosen = panel.commands.currentItem()
     assert chosen is not None
     current = panel.commands.visualItemRect(chosen)

@@ -250,7 +250,8 @@ def test_dragged_docks_survive_hiding_and_another_workspace(qtbot: QtBot, theme:
     assert sizes(window) == dragged
 
 
-def test_the_default_arrangement_is_applied_once_a_layout(bench: Bench, qtbot: QtBot) -> None:
+def test_the_default_arrangement_is_applied_once_a_layout(qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
+    bench = Bench(qtbot, theme, tmp_path, FakeWorkbench(site()), size=(1440, 900))
     window = bench.window
     settled(window, qtbot)
     bench.trigger("layout.lab")

@@ -1,0 +1,155 @@
+"""Which curves stand on the chart, what of them is remembered, and how their past is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from PySide6.QtWidgets import QApplication
+from pytestqt.qtbot import QtBot
+
+from app.errors import StoreError
+from app.model.reading import SampleSet
+from tests.ui.fakes import CURRENT, POWER, START, VOLTAGE, FakeClock, FakeWorkbench, site
+from tests.ui.log_fakes import MemoryReader, memory_log
+from ui.curves import SETTING, CurveKeeper
+from ui.log_access import LogAccess
+from ui.theme import Theme, ThemeMode
+from ui.widgets.live_chart import CurveKey, LiveChart, to_us
+
+SAMPLE_EVERY = timedelta(minutes=1)
+OLDEST = START - timedelta(hours=30)
+
+
+class Past(MemoryReader):
+    """One sample a minute for thirty hours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pieces: list[tuple[str, datetime, datetime]] = []
+
+    def samples(
+        self, _device: str, name: str, since: datetime, until: datetime, *, unit: str = ""
+    ) -> tuple[list[int], list[float]]:
+        if self.is_broken:
+            raise StoreError("The log bench.mwk could not be read: disk I/O error.")
+        self.pieces.append((name, since, until))
+        at, times = max(since, OLDEST), []
+        while at < until:
+            times.append(to_us(at))
+            at += SAMPLE_EVERY
+        return times, [float(n) for n in range(len(times))]
+
+
+class Desk:
+    """A chart, a keeper and the log below them."""
+
+    def __init__(self, qtbot: QtBot, theme: Theme, *, is_live: bool = True, settings: Any = None) -> None:
+        self.workbench = FakeWorkbench(site(), FakeClock(START))
+        if settings is not None:
+            self.workbench.settings[SETTING] = settings
+        self.past = Past()
+        self.log: LogAccess = memory_log(self.past)
+        self.chart = LiveChart(theme, clock=lambda: to_us(self.workbench.clock.now()))
+        qtbot.addWidget(self.chart)
+        self.chart.resize(800, 500)
+        self.chart.show()
+        self.keeper = CurveKeeper(self.chart, self.workbench, self.log, is_live=is_live)
+
+    def names(self) -> list[str]:
+        return [curve.key.name for curve in self.chart.curves]
+
+
+@pytest.fixture
+def made(qapp: QApplication, qtbot: QtBot) -> Iterator[list[Desk]]:
+    desks: list[Desk] = []
+    yield desks
+    for desk in desks:
+        desk.log.close()
+
+
+@pytest.fixture
+def desk(qapp: QApplication, qtbot: QtBot, made: list[Desk]) -> Desk:
+    made.append(Desk(qtbot, Theme(qapp, ThemeMode.LIGHT)))
+    return made[-1]
+
+
+def test_what_is_shown_is_remembered_and_comes_back(
+    desk: Desk, qapp: QApplication, qtbot: QtBot, made: list[Desk]
+) -> None:
+    desk.keeper.add("lem-1", VOLTAGE)
+    desk.keeper.add("lem-1", POWER)
+    desk.keeper.add("lem-1", VOLTAGE)
+    desk.chart.remove_curve("lem-1", POWER)
+    desk.keeper.add("lem-1", CURRENT)
+    desk.keeper.save_soon()
+    kept = desk.workbench.settings[SETTING]
+    assert [one["name"] for one in kept["curves"]] == ["voltage", "current"]
+    kept["curves"].append({"device": "gone", "name": "voltage", "unit": "V"})
+    made.append(Desk(qtbot, Theme(qapp, ThemeMode.LIGHT), settings=kept))
+    again = made[-1]
+    assert again.names() == ["voltage", "current"]
+    qtbot.waitUntil(lambda: len(again.past.pieces) == 2)
+    again.keeper.save_soon()
+    assert again.workbench.settings[SETTING] is kept, "coming back is no change"
+    again.keeper.on_samples([SampleSet(device="lem-1", received=START, values=((POWER, Decimal(1)),))])
+    assert again.names() == ["voltage", "current"], "a removed curve does not come back by itself"
+
+
+def test_a_replay_remembers_nothing_and_has_no_past(qapp: QApplication, qtbot: QtBot, made: list[Desk]) -> None:
+    kept = {"curves": [{"device": "lem-1", "name": "voltage", "unit": "V"}], "met": []}
+    made.append(Desk(qtbot, Theme(qapp, ThemeMode.LIGHT), is_live=False, settings=kept))
+    desk = made[-1]
+    assert desk.names() == []
+    desk.keeper.add("lem-1", POWER)
+    desk.keeper.save()
+    assert desk.workbench.settings[SETTING] is kept
+    assert desk.past.pieces == []
+
+
+def test_the_last_hour_comes_at_once_and_older_pieces_on_scrolling_back(desk: Desk, qtbot: QtBot) -> None:
+    desk.keeper.add("lem-1", VOLTAGE)
+    key = CurveKey("lem-1", "voltage", "V")
+    qtbot.waitUntil(lambda: not desk.keeper._loading)
+    assert desk.past.pieces == [("voltage", START - timedelta(hours=1), START)]
+    (curve,) = desk.chart.curves
+    qtbot.waitUntil(lambda: len(curve.ring) == 60)
+    desk.chart.historyWanted.emit(to_us(START - timedelta(minutes=30)))
+    assert len(desk.past.pieces) == 1, "that is there already"
+    desk.chart.historyWanted.emit(to_us(START - timedelta(hours=2)))
+    qtbot.waitUntil(lambda: not desk.keeper._loading)
+    (_, since, until) = desk.past.pieces[1]
+    assert until == START - timedelta(hours=1), "without a gap"
+    assert since == until - timedelta(hours=2), "and twice as long, as there was little in the first"
+    qtbot.waitUntil(lambda: len(curve.ring) == 180)
+    assert not desk.keeper._is_missing(key, to_us(since))
+    assert desk.keeper._is_missing(key, to_us(since - timedelta(seconds=1)))
+
+
+def test_a_broken_log_leaves_the_curve_alone(desk: Desk, qtbot: QtBot) -> None:
+    desk.past.is_broken = True
+    desk.keeper.add("lem-1", VOLTAGE)
+    qtbot.waitUntil(lambda: not desk.keeper._loading)
+    desk.chart.historyWanted.emit(to_us(START - timedelta(hours=9)))
+    assert not desk.keeper._loading
+    assert desk.names() == ["voltage"]
+
+
+def test_seeking_clears_what_was_drawn_and_keeps_the_curves(qapp: QApplication, qtbot: QtBot, made: list[Desk]) -> None:
+    made.append(Desk(qtbot, Theme(qapp, ThemeMode.LIGHT), is_live=False))
+    desk = made[-1]
+    desk.keeper.add("lem-1", VOLTAGE)
+    (curve,) = desk.chart.curves
+    sample = SampleSet(device="lem-1", received=START, values=((VOLTAGE, Decimal(398)),))
+    desk.keeper.on_samples([sample])
+    desk.chart.render_now()
+    assert len(curve.ring) == 1
+    desk.chart.clear_samples()
+    assert len(curve.ring) == 0
+    desk.keeper.on_samples([sample])
+    desk.chart.render_now()
+    assert desk.names()[0] == "voltage"
+    assert len(curve.ring) == 1, "and the same time may come again"
