@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+SWITCH_S: Final = 0.001  # the loop and the writer thread take turns quickly (perf-baselines section 3)
+
 FIRST_PAINT_S: Final = 3.0  # a window that is started hidden is never painted; what it shows is opened all the same
 TOUR_SIZE: Final = (1440, 900)
 
@@ -78,6 +80,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _qt_says(kind: QtMsgType, _context: object, text: str) -> None:
+    """Qt's own words go to the log, but for what its offscreen platform says of every window."""
+    if "propagateSizeHints" in text:
+        return
+    levels = {"QtDebugMsg": logging.DEBUG, "QtInfoMsg": logging.INFO, "QtWarningMsg": logging.WARNING}
+    logging.getLogger("qt").log(levels.get(kind.name, logging.ERROR), "%s", text)
+
+
 def _about() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -102,12 +112,14 @@ def _window(options: argparse.Namespace) -> int:
     except WorkbenchError as exc:
         sys.stderr.write(f"{exc}\n")
         return 2
-    from PySide6.QtCore import QSettings
+    from PySide6.QtCore import QSettings, qInstallMessageHandler
     from PySide6.QtWidgets import QApplication
 
     from ui.event_loop import run
     from ui.theme import Theme, ThemeMode
 
+    qInstallMessageHandler(_qt_says)
+    sys.setswitchinterval(SWITCH_S)
     app = QApplication.instance() or QApplication(["meterwright"])
     assert isinstance(app, QApplication)
     app.setApplicationName("meterwright")
