@@ -22,7 +22,7 @@ from app.config import Profile, profile
 from app.errors import WorkbenchError
 
 if TYPE_CHECKING:
-    from PySide6.QtCore import QSettings
+    from PySide6.QtCore import QSettings, QtMsgType
     from PySide6.QtWidgets import QApplication
 
     from app.demo import DemoSite
