@@ -48,7 +48,7 @@ PAGE_BYTES: Final = 4_096
 CLOCK_TOLERANCE_US: Final = 10_000_000  # ids and creation times may disagree by this much inside an era
 MANY: Final = 64  # rows of one INSERT; fewer hand-overs of the interpreter lock than a row at a time
 BLOCK: Final = 32  # rows of one statement for the other tables, where other threads are busy
-RUN: Final = 128  # rows one after the other before looking again whether they are
+RUN: Final = 512  # rows one after the other before looking again whether they are
 SLOW_ROW_S: Final = 60e-6  # a row takes some 10 us; one that waits for the interpreter lock up to 5 ms
 SERIES_CACHE: Final = 4_096
 FOLD_AFTER_S: Final = 1.0  # quiet for so long: fold the write-ahead log back
@@ -576,7 +576,8 @@ class LogWriter:
         todo: list[tuple[int]] = []
         mark = self._text_mark
         make = r.interaction_row
-        for number, (before, interaction) in sorted(versions.items()):
+        for number in sorted(versions):  # sorting plain numbers is several times quicker than sorting the items
+            before, interaction = versions[number]
             row = make(interaction, words)
             if number > self._last_id and row[_CREATED] >= self._era_time:  # as nearly always
                 fresh.append(row)

@@ -94,6 +94,27 @@ CATALOG: Final[Mapping[str, SimEntry]] = {
             "app.simulators.lem_dcbm:serve",
             "app.simulators.lem_dcbm:FAULTS",
         ),
+        SimEntry(
+            "calin-chirpstack",
+            "CALIN over LoRaWAN",
+            "ChirpStack v4 with CALIN meters: REST, gateways, events by webhook, token service",
+            "app.simulators.chirpstack:serve",
+            "app.simulators.chirpstack:FAULTS",
+        ),
+        SimEntry(
+            "calin-v1",
+            "CALIN HTTP API v1",
+            "the vendor's first service with meters behind concentrators: tasks, polling, tokens, hourly data",
+            "app.simulators.calin_vendor:serve_v1",
+            "app.simulators.calin_vendor:FAULTS",
+        ),
+        SimEntry(
+            "calin-v2",
+            "CALIN HTTP API v2",
+            "the vendor's second service: login with expiry, tasks, polling, tokens, provisioning, daily report",
+            "app.simulators.calin_vendor:serve_v2",
+            "app.simulators.calin_vendor:FAULTS",
+        ),
     )
 }
 
