@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ from app.commands.common import (
     interaction_sentence,
     json_option,
     run_async,
+    stop_on_signals,
     workspace_option,
 )
 from app.composition import Session, open_session, running
@@ -461,10 +461,7 @@ async def _watch(
 
 async def _until_stopped(seconds: float | None, enough: asyncio.Event | None = None) -> None:
     stop = enough or asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):  # Windows: KeyboardInterrupt does it
-            loop.add_signal_handler(number, stop.set)
+    stop_on_signals(stop)
     try:
         async with asyncio.timeout(seconds):
             await stop.wait()

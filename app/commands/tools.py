@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import click
 
 from app.clock import SystemClock
-from app.commands.common import DONE, FAILED, Printer, fail, finish, json_option, run_async
+from app.commands.common import DONE, FAILED, Printer, fail, finish, json_option, run_async, stop_on_signals
 from app.errors import ConfigError
 
 MAX_INPUT = 64 << 20
@@ -125,10 +123,7 @@ def sim(
 
         async def main() -> None:
             stop = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                with contextlib.suppress(NotImplementedError):
-                    loop.add_signal_handler(number, stop.set)
+            stop_on_signals(stop)
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(serve(options, announce))
                 waiter = group.create_task(stop.wait())
