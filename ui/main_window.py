@@ -700,7 +700,8 @@ class MainWindow(QMainWindow):
             event.accept()
             return
         event.ignore()
-        if self._under_way:
+        is_live = self._session is not None and self._session.mode is Mode.LIVE  # a replay reaches no meter
+        if self._under_way and is_live:
             self._ask_to_leave()
         else:
             self._leave()

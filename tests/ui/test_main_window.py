@@ -325,6 +325,15 @@ def test_closing_asks_the_person_only_while_a_write_is_under_way(bench: Bench, q
     assert bench.closes == ["close"]
 
 
+def test_closing_a_replay_never_asks(qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
+    bench = Bench(qtbot, theme, tmp_path, FakeWorkbench(site()), mode=Mode.REPLAY, replay=Recording())
+    number = bench.workbench.submit("lem-1", "DISCONNECT_RELAY")
+    bench.workbench.advance(number, Event.SEND)
+    qtbot.waitUntil(lambda: number in bench.window._under_way)
+    bench.trigger("quit")
+    assert bench.closes == ["close"]
+
+
 def test_a_replay_is_unmistakable_and_sends_nothing(qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
     class Moving(Recording):
         def __init__(self) -> None:
