@@ -50,6 +50,7 @@ def in_thread(enter: Callable[[], Any]) -> Iterator[Any]:
     finally:
         box["loop"].call_soon_threadsafe(box["stop"].set)
         thread.join()
+        box.clear()
         collect_refused_handshakes()
 
 
