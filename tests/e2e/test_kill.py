@@ -29,6 +29,7 @@ from app.model.device import Device
 from app.model.interaction import Interaction
 from app.model.status import Status
 from app.simulators.lem_dcbm import LemDcbmConfig, LemDcbmSimulator, Recorded
+from tests.doubles.lem_double import collect_refused_handshakes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,6 +119,7 @@ def one_life(path: Path, seed: int, lasts_s: float | None) -> set[int]:
 
 
 def kill_many(tmp_path: Path, times: int, seed: int) -> None:
+    collect_refused_handshakes()  # what earlier tests in this process left
     path = tmp_path / "kill.mwk"
     rng = random.Random(seed)
     saved: set[int] = set()
