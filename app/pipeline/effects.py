@@ -119,10 +119,6 @@ class EffectRunner:
             rows += closing_lines(interaction, now, failed)
         self._ledger.keep(*rows)
 
-    @property
-    def pending(self) -> int:
-        return len(self._pending)
-
 
 def closing_lines(interaction: Interaction, now: datetime, failed: str = "") -> list[Change]:
     """Steps 13 and 14 of an interaction whose effects are done."""

@@ -605,5 +605,4 @@ def _time(value: Any, key: str) -> datetime | None:
     return moment
 
 
-DEFERRED_MAX_AGE: Final = timedelta(days=7)  # foreign commands only (0.3)
 SWEEP_S: Final = 15 * 60.0  # D-07

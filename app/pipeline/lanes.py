@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from app.model.interaction import Message
@@ -114,14 +114,8 @@ class Lanes:
                 break
         return picks, held, again
 
-    def waiting(self) -> Iterable[Message]:
-        return (self._messages[number] for lane in self._lanes.values() for _p, _s, number in lane.waiting)
-
     def is_busy(self, device: str) -> bool:
         return bool(self._busy.get(device))
-
-    def in_flight(self, lane: str) -> int:
-        return len(self._lanes[lane].slots) if lane in self._lanes else 0
 
     def _lane(self, name: str) -> _Lane:
         if name not in self._lanes:

@@ -1,8 +1,8 @@
 """The pipeline's memory of what is under way, and its only way to write.
 
-Every change goes through ``keep`` (written soon) or ``secure`` (waits until durable): memory first, then the store,
-then the change feed, so that all three see the same order. The writer is first in, first out: what is secured later is
-never on disk without what was kept before it.
+Every change goes through ``keep``: memory first, then the store, then the change feed, so that all three see the same
+order. The writer is first in, first out: what is kept later is never on disk without what was kept before it; whoever
+must wait for the disk awaits the future of a durable ``keep``.
 """
 
 from __future__ import annotations
@@ -137,17 +137,6 @@ class Ledger:
             self._halt(str(exc))
         self._feed.publish(*changes)
         return done
-
-    async def secure(self, *changes: Change) -> None:
-        """As ``keep``, and wait until these and all changes before them are durable.
-
-        Raises:
-            StoreError: they could not be written; nothing may be sent on their strength.
-        """
-        done = self.keep(*changes, durable=True)
-        if done is None:
-            raise StoreError(self.halted or "The workspace cannot be written.")
-        await asyncio.shield(done)
 
     def _committed(self, done: asyncio.Future[None]) -> None:
         if not done.cancelled() and (error := done.exception()) is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from app.errors import ConfigError, LinkError, ParameterError, ProtocolError
@@ -39,7 +39,6 @@ class _Connection:
     task: asyncio.Task[None] | None = None
     adapter: Adapter | None = None
     online_once: bool = False
-    extra: dict[str, Any] = field(default_factory=dict)
 
 
 class Links:
@@ -92,10 +91,6 @@ class Links:
             if present is not None:
                 self._close(scope)
             self._open(scope, self._types[group[0].adapter], group)
-
-    def close(self) -> None:
-        for scope in list(self._connections):
-            self._close(scope)
 
     def context(self, adapter_type: AdapterType, devices: tuple[Device, ...]) -> AdapterContext:
         """Settings checked by the form, secrets resolved.
