@@ -17,9 +17,11 @@ from typing import Any, Protocol, TypeAlias
 from app.errors import WorkbenchError
 from app.model.command import CommandSpec, ParamSpec
 from app.model.device import Device
+from app.model.flow import FlowRecord
 from app.model.interaction import Direction, Interaction
 from app.model.reading import Finding, LinkState, SampleSet
 from app.model.records import Change, OutboxItem
+from app.model.status import Status
 
 
 class Clock(Protocol):
@@ -232,6 +234,7 @@ class Limits:
     poll_grid_s: float = 0.0  # polls happen on multiples of this
     slot_hold_s: float = 600.0  # a polled task older than this frees its slot (D-53)
     needs_link: bool = False  # suspend while the link is not online
+    token_is_sale: bool = False  # a token may be booked as a sale: one that may exist is never made again
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
@@ -362,7 +365,10 @@ class Snapshot:
     attempts: tuple[Any, ...] = ()  # Attempt, open ones of those
     outbox: tuple[OutboxItem, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    flows: tuple[FlowRecord, ...] = ()  # open ones, rules that are not deleted, each device's last commissioning
+    batch_members: Mapping[int, Mapping[int, Status]] = field(default_factory=dict)  # of open batches
     last_interaction: int = 0
     last_message: int = 0
     last_outbox: int = 0
     last_sequence: int = 0
+    last_flow: int = 0

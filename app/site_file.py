@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,16 +33,7 @@ def read_site(path: Path, adapter_types: Mapping[str, AdapterType]) -> list[Devi
     Raises:
         ConfigError: names the file, the device and the key, and what was expected.
     """
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError("is larger than 64 MiB", file=str(path), expected="a site file")
-        data = path.read_bytes()
-    except OSError as exc:
-        raise ConfigError(f"cannot be read: {exc.strerror}", file=str(path)) from None
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise ConfigError(f"is not UTF-8 text (byte {exc.start})", file=str(path)) from None
+    text = read_text(path, MAX_BYTES, "a site file")
     rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _toml_rows(text, path)
     devices: dict[str, Device] = {}
     for position, (where, row) in enumerate(rows):
@@ -77,6 +68,47 @@ def write_site(devices: Iterable[Device]) -> str:
     return tomli_w.dumps({"device": tables}, multiline_strings=True)
 
 
+def read_text(path: Path, max_bytes: int, expected: str) -> str:
+    """The UTF-8 text of a file, without its byte order mark.
+
+    Raises:
+        ConfigError: unreadable, too large (``expected`` says what should stand there), or not UTF-8.
+    """
+    try:
+        if path.stat().st_size > max_bytes:
+            raise ConfigError(f"is larger than {max_bytes >> 20} MiB", file=str(path), expected=expected)
+        data = path.read_bytes()
+    except OSError as exc:
+        raise ConfigError(f"cannot be read: {exc.strerror}", file=str(path)) from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"is not UTF-8 text (byte {exc.start})", file=str(path)) from None
+
+
+def csv_lines(text: str, path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """Each line of a CSV table as "line 2" and its cells by column, stripped; the delimiter is , or ;.
+
+    Raises:
+        ConfigError: not CSV, a column that stands there twice, or a line with another number of cells than the header.
+    """
+    header = text.split("\n", 1)[0]
+    delimiter = ";" if header.count(";") > header.count(",") else ","
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, restkey="", strict=True)
+    try:
+        names = [name.strip() for name in reader.fieldnames or ()]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"has the column {name!r} twice", file=str(path), key="line 1")
+        for line in reader:
+            where = f"line {reader.line_num}"
+            if "" in line or None in line.values():
+                raise ConfigError("has another number of cells than the header", file=str(path), key=where)
+            yield where, dict(zip(names, (cell.strip() for cell in line.values()), strict=True))
+    except csv.Error as exc:
+        raise ConfigError(f"is not CSV: {exc}", file=str(path), key=f"line {reader.line_num}") from None
+
+
 def _toml_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
     try:
         data = tomllib.loads(text)
@@ -92,30 +124,20 @@ def _toml_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _csv_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
-    delimiter = ";" if text.split("\n", 1)[0].count(";") > text.split("\n", 1)[0].count(",") else ","
-    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter, restkey="", strict=True)
     rows: list[tuple[str, dict[str, Any]]] = []
-    try:
-        for line in reader:
-            where = f"line {reader.line_num}"
-            if "" in line or None in line.values():
-                raise ConfigError("has another number of cells than the header", file=str(path), key=where)
-            row: dict[str, Any] = {}
-            for name, cell in line.items():
-                cell = cell.strip()
-                name = (name or "").strip()
-                if not cell:
-                    continue
-                table, dot, key = name.partition(".")
-                if dot and table in ("settings", "attributes"):
-                    row.setdefault(table, {})[key] = cell
-                else:
-                    row[name] = cell
-            if "enabled" in row:
-                row["enabled"] = _flag(row["enabled"], path, where)
-            rows.append((where, row))
-    except csv.Error as exc:
-        raise ConfigError(f"is not CSV: {exc}", file=str(path), key=f"line {reader.line_num}") from None
+    for where, cells in csv_lines(text, path):
+        row: dict[str, Any] = {}
+        for name, cell in cells.items():
+            if not cell:
+                continue
+            table, dot, key = name.partition(".")
+            if dot and table in ("settings", "attributes"):
+                row.setdefault(table, {})[key] = cell
+            else:
+                row[name] = cell
+        if "enabled" in row:
+            row["enabled"] = _flag(row["enabled"], path, where)
+        rows.append((where, row))
     if not rows:
         raise ConfigError("holds no device", file=str(path), expected="a header line and one line per device")
     return rows

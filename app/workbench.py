@@ -20,22 +20,28 @@ from enum import StrEnum
 from typing import Any, Final, assert_never
 
 from app.errors import ConfigError, LocalProtocolError, ParameterError, StoreError, WorkbenchError
-from app.model.command import CommandKind, CommandSpec, check_params
+from app.model.command import CommandSpec, check_params
 from app.model.device import Device, NodeKind
-from app.model.interaction import Failure, Interaction, Message, Origin, Step
+from app.model.flow import Batch, BatchRule, Commissioning, Issue, IssueKind, Order
+from app.model.interaction import Failure, Interaction, Origin, Step
 from app.model.jsonable import jsonable
 from app.model.reading import DeviceState, Finding, LinkState, SampleSet, Severity
 from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Setting
-from app.model.status import Event, Status
+from app.model.status import UNFINISHED, Event, Status
 from app.pipeline import intake
+from app.pipeline.admission import Admission
 from app.pipeline.changes import ChangeFeed
+from app.pipeline.commissioning import Commissioner
 from app.pipeline.dispatch import Dispatcher, Site
 from app.pipeline.effects import Effect, EffectRunner
-from app.pipeline.field_twin import HPS_ON, ONLINE, TWIN_REFRESH_S, FieldTwin, GridTwin
-from app.pipeline.gatekeeper import SWEEP_S, Context, GateInput, MeterView, Verdict, adjudicate, field_trouble
+from app.pipeline.field_twin import HPS_ON, ONLINE, SWITCHED_OFF, TWIN_REFRESH_S, FieldTwin, GridTwin
+from app.pipeline.flows import Flows, GridFacts, NewOrder
+from app.pipeline.gatekeeper import SWEEP_S, Context, GateInput, Verdict, adjudicate
 from app.pipeline.lanes import Lanes
 from app.pipeline.ledger import Ledger, entry
 from app.pipeline.links import Links
+from app.pipeline.tokens import TokenOffice
+from app.pipeline.tree import Tree
 from app.ports import (
     AdapterContext,
     AdapterType,
@@ -43,7 +49,6 @@ from app.ports import (
     Facts,
     Found,
     LateOrPushed,
-    Limits,
     LinkChange,
     Reach,
     Refused,
@@ -59,10 +64,8 @@ from app.ports import (
 _log = logging.getLogger(__name__)
 
 VERIFY_AGAIN_S: Final = 15.0  # a read-back that found no link is tried again this often
-MAX_REFRESHED: Final = 50  # waiting commands of one device whose reason follows the link's trouble
 STATE_KEEP_S: Final = 60.0  # contact times reach the disk at least this often
 CANCEL_WAIT_S: Final = 10.0  # another thread's wait for the engine's loop
-_UNKNOWN_LIMITS: Final = Limits()
 _DIRECT: Final = Reach.DIRECT
 
 
@@ -95,22 +98,18 @@ class Workbench:
     ) -> None:
         self.feed = ChangeFeed()
         self.clock = clock
-        self._types = adapter_types
         self._secrets = secrets
         self._snapshot = snapshot
-        self._devices = {device.id: device for device in snapshot.devices}
         self._settings: dict[str, Any] = dict(snapshot.settings)
         self._ledger = Ledger(store, self.feed, clock, snapshot, redact)
         self._ledger.on_halt = self._halted
         self._twin = FieldTwin(snapshot.states)
         self._grids = GridTwin(self._twin)
-        self._lanes = Lanes()
+        self._tree = Tree(snapshot.devices, adapter_types, self._twin, self._grids)
         self._register_secret = register_secret
         self._secret_params: dict[int, dict[str, Any]] = {}
-        self._commissioning: set[str] = set()
         self._state_kept: dict[str, float] = {}
         self._settled: dict[int, list[asyncio.Future[Interaction]]] = {}
-        self._known_limits: dict[str, tuple[Device, Limits]] = {}
         self._saving: dict[int, asyncio.Future[None]] = {}
         self._stop_wanted: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -122,9 +121,10 @@ class Workbench:
             {
                 Effect.FACTS: self._effect_facts,
                 Effect.SETTINGS: self._effect_settings,
+                Effect.TRIAGE: self._effect_triage,
+                Effect.PROGRESS: self._effect_progress,
                 Effect.FOLLOW_UP: self._effect_follow_up,
                 Effect.VERIFY: self._effect_verify,
-                Effect.PROGRESS: lambda _item: [],
             },
         )
         self._links = Links(
@@ -140,84 +140,129 @@ class Workbench:
             ledger=self._ledger,
             twin=self._twin,
             links=self._links,
-            lanes=self._lanes,
+            lanes=Lanes(),
             site=Site(
-                device=self._devices.get,
-                spec=self._spec,
-                limits=self._limits,
-                trouble=self._field_trouble,
+                device=self._tree.get,
+                spec=self._tree.spec,
+                limits=self._tree.limits,
+                trouble=self._trouble,
                 secrets=lambda number: self._secret_params.get(number, {}),
+                settled=self._settle_riders,
             ),
             rng=rng or random.Random(),
             spawn=self._spawn,
             add_effects=self._add_effects,
         )
-        self.feed.subscribe(self._notice_settled)
+        self._commissioner = Commissioner(
+            ledger=self._ledger,
+            twin=self._twin,
+            tree=self._tree,
+            dispatcher=self._dispatcher,
+            site=GridFacts(self._tree, self._twin),
+            records=[record for record in snapshot.flows if isinstance(record, Commissioning)],
+            ended=lambda device: self._admission.readjudicate(device, Status.DEFERRED),
+        )
+        self._admission = Admission(
+            ledger=self._ledger,
+            twin=self._twin,
+            tree=self._tree,
+            dispatcher=self._dispatcher,
+            is_commissioned=self._commissioner.is_running,
+            add_effects=self._add_effects,
+        )
+        self._admission.tokens = self._tokens = TokenOffice(
+            ledger=self._ledger,
+            twin=self._twin,
+            links=self._links,
+            tree=self._tree,
+            dispatcher=self._dispatcher,
+            spawn=self._spawn,
+            ready=self._admission.token_ready,
+            register_secret=register_secret,
+        )
+        self._commissioner.admission = self._admission
+        self._flows = Flows(
+            ledger=self._ledger,
+            twin=self._twin,
+            tree=self._tree,
+            dispatcher=self._dispatcher,
+            admission=self._admission,
+            commissioner=self._commissioner,
+            snapshot=snapshot,
+            spawn=self._spawn,
+            retry=self.retry,
+        )
+        for interaction in snapshot.interactions:
+            if interaction.token:
+                register_secret(interaction.token)
+        self._moved: list[Interaction] = []
+        self.feed.subscribe(self._notice_moved)
 
     # ---------------------------------------------------------------- the tree
 
     def devices(self) -> tuple[Device, ...]:
-        return tuple(sorted(self._devices.values(), key=lambda device: (device.position, device.id)))
+        return tuple(sorted(self._tree.nodes(), key=lambda device: (device.position, device.id)))
 
     def device(self, device: str) -> Device:
         """Raises WorkbenchError when the tree has no such device."""
-        try:
-            return self._devices[device]
-        except KeyError:
-            known = ", ".join(sorted(self._devices)) or "none"
-            raise WorkbenchError(f"There is no device {device!r} in this workspace; there are: {known}.") from None
+        node = self._tree.get(device)
+        if node is None:
+            known = ", ".join(sorted(node.id for node in self._tree.nodes())) or "none"
+            raise WorkbenchError(f"There is no device {device!r} in this workspace; there are: {known}.")
+        return node
 
     def state(self, device: str) -> DeviceState:
         return self._twin.state(device)
 
     def adapter_types(self) -> Mapping[str, AdapterType]:
-        return self._types
+        return self._tree.types
 
     def commands(self, device: str) -> tuple[CommandSpec, ...]:
         """What the device can do now."""
-        node = self.device(device)
-        adapter_type = self._types.get(node.adapter)
-        return adapter_type.commands(node, self._twin.state(device).facts) if adapter_type is not None else ()
+        return self._tree.commands(self.device(device))
 
     def unsupported(self, device: str) -> Mapping[str, str]:
         """What it cannot do, with the reason (D-10)."""
-        node = self.device(device)
-        adapter_type = self._types.get(node.adapter)
-        return adapter_type.unsupported(node, self._twin.state(device).facts) if adapter_type is not None else {}
+        return self._tree.unsupported(self.device(device))
 
     def live_quantities(self, device: str) -> tuple[str, ...]:
         node = self.device(device)
-        adapter_type = self._types.get(node.adapter)
+        adapter_type = self._tree.type_of(node)
         return adapter_type.live_quantities(node) if adapter_type is not None else ()
 
     def save_device(self, device: Device) -> None:
         """Add a device or replace it; its connection is reopened when its settings changed."""
         if not device.id or any(c.isspace() for c in device.id):
             raise ConfigError("is not a usable device id", key=device.id or "id", expected="text without blanks")
-        if device.adapter and device.adapter not in self._types:
-            known = ", ".join(sorted(self._types))
+        if device.adapter and device.adapter not in self._tree.types:
+            known = ", ".join(sorted(self._tree.types))
             raise ConfigError(f"{device.adapter!r} stands there", key="adapter", expected=f"one of {known}")
-        if device.parent and device.parent not in self._devices:
+        if device.parent and self._tree.get(device.parent) is None:
             raise ConfigError(f"{device.parent!r} is not in the tree", key="parent", expected="the id of a node")
-        self._devices[device.id] = device
+        self._tree.put(device)
         self._ledger.keep(device, durable=True)
         if self._group is not None:
-            self._links.sync(self._devices.values())
+            self._links.sync(self._tree.nodes())
 
     def remove_device(self, device: str) -> None:
         """Remove a device and abort what waits for it; its log stays."""
         self.device(device)
-        for interaction in [i for i in self._ledger.interactions.values() if i.device == device]:
-            self._dispatcher.cancel_messages(interaction.id)
-            failure = Failure(
-                code="REMOVED", text=f"{device} was removed from the tree.", at=self.clock.now(), is_final=True
-            )
-            self._dispatcher.settle(interaction, Event.UNINSTALL, failure=failure, step=Step.QUEUE, actor="user")
-        del self._devices[device]
+        self._abort_all(device, "REMOVED", f"{device} was removed from the tree.", "user")
+        self._tree.remove(device)
         self._twin.forget(device)
         self._ledger.keep(DeviceRemoved(device), durable=True)
         if self._group is not None:
-            self._links.sync(self._devices.values())
+            self._links.sync(self._tree.nodes())
+
+    def _abort_all(self, device: str, code: str, text: str, actor: str) -> None:
+        """T18: everything unfinished of a device, its messages cancelled where they can be (D-20)."""
+        for waiting in self._ledger.unfinished_of(device):
+            self._dispatcher.cancel_messages(waiting.id)
+            present = self._ledger.interaction(waiting.id)
+            if present is None or present.status not in UNFINISHED:
+                continue
+            failure = Failure(code=code, text=text, at=self.clock.now(), is_final=True)
+            self._dispatcher.settle(present, Event.UNINSTALL, failure=failure, step=Step.QUEUE, actor=actor)
 
     def connect(self, device: str) -> None:
         """Open the link, or open it anew."""
@@ -236,9 +281,9 @@ class Workbench:
         Raises:
             WorkbenchError: what failed and what to do.
         """
-        adapter_type = self._types.get(adapter)
+        adapter_type = self._tree.types.get(adapter)
         if adapter_type is None:
-            raise ConfigError(f"{adapter!r} stands there", key="adapter", expected=", ".join(sorted(self._types)))
+            raise ConfigError(f"{adapter!r} stands there", key="adapter", expected=", ".join(sorted(self._tree.types)))
         device = Device(id="test", name="the device under test", adapter=adapter, settings=settings)
         context: AdapterContext = self._links.context(adapter_type, (device,))
         return await adapter_type.probe(replace(context, tap=lambda *_args, **_more: None))
@@ -268,10 +313,11 @@ class Workbench:
         if self._ledger.halted:
             raise StoreError(f"Nothing is sent while the workspace cannot be written: {self._ledger.halted}")
         node = self.device(device)
-        spec, context_supported = self._known_command(node, command)
+        spec, context_supported = self._tree.known_command(node, command)
         given = dict(params or {})
         if context_supported and replay_of is None:  # a recorded command was checked when it was given
             given = check_params(spec.params, given, spec.name)
+            self._admission.check(node, spec, given)
         request = intake.Request(
             id=self._ledger.interaction_id(),
             device=node,
@@ -323,10 +369,10 @@ class Workbench:
         if present is None or present.status is not Status.FAILED:
             stands = present.status if present is not None else "not known any more"
             raise LocalProtocolError(f"Only a failed interaction can be retried; {interaction} is {stands}.")
-        spec = self._spec(present.device, present.command)
+        spec = self._tree.spec(present.device, present.command)
         if spec is None:
             raise LocalProtocolError(f"{present.device} does not offer {present.command} any more.")
-        self._call(lambda: self._retry(present, spec, actor))
+        self._call(lambda: self._admission.retry(present, spec, actor))
 
     def verify(self, interaction: int, actor: str = "user") -> None:
         """Read back what became of a command whose outcome nobody saw."""
@@ -357,8 +403,8 @@ class Workbench:
     def explain(self, device: str, command: str, *, from_user: bool = True) -> tuple[GateInput, Verdict]:
         """What the gatekeeper would say now, and on which input."""
         node = self.device(device)
-        spec, supported = self._known_command(node, command)
-        gate = self._gate(node, spec, Context(from_user=from_user), supported=supported)
+        spec, supported = self._tree.known_command(node, command)
+        gate = self._admission.gate(node, spec, Context(from_user=from_user), supported=supported)
         return gate, adjudicate(gate)
 
     def set_field_state(self, device: str, *, is_up: bool, actor: str = "user") -> None:
@@ -368,20 +414,125 @@ class Workbench:
             LocalProtocolError: the device is neither a grid nor a gateway.
         """
         node = self.device(device)
-        name = {NodeKind.GRID: HPS_ON, NodeKind.GATEWAY: ONLINE}.get(node.kind)
-        if name is None:
+        if node.kind is NodeKind.GRID:
+            facts: dict[str, Any] = {HPS_ON: is_up}
+        elif node.kind is NodeKind.GATEWAY:
+            facts = {ONLINE: is_up, SWITCHED_OFF: None if is_up else True}
+        else:
             raise LocalProtocolError(f"{node.name} is a {node.kind}; only grids and gateways can be switched.")
         _log.info("%s says that %s is %s", actor, device, "up" if is_up else "down")
-        self._call(lambda: self._learn(device, {name: is_up}, contact=False))
+        self._call(lambda: self._learn(device, facts, contact=False))
+        if node.kind is NodeKind.GRID and not node.attributes.get("is_generation_managed"):
+            # A person who switches a grid means it: from now on its word counts (3.7).
+            self.save_device(replace(node, attributes={**node.attributes, "is_generation_managed": True}))
 
-    def begin_commissioning(self, device: str) -> None:
-        """From now on foreign writes to this device wait (D-05)."""
-        self._commissioning.add(device)
+    # ---------------------------------------------------------------- commissioning (section 7)
 
-    def end_commissioning(self, device: str) -> None:
-        """Let foreign writes go on, in creation order (3.5)."""
-        self._commissioning.discard(device)
-        self._readjudicate(device, Status.DEFERRED)
+    def commissioning(self, device: str) -> Commissioning | None:
+        """The last one of a device."""
+        return self._commissioner.last(device)
+
+    def commission(self, device: str, *, actor: str = "user") -> int:
+        """Start the steps; returns the commissioning's id.
+
+        Raises:
+            WorkbenchError: the device cannot be commissioned, or is being commissioned.
+        """
+        node = self._commissioner.check(device)
+        number = self._ledger.flow_id()
+        self._call(lambda: self._commissioner.start(number, node, actor))
+        return number
+
+    def install(self, device: str, *, actor: str = "user") -> int:
+        """Register the meter with its network or vendor, then commission it (7.1)."""
+        node = self._commissioner.check(device)
+        number = self._ledger.flow_id()
+        self._call(lambda: self._commissioner.install(number, node, actor))
+        return number
+
+    def registered(self, commissioning: int, *, ok: bool, actor: str = "user") -> None:
+        """The vendor has registered the meter, or refused to (D-55)."""
+        self._commissioner.registered(commissioning, ok=ok, actor=actor)
+
+    def retry_commissioning(self, commissioning: int, *, actor: str = "user") -> int:
+        """A new run of the steps (7.5); returns its id."""
+        number = self._ledger.flow_id()
+        self._commissioner.retry(commissioning, number, actor)
+        return number
+
+    def fail_commissioning(self, commissioning: int, *, actor: str = "user") -> None:
+        """End one that has not moved for two hours (D-52)."""
+        self._commissioner.give_up(commissioning, actor)
+
+    def uninstall(self, device: str, *, actor: str = "user") -> None:
+        """The meter goes: unfinished commands are aborted, issues closed, its place in the field forgotten (7.5)."""
+        node = self.device(device)
+        self._abort_all(device, "UNINSTALLED", f"{node.name} was uninstalled.", actor)
+        self._commissioner.uninstalled(device)
+        self._flows.close_issues(device)
+        attributes = {name: value for name, value in node.attributes.items() if name not in ("gateway", "pole")}
+        self.save_device(replace(node, attributes=attributes, enabled=False))
+
+    # ---------------------------------------------------------------- orders, batches, issues (section 6)
+
+    def orders(self) -> tuple[Order, ...]:
+        """Open orders, and those that ended in this run."""
+        return self._flows.orders()
+
+    def check_orders(self, given: Sequence[NewOrder]) -> list[Order]:
+        """Orders as they would be kept. Raises ParameterError: names the order and what is wrong with it."""
+        return self._flows.check_orders(given)
+
+    def add_orders(self, given: Sequence[NewOrder], *, actor: str = "user") -> int:
+        """Take paid orders in, each with its top-up; returns how many.
+
+        Raises:
+            ParameterError: names the order and what is wrong with it; nothing was taken in.
+        """
+        checked = self._flows.check_orders(given)
+        self._call(lambda: self._flows.add_orders(checked, actor))
+        return len(checked)
+
+    def batches(self) -> tuple[Batch, ...]:
+        """Open batches, and those that ended in this run."""
+        return self._flows.batches()
+
+    def run_batch(
+        self, devices: Sequence[str], command: str, params: Mapping[str, Any] | None = None, *, name: str = ""
+    ) -> int:
+        """One command to many meters; returns the batch's id.
+
+        Raises:
+            WorkbenchError: an unknown device or a wrong parameter; nothing was sent.
+        """
+        nodes = [self.device(device) for device in devices]
+        for node in nodes:
+            spec, supported = self._tree.known_command(node, command)
+            if supported:
+                self._admission.check(node, spec, check_params(spec.params, dict(params or {}), spec.name))
+        number = self._ledger.flow_id()
+        self._call(
+            lambda: self._flows.run_batch(nodes, name=name or command, command=command, params=params, number=number)
+        )
+        return number
+
+    def rules(self) -> tuple[BatchRule, ...]:
+        return self._flows.rules()
+
+    def save_rule(self, rule: BatchRule) -> BatchRule:
+        """Add (id 0) or change a rule. Raises ParameterError or ConfigError: what is wrong with it."""
+        return self._flows.save_rule(rule)
+
+    def delete_rule(self, rule: int) -> None:
+        self._flows.delete_rule(rule)
+
+    def issues(self, device: str | None = None) -> tuple[Issue, ...]:
+        """Open issues, oldest first."""
+        return self._flows.issues(device)
+
+    def open_issue(self, device: str, kind: IssueKind, text: str = "") -> Issue:
+        """A person reports something about a meter."""
+        return self._flows.open_issue(self.device(device).id, kind, text)
 
     # ---------------------------------------------------------------- life
 
@@ -433,13 +584,17 @@ class Workbench:
     def _begin(self) -> None:
         self._effects.add(*self._snapshot.outbox)
         self._dispatcher.adopt()
-        self._links.sync(self._devices.values())
+        self._links.sync(self._tree.nodes())
         self._spawn(self._dispatcher.run(), "dispatch")
         self._spawn(self._sweep(), "sweep")
         self._spawn(self._watch_grids(), "grids")
         self._spawn(self._verify_again(), "verify again")
-        for device in list(self._devices):
-            self._readjudicate(device, Status.SUSPENDED, Status.DEFERRED)
+        self._spawn(self._flows.watch_rules(), "rules")
+        self._spawn(self._flows.watch_grids(), "reconciler")
+        self._admission.adopt()
+        for node in self._tree.nodes():
+            self._admission.readjudicate(node.id, Status.SUSPENDED, Status.DEFERRED)
+        self._flows.adopt()
         self._effects.run()
         backlog, self._backlog = self._backlog, []
         for call in backlog:
@@ -464,16 +619,16 @@ class Workbench:
     async def _sweep(self) -> None:
         while True:  # D-07: nothing stays suspended because a transition was missed
             await asyncio.sleep(SWEEP_S)
-            for node in list(self._devices.values()):
-                if not self._grids.is_settling(self._grid_of(node)):
-                    self._readjudicate(node.id, Status.SUSPENDED)
+            for node in self._tree.nodes():
+                if not self._grids.is_settling(self._tree.grid_of(node)):
+                    self._admission.readjudicate(node.id, Status.SUSPENDED)
 
     async def _watch_grids(self) -> None:
         while True:
-            for recovery in self._grids.refresh(self._devices, self.clock.now()):
-                for node in list(self._devices.values()):
-                    if self._grid_of(node) == recovery.grid:
-                        self._readjudicate(node.id, Status.SUSPENDED)
+            for recovery in self._grids.refresh(self._tree.pictures(), self.clock.now()):
+                for node in self._tree.meters_of(recovery.grid):
+                    self._flows.clean_slate(node.id)
+                    self._admission.readjudicate(node.id, Status.SUSPENDED)
             self._dispatcher.kick()
             await asyncio.sleep(TWIN_REFRESH_S)
 
@@ -482,8 +637,19 @@ class Workbench:
             await asyncio.sleep(VERIFY_AGAIN_S)
             self._effects.run()
 
-    def _notice_settled(self, change: Change) -> None:
-        if type(change) is Interaction and change.is_settled:
+    def _notice_moved(self, change: Change) -> None:
+        if type(change) is not Interaction:
+            return
+        if (
+            change.commissioning is not None
+            or change.batch is not None
+            or change.order is not None
+            or (change.status is Status.SUCCESSFUL and self._commissioner.is_running(change.device))
+        ):
+            if not self._moved and self._loop is not None:
+                self._loop.call_soon(self._tell_flows)  # not from inside the change that is being published
+            self._moved.append(change)
+        if change.is_settled:
             self._secret_params.pop(change.id, None)
             for future in self._settled.pop(change.id, ()):
                 if not future.done():
@@ -501,187 +667,30 @@ class Workbench:
             )
         )
 
-    # ---------------------------------------------------------------- intake
+    # The dispatcher is built before the admission that it asks.
+    def _trouble(self, device: str) -> str:
+        return self._admission.trouble(device)
 
-    def _known_command(self, node: Device, command: str) -> tuple[CommandSpec, bool]:
-        """The command's specification, and whether this device supports it (D-10)."""
-        offered = self.commands(node.id)
-        for spec in offered:
-            if spec.name == command:
-                return spec, True
-        reasons = self.unsupported(node.id)
-        if command in reasons:
-            return CommandSpec(name=command, title=command, kind=CommandKind.READ), False
-        listed = ", ".join(spec.name for spec in offered) or "none"
-        raise ParameterError(f"{node.name} has no command {command!r}; it has: {listed}.", "command")
+    def _settle_riders(self, interaction: Interaction, event: Event) -> None:
+        self._admission.settle_riders(interaction, event)
 
-    def _spec(self, device: str, command: str) -> CommandSpec | None:
-        node = self._devices.get(device)
-        adapter_type = self._types.get(node.adapter) if node is not None else None
-        if node is None or adapter_type is None:
-            return None
-        offered = adapter_type.commands(node, self._twin.state(device).facts)
-        return next((spec for spec in offered if spec.name == command), None)
-
-    def _limits(self, device: str) -> Limits:
-        node = self._devices.get(device)
-        adapter_type = self._types.get(node.adapter) if node is not None else None
-        if node is None or adapter_type is None:
-            return _UNKNOWN_LIMITS
-        known = self._known_limits.get(device)
-        if known is None or known[0] is not node:
-            known = self._known_limits[device] = (node, adapter_type.limits(node.settings))
-        return known[1]
-
-    def _lane(self, node: Device) -> str:
-        adapter_type = self._types[node.adapter]
-        return f"{node.adapter}:{adapter_type.lane(node)}"
-
-    def _gate(
-        self,
-        node: Device,
-        spec: CommandSpec,
-        context: Context,
-        *,
-        supported: bool = True,
-        interaction: Interaction | None = None,
-    ) -> GateInput:
-        state = self._twin.state(node.id)
-        limits = self._limits(node.id)
-        blocked = interaction.failure.code if interaction is not None and interaction.failure is not None else ""
-        return GateInput(
-            command=spec.name,
-            kind=spec.kind,
-            now=self.clock.now(),
-            context=context,
-            created=interaction.created if interaction is not None else None,
-            expires_at=interaction.expires_at if interaction is not None else None,
-            blocked_code=blocked,
-            is_behind=interaction is None and self._is_behind(node.id, spec),
-            meter=MeterView(
-                id=node.id,
-                name=node.name,
-                adapter=node.adapter,
-                supported=supported,
-                unsupported_reason="" if supported else self.unsupported(node.id).get(spec.name, ""),
-                enabled=node.enabled,
-                needs_link=limits.needs_link,
-                reach=limits.reach if spec.reaches_device else _DIRECT,
-                unreachable_after_s=limits.unreachable_after_s if spec.reaches_device else None,
-                fresh_s=limits.fresh_s if spec.reaches_device else None,
-                grid=self._grids.picture(self._grid_of(node), self._devices) if limits.reach is not _DIRECT else None,
-                gateway=str(node.attributes.get("gateway", "")),
-                link=state.link,
-                link_text=state.link_text,
-                busy_with=state.busy_with,
-                last_seen_at=state.last_contact,
-                commissioning_active=node.id in self._commissioning,
-            ),
-        )
-
-    def _grid_of(self, node: Device) -> str:
-        """The nearest grid above a device; "" when it stands in none."""
-        while node.parent:
-            parent = self._devices.get(node.parent)
-            if parent is None:
-                return ""
-            if parent.kind is NodeKind.GRID:
-                return parent.id
-            node = parent
-        return ""
-
-    def _is_behind(self, device: str, spec: CommandSpec) -> bool:
-        """Older writes of the same field group are suspended (D-22)."""
-        return bool(spec.field_group) and any(
-            other.device == device and other.field_group == spec.field_group and other.status is Status.SUSPENDED
-            for other in self._ledger.interactions.values()
-        )
-
-    def _field_trouble(self, device: str) -> str:
-        """Why a queued command of this device has to wait for the field (D-26)."""
-        node = self._devices.get(device)
-        limits = self._limits(device)
-        if node is None or limits.reach is _DIRECT:
-            return ""
-        view = MeterView(
-            id=device,
-            name=node.name,
-            adapter=node.adapter,
-            reach=limits.reach,
-            grid=self._grids.picture(self._grid_of(node), self._devices),
-            gateway=str(node.attributes.get("gateway", "")),
-        )
-        return field_trouble(GateInput(command="", kind=CommandKind.READ, meter=view, now=self.clock.now()))
+    def _tell_flows(self) -> None:
+        moved, self._moved = self._moved, []
+        if self._group is not None:
+            for row in moved:
+                self._flows.noticed(row)
 
     def _take_in(
         self, request: intake.Request, *, supported: bool = True, extra: Sequence[Change] = ()
-    ) -> Interaction:
-        node = request.device
-        verdict = adjudicate(self._gate(node, request.spec, request.context, supported=supported))
-        interaction, changes = intake.take_in(
-            self._ledger, request, verdict, self._lane(node), direct=self._limits(node.id).needs_link
-        )
-        if verdict.code == "COMMISSIONING_IN_PROGRESS":
-            changes = [replace(c, deferred_kind="FOREIGN") if isinstance(c, Interaction) else c for c in changes]
-        done = self._ledger.keep(*changes, *extra, durable=True)
+    ) -> None:
+        done = self._admission.take_in(request, supported=supported, extra=extra)
         if done is not None:
-            self._saving[interaction.id] = done
-            done.add_done_callback(lambda _done: self._saving.pop(interaction.id, None))
-        self._queue(changes)
-        self._dispatcher.watch_expiry(interaction)
-        return interaction
-
-    def _queue(self, changes: Sequence[Change]) -> None:
-        for change in changes:
-            if isinstance(change, Message):
-                self._dispatcher.enqueue(change)
-
-    def _retry(self, present: Interaction, spec: CommandSpec, actor: str) -> None:
-        node = self.device(present.device)
-        context = Context(from_user=True, is_retry=True)
-        verdict = adjudicate(self._gate(node, spec, context))
-        if verdict.status is Status.DEFERRED:
-            raise LocalProtocolError(verdict.text)
-        now = self.clock.now()
-        ttl = intake.pending_ttl(spec, present.origin, direct=self._limits(node.id).needs_link)
-        interaction, line = intake.judged(
-            present, verdict, now, actor=actor, result=None, expires_at=now + ttl if ttl is not None else None
-        )
-        changes: list[Change] = [interaction, entry(present, now, Step.CLICK, "retry", actor=actor), line]
-        if interaction.status is Status.QUEUED:
-            changes += intake.enqueue(self._ledger, interaction, spec, self._lane(node), now)
-        self._ledger.keep(*changes, durable=True)
-        self._queue(changes)
-        self._dispatcher.watch_expiry(interaction)
-
-    def _readjudicate(self, device: str, *statuses: Status) -> None:
-        """Ask the gatekeeper again about what waits, oldest first (3.6)."""
-        node = self._devices.get(device)
-        if node is None or node.adapter not in self._types:
-            return
-        waiting = [i for i in self._ledger.interactions.values() if i.device == device and i.status in statuses]
-        for interaction in sorted(waiting, key=lambda i: i.id):
-            spec = self._spec(device, interaction.command)
-            if spec is None:
-                continue
-            context = Context(
-                from_transition=True,
-                from_commissioning=interaction.commissioning is not None,
-                is_follow_up=interaction.origin is Origin.FOLLOW_UP,
-            )
-            verdict = adjudicate(self._gate(node, spec, context, interaction=interaction))
-            failure = interaction.failure
-            if verdict.status is interaction.status and failure is not None and failure.text == verdict.text:
-                continue  # nothing new to say
-            if verdict.status is Status.DEFERRED and interaction.status is Status.DEFERRED:
-                continue
-            now = self.clock.now()
-            after, line = intake.judged(interaction, verdict, now, actor="gatekeeper")
-            changes: list[Change] = [after, line]
-            if after.status is Status.QUEUED:
-                changes += intake.enqueue(self._ledger, after, spec, self._lane(node), now)
-            self._ledger.keep(*changes, durable=True)
-            self._queue(changes)
+            self._saving[request.id] = done
+            done.add_done_callback(lambda _done: self._saving.pop(request.id, None))
+        taken = self._ledger.interaction(request.id)
+        intended = self._flows.intend(taken) if taken is not None else []
+        if intended:
+            self._ledger.keep(*intended)
 
     # ---------------------------------------------------------------- uplinks
 
@@ -704,7 +713,7 @@ class Workbench:
 
     def _telemetry(self, uplink: Telemetry) -> None:
         samples: SampleSet = uplink.samples
-        if samples.device not in self._devices:
+        if self._tree.get(samples.device) is None:
             return
         state = self._twin.contact(samples.device, samples.received)
         if samples.values:
@@ -716,49 +725,43 @@ class Workbench:
         self._dispatcher.judge_effects(uplink)
 
     def _link_changed(self, change: LinkChange) -> None:
-        node = self._devices.get(change.device)
-        if node is None:
+        if self._tree.get(change.device) is None:
             return
-        is_contact = self._limits(change.device).reach is _DIRECT
+        is_contact = self._tree.limits(change.device).reach is _DIRECT
         state = self._twin.link(change.device, change.link, change.text, self.clock.now(), is_contact=is_contact)
         if state is None:
             return
         self._ledger.keep(state)
         if change.link in (LinkState.ONLINE, LinkState.REPLAY):
-            self._readjudicate(change.device, Status.SUSPENDED)
+            self._tokens.link_changed()
+            self._admission.readjudicate(change.device, Status.SUSPENDED)
             self._effects.run()
         elif change.text:
-            self._refresh_reasons(change.device)
+            self._admission.refresh_reasons(change.device)
         self._dispatcher.kick()
 
-    def _refresh_reasons(self, device: str) -> None:
-        """Commands that wait for the link show its newest trouble; the history keeps the first."""
-        node = self._devices[device]
-        waiting = [i for i in self._ledger.interactions.values() if i.device == device and i.status is Status.SUSPENDED]
-        for interaction in waiting[:MAX_REFRESHED]:
-            spec = self._spec(device, interaction.command)
-            failure = interaction.failure
-            if spec is None or failure is None or failure.code != "LINK_DOWN":
-                continue
-            verdict = adjudicate(self._gate(node, spec, Context(from_transition=True), interaction=interaction))
-            if verdict.code == failure.code and verdict.text != failure.text:
-                now = self.clock.now()
-                fresh = replace(failure, text=verdict.text, release=verdict.release)
-                self._ledger.keep(interaction.edited(now, failure=fresh))
-
     def _learn(self, device: str, facts: Mapping[str, Any], *, contact: bool) -> None:
-        if device not in self._devices:
+        node = self._tree.get(device)
+        if node is None:
             return
         now = self.clock.now()
         changed = self._twin.learn(device, jsonable(facts), now)
         if contact:
             self._twin.contact(device, now)
+            if not self._tree.is_direct(device):
+                self._heard(device)
         if changed is not None:
             self._ledger.keep(self._twin.state(device))
-            if self._devices[device].kind in (NodeKind.GRID, NodeKind.GATEWAY):
+            if node.kind in (NodeKind.GRID, NodeKind.GATEWAY):
                 self._dispatcher.kick()  # what the field held back may leave (D-26)
         else:
             self._show_state(self._twin.state(device))
+
+    def _heard(self, device: str) -> None:
+        """A contact of a meter in the field: what waited for just that is judged at once (D-08)."""
+        waiting = self._ledger.unfinished_of(device)
+        if any(row.failure is not None and row.failure.code == "AWAITING_FIRST_CONTACT" for row in waiting):
+            self._admission.readjudicate(device, Status.SUSPENDED)
 
     def _show_state(self, state: DeviceState) -> None:
         """Show a contact at once; write it now and then."""
@@ -770,28 +773,26 @@ class Workbench:
             self._ledger.show(state)
 
     def _report(self, report: Report) -> None:
-        node = self._devices.get(report.device)
+        node = self._tree.get(report.device)
         if node is None:
             return
         if report.is_contact:
             self._show_state(self._twin.contact(report.device, self.clock.now()))
+            self._heard(report.device)
         key = f"report:{report.command}"
         if report.dedupe and self._twin.state(report.device).facts.get(key) == report.dedupe:
+            if report.is_contact:
+                self._commissioner.wake(report.device)
             return  # D-35: the same report again is a contact and nothing more
         if report.dedupe:
             self._twin.learn(report.device, {key: report.dedupe}, self.clock.now())
         interaction, changes = intake.unsolicited(
             self._ledger, node, report.command, report.answer.result, report.answer.text
         )
-        more: list[Change] = [*report.answer.samples, *report.answer.findings]
-        if report.answer.facts:
-            more.append(
-                self._ledger.outbox_item(
-                    interaction.id, Effect.FACTS, {"facts": dict(report.answer.facts)}, self.clock.now()
-                )
-            )
-        self._ledger.keep(*changes, *more, durable=True)
-        self._add_effects([change for change in more if isinstance(change, OutboxItem)])
+        payload = {"facts": dict(report.answer.facts), "is_contact": report.is_contact}
+        item = self._ledger.outbox_item(interaction.id, Effect.FACTS, payload, self.clock.now())
+        self._ledger.keep(*changes, *report.answer.samples, *report.answer.findings, item, durable=True)
+        self._add_effects([item])
 
     # ---------------------------------------------------------------- after-effects
 
@@ -808,13 +809,19 @@ class Workbench:
         interaction = self._ledger.interaction(item.interaction)
         if interaction is None:
             return []
-        facts = item.payload.get("facts", {})
-        self._twin.learn(interaction.device, facts, item.created)
-        return [self._twin.contact(interaction.device, item.created)]
+        facts = dict(item.payload.get("facts", {}))
+        if interaction.field_group:
+            sources = self._twin.state(interaction.device).facts_from
+            # A write that was overtaken must not undo what a younger one has set (G3).
+            facts = {name: value for name, value in facts.items() if sources.get(name, 0) <= interaction.id}
+        rows = self._flows.meter_update(interaction.device, facts, item.created, interaction.id)
+        if not self._tree.is_direct(interaction.device):
+            self._heard(interaction.device)
+        return rows
 
     def _effect_settings(self, item: OutboxItem) -> list[Change]:
         interaction = self._ledger.interaction(item.interaction)
-        node = self._devices.get(interaction.device) if interaction is not None else None
+        node = self._tree.get(interaction.device) if interaction is not None else None
         if node is None:
             return []
         changed = replace(node, settings={**node.settings, **item.payload.get("settings", {})})
@@ -822,15 +829,38 @@ class Workbench:
             self.save_device(changed)
         return []
 
-    def _effect_follow_up(self, item: OutboxItem) -> list[Change] | None:
-        """A read that shows what came of a command (6.4); made and ended in one transaction."""
+    def _effect_progress(self, item: OutboxItem) -> list[Change]:
         interaction = self._ledger.interaction(item.interaction)
-        node = self._devices.get(interaction.device) if interaction is not None else None
-        spec = self._spec(node.id, str(item.payload.get("command"))) if node is not None else None
-        if interaction is None or node is None or spec is None:
+        if interaction is not None:
+            self._flows.progress(interaction)
+        return []
+
+    def _effect_triage(self, item: OutboxItem) -> list[Change]:
+        interaction = self._ledger.interaction(item.interaction)
+        if interaction is None:
             return []
-        for other in self._ledger.interactions.values():
-            if other.device == node.id and other.command == spec.name and other.status is not Status.PROCESSING:
+        command = self._flows.judge(interaction, item.payload)
+        return self._follow_up(interaction, command, interaction.priority, item) if command else []
+
+    def _effect_follow_up(self, item: OutboxItem) -> list[Change]:
+        interaction = self._ledger.interaction(item.interaction)
+        if interaction is None:
+            return []
+        return self._follow_up(
+            interaction, str(item.payload.get("command")), int(item.payload.get("priority", 10)), item
+        )
+
+    def _follow_up(self, interaction: Interaction, command: str, priority: int, item: OutboxItem) -> list[Change]:
+        """A read that shows what came of a command (6.4); made and ended in one transaction."""
+        node = self._tree.get(interaction.device)
+        if node is None:
+            return []
+        try:
+            spec, supported = self._tree.known_command(node, command)
+        except ParameterError:
+            return []
+        for other in self._ledger.unfinished_of(node.id):
+            if other.command == command and other.status is not Status.PROCESSING and other.commissioning is None:
                 return []  # an identical read waits already (D-39)
         request = intake.Request(
             id=self._ledger.interaction_id(),
@@ -842,9 +872,9 @@ class Workbench:
             clicked=self.clock.now(),
             context=Context(is_follow_up=True),
             followup_of=interaction.id,
-            priority=int(item.payload.get("priority", 10)),
+            priority=priority,
         )
-        self._take_in(request, extra=[OutboxDone(item.id, self.clock.now())])
+        self._take_in(request, supported=supported, extra=[OutboxDone(item.id, self.clock.now())])
         return []
 
     def _effect_verify(self, item: OutboxItem) -> list[Change] | None:

@@ -17,24 +17,16 @@ import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
+from app.adapters import _calin_rules as rules
 from app.errors import LinkError, LinkReason, LocalProtocolError, ParameterError, RemoteProtocolError
-from app.model.command import (
-    CommandKind,
-    CommandSpec,
-    ParamSpec,
-    ParamType,
-    ReplyPattern,
-    Resend,
-    Risk,
-    TokenUse,
-)
+from app.model.command import CommandSpec, ParamSpec, ParamType, Resend
 from app.model.device import Device, NodeKind
-from app.model.reading import Finding, LinkState, Quantity, SampleSet, Severity
+from app.model.reading import Finding, LinkState, Severity
 from app.ports import (
     Accepted,
     Adapter,
@@ -49,7 +41,6 @@ from app.ports import (
     Limits,
     LinkChange,
     Reach,
-    RetryPolicy,
     Tap,
     Telemetry,
     Uplink,
@@ -66,13 +57,6 @@ STATUS_POLL_S: Final = 60.0  # ours: the concentrators' state, command-flow 3.7
 MAX_UPLINKS: Final = 1000
 MAX_REFS: Final = 10_000  # ours: task numbers remembered, so that one given twice is noticed
 SEPARATOR: Final = ":"  # in a reference, between the family of a task and the vendor's id
-
-CREDIT: Final = Quantity("kwh_credit_available", "kWh", "Credit")
-VOLTAGE: Final = Quantity("voltage", "V", "Voltage")
-CURRENT: Final = Quantity("current", "A", "Current")
-POWER: Final = Quantity("power_w", "W", "Power")
-POWER_LIMIT: Final = Quantity("power_limit", "W", "Power limit")
-QUANTITIES: Final = (CREDIT, VOLTAGE, CURRENT, POWER, POWER_LIMIT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +88,17 @@ _CA: Final = ParamSpec(
     default="",
     help="For a service with a certificate of its own; empty: the usual authorities.",
 )
+_FIRST_POLL: Final = ParamSpec(
+    name="first_poll_s",
+    title="First look at a task",
+    type=ParamType.DECIMAL,
+    unit="s",
+    required=False,
+    default=Decimal(str(calin.FIRST_POLL_S)),
+    minimum=1,
+    maximum=600,
+    help="So long after the vendor took it. Looks happen every five seconds.",
+)  # section 5.1
 _COMPANY: Final = _text("company_name", "Company")
 _ADMIN: Final = (_text("admin_username", "User for tasks"), _secret("admin_password", "Password for tasks"))
 
@@ -117,6 +112,7 @@ FORMS: Final[Mapping[Api, tuple[ParamSpec, ...]]] = {
         _text("maintenance_username", "User for maintenance"),
         _secret("maintenance_password", "Password for maintenance"),
         _CA,
+        _FIRST_POLL,
     ),
     Api.V2: (
         _BASE,
@@ -125,128 +121,20 @@ FORMS: Final[Mapping[Api, tuple[ParamSpec, ...]]] = {
         *_ADMIN,
         _secret("pos_password", "Password for sales"),
         _CA,
+        _FIRST_POLL,
     ),
 }
 
 
 # ---------------------------------------------------------------- commands
 
-TOKEN_PATTERN: Final = r"[\s-]*(?:[0-9][\s-]*){20}"
-
-
-def _read(name: str, title: str, **more: Any) -> CommandSpec:
-    return CommandSpec(name=name, title=title, kind=CommandKind.READ, pattern=ReplyPattern.PULL, **more)
-
-
-def _relay(name: str, title: str, verb: str, warning: str) -> CommandSpec:
-    return CommandSpec(
-        name=name,
-        title=title,
-        kind=CommandKind.CONTROL,
-        risk=Risk.DANGEROUS,
-        resend=Resend.SAFE,  # closing a closed relay changes nothing
-        pattern=ReplyPattern.PULL,
-        verb=verb,
-        warning=warning,
-        field_group="relay",
-        supersedes=("TURN_ON", "TURN_OFF"),
-        follow_up_on_failure="READ_CREDIT",
-    )
-
-
-def _token(name: str, title: str, *params: ParamSpec, **more: Any) -> CommandSpec:
-    """A meter refuses a token it has had, so the stored one may be sent again (command-flow D-17)."""
-    more.setdefault("token", TokenUse.MADE)
-    more.setdefault("risk", Risk.DANGEROUS)
-    return CommandSpec(
-        name=name,
-        title=title,
-        kind=CommandKind.TOKEN,
-        params=params,
-        pattern=ReplyPattern.PULL,
-        resend=Resend.SAFE,
-        **more,
-    )
-
-
-def _whole(name: str, title: str, low: int, high: int, unit: str = "", description: str = "") -> ParamSpec:
-    return ParamSpec(
-        name=name, title=title, type=ParamType.INTEGER, minimum=low, maximum=high, unit=unit, help=description
-    )  # fmt: skip
-
-
-_ALL: Final[tuple[CommandSpec, ...]] = (
-    _read("READ_CREDIT", "Read credit",
-          shadow={"kwh_credit_available": "kwh_credit_available", "is_on": "is_on"}),
-    _read("READ_VOLTAGE", "Read voltage", per_phase=True, shadow={"voltage": "voltage"}),
-    _read("READ_CURRENT", "Read current", per_phase=True),
-    _read("READ_POWER", "Read power", shadow={"power_w": "power_w"}),
-    _read("READ_POWER_LIMIT", "Read power limit", shadow={"power_limit": "power_limit"}),
-    _read("READ_VERSION", "Read version", shadow={"version": "version"}),
-    _read("READ_DATE", "Read date"),
-    _relay("TURN_ON", "Turn on", "Turn on {device}", "The supply behind this meter is switched on."),
-    _relay("TURN_OFF", "Turn off", "Turn off {device}", "The supply behind this meter is switched off."),
-    CommandSpec(
-        name="SET_DATE", title="Set date", kind=CommandKind.WRITE, risk=Risk.WRITE, resend=Resend.SAFE,
-        pattern=ReplyPattern.PULL, field_group="clock", help="The calendar date at the grid.",
-        params=(_whole("year", "Year", 0, 2099, description="2000 to 2099; two digits mean 20xx."),
-                _whole("month", "Month", 1, 12), _whole("day", "Day", 1, 31)),
-    ),
-    _token(
-        "TOP_UP", "Top up",
-        ParamSpec(name="transactive_kwh", title="Energy", type=ParamType.DECIMAL, unit="kWh",
-                  minimum=Decimal("0.1"), maximum=Decimal("1820162.4"), help="A token holds steps of 0.1 kWh."),
-        field_group="credit", group_rank=1, priority=50, follow_up="READ_CREDIT", verb="Top up {device}",
-        warning="The vendor counts every token for credit as a sale.",
-    ),
-    _token(
-        "SET_POWER_LIMIT", "Set power limit",
-        _whole("target_power_limit", "Power limit", 0, 18_201_624, "W", "0: no limit."),
-        field_group="limit", supersedes=("SET_POWER_LIMIT",), shadow={"power_limit": "param:target_power_limit"},
-        follow_up_on_failure="READ_POWER_LIMIT", verb="Limit {device}",
-    ),
-    _token("CLEAR_CREDIT", "Clear credit", field_group="credit", group_rank=0, priority=60, risk=Risk.TOP,
-           follow_up="READ_CREDIT", verb="Clear the credit of {device}",
-           warning="What the customer has bought and not used is lost."),
-    _token("CLEAR_TAMPER", "Clear tamper", verb="Clear the tamper state of {device}"),
-    _token(
-        "DELIVER_PREEXISTING_TOKEN", "Deliver a token",
-        ParamSpec(name="token", title="Token", type=ParamType.SECRET, pattern=TOKEN_PATTERN, max_bytes=64,
-                  help="The 20 digits of the token; blanks and dashes do not matter."),
-        token=TokenUse.GIVEN, follow_up="READ_CREDIT", verb="Deliver to {device}",
-    ),
-)  # fmt: skip
-
-MIDNIGHT: Final = "This service also sets the meter's clock to midnight (00:00:00)."
-
-
-def _v2(spec: CommandSpec) -> CommandSpec:
-    """v2 reads phase A only (D-12), gives no relay state with the credit, and sets the clock with the date."""
-    match spec.name:
-        case "READ_VOLTAGE" | "READ_CURRENT":
-            return replace(spec, per_phase=False, help="Of phase A only; this service does not tell the others.")
-        case "READ_CREDIT":
-            return replace(spec, shadow={"kwh_credit_available": "kwh_credit_available"})
-        case "TURN_ON" | "TURN_OFF":
-            return replace(spec, follow_up_on_failure="")
-        case "SET_DATE":
-            return replace(spec, risk=Risk.DANGEROUS, verb="Set the date of {device}", warning=MIDNIGHT)
-        case _:
-            return spec
-
-
-COMMANDS: Final[Mapping[Api, tuple[CommandSpec, ...]]] = {Api.V1: _ALL, Api.V2: tuple(_v2(spec) for spec in _ALL)}
-_OLD_V1: Final = tuple(spec for spec in _ALL if spec.name != Command.READ_POWER_LIMIT.value)
+COMMANDS: Final[Mapping[Api, tuple[CommandSpec, ...]]] = {Api.V1: rules.V1, Api.V2: rules.V2}
 NOT_FOR_GATEWAYS: Final = "This is a concentrator; only its state is watched."
 
 
 def _firmware(device: Device, facts: Mapping[str, Any]) -> str:
     """As READ_VERSION gave it, else as it was entered."""
     return str(facts.get("version") or device.attributes.get("firmware") or "")
-
-
-def _is_three_phase(device: Device) -> bool:
-    return str(device.attributes.get("phases", "1")) == "3"
 
 
 # ---------------------------------------------------------------- the static side
@@ -275,12 +163,13 @@ class _CalinApi:
             stage_timeout_s=calin.MAX_AGE_S,
             stage_code="PULL_MAX_AGE",
             stage_is_final=True,
-            first_poll_s=calin.FIRST_POLL_S,
+            first_poll_s=float(_FIRST_POLL.parse(settings.get(_FIRST_POLL.name))),
             poll_s=calin.POLL_DELAYS_S,
             poll_late_s=calin.POLL_DELAY_LATE_S,
             poll_grid_s=POLL_GRID_S,
             slot_hold_s=SLOT_HOLD_S,
-            retry=RetryPolicy(retries=11, backoff_s=2.0, cap_s=3600.0, jitter=0.5),
+            token_is_sale=True,
+            retry=rules.RETRY,
         )
 
     def lane(self, device: Device) -> str:
@@ -300,22 +189,17 @@ class _CalinApi:
             return ()
         if calin.is_supported(self.api, Command.READ_POWER_LIMIT, firmware=_firmware(device, facts)):
             return COMMANDS[self.api]
-        return _OLD_V1
+        return rules.V1_OLD_FIRMWARE
 
     def unsupported(self, device: Device, facts: Mapping[str, Any]) -> Mapping[str, str]:
         if device.kind is not NodeKind.METER:
             return {command.value: NOT_FOR_GATEWAYS for command in Command}
-        firmware = _firmware(device, facts)
-        return {
-            command.value: reason
-            for command in Command
-            if (reason := calin.unsupported_reason(self.api, command, firmware=firmware)) is not None
-        }
+        return rules.vendor_unsupported(self.api, _firmware(device, facts))
 
     def live_quantities(self, device: Device) -> tuple[str, ...]:
         if device.kind is not NodeKind.METER:
             return ()
-        return (CREDIT.name, VOLTAGE.name, CURRENT.name, POWER.name)
+        return tuple(quantity.name for quantity in (rules.CREDIT, rules.VOLTAGE, rules.CURRENT, rules.POWER))
 
     def create(self, context: AdapterContext) -> Adapter:
         return CalinAdapter(context, self.api, pace=self._pace)
@@ -438,7 +322,7 @@ class CalinAdapter:
             command,
             device.serial,
             phase=request.phase,
-            token=_token_of(request) if family is calin.Family.TOKEN else None,
+            token=rules.token_of(request) if family is calin.Family.TOKEN else None,
             payload=dict(request.params) if family is calin.Family.WRITE else None,
             firmware=str(device.attributes.get("firmware") or ""),
         )
@@ -467,17 +351,24 @@ class CalinAdapter:
             DeliveryFailure: the vendor refused the token or task for good.
         """
         command = calin.command_named(request.spec.name)
+        task = ref.partition(SEPARATOR)[2] or ref
         try:
-            sent = calin.poll_task(self._settings, command, ref.partition(SEPARATOR)[2] or ref)
+            sent = calin.poll_task(self._settings, command, task)
         except LocalProtocolError as exc:
             raise DeliveryFailure("BAD_TASK_NUMBER", str(exc), Disposition.FINAL) from exc
+        answer = await self._ask(sent, request.tap)
+        if isinstance(answer, calin.Body) and _is_of_another(answer.value, task, request.device.serial):
+            _log.warning(
+                "task %s: the vendor's answer is that of another", ref, extra={"interaction": request.interaction.id}
+            )
+            return None
         found = calin.judge_poll(
             self._api,
             command,
             sent,
-            await self._ask(sent, request.tap),
+            answer,
             phase=request.phase,
-            three_phase=_is_three_phase(request.device),
+            three_phase=rules.is_three_phase(request.device),
         )
         match found.outcome:
             case calin.Pending(fault):
@@ -513,17 +404,7 @@ class CalinAdapter:
         facts: dict[str, Any] = {}
         if command in (Command.TURN_ON, Command.TURN_OFF):
             facts["is_on"] = command is Command.TURN_ON
-        values = _values(done.result, _is_three_phase(request.device))
-        samples: tuple[SampleSet, ...] = ()
-        if values:
-            samples = (
-                SampleSet(
-                    device=request.device.id,
-                    received=self._clock.now(),
-                    values=values,
-                    interaction=request.interaction.id,
-                ),
-            )
+        samples = rules.samples_of(done.result, request.device, self._clock.now(), request.interaction.id)
         return Answer(result=done.result, samples=samples, facts=facts)
 
     # ---------------------------------------------------------------- tokens (section 6)
@@ -614,8 +495,7 @@ class CalinAdapter:
             return calin.NoReply("EMSGSIZE")
         if crossed is not None:
             crossed.sent = True
-        content_type = next((value for name, value in reply.headers if name.lower() == "content-type"), "")
-        return calin.HttpReply(reply.status, content_type, reply.body)
+        return rules.as_reply(reply)
 
     # ---------------------------------------------------------------- concentrators (section 7)
 
@@ -688,13 +568,15 @@ LOGIN_ANSWER: Final = '{"result":{"token":"[redacted]"}}'
 _ERRNO: Final[Mapping[LinkReason, str]] = {LinkReason.REFUSED: "ECONNREFUSED", LinkReason.CLOSED: "ECONNRESET"}
 
 
-def _token_of(request: Dispatch) -> str:
-    """The stored token of the interaction, or the given one; never quoted anywhere."""
-    token = request.interaction.token or str(request.params.get("token") or "")
-    if not token:
-        text = f"{request.spec.title} needs a token, and none was made."
-        raise DeliveryFailure("TOKEN_MISSING", text, Disposition.FINAL)
-    return calin.check_token(token.replace("-", ""))
+def _is_of_another(value: Any, task: str, serial: str) -> bool:
+    """Whether an answer names another task or meter than the one asked for; one that names none is believed."""
+    match value:
+        case {"Result": {"TaskNo": str(told)}}:
+            return told not in ("", task)
+        case {"result": {"data": [{**row}, *_]}}:
+            return str(row.get("id") or task) != task or str(row.get("meterId") or serial) != serial
+        case _:
+            return False
 
 
 def _lost(request: Dispatch, text: str) -> DeliveryFailure:
@@ -716,19 +598,3 @@ def _delivery_failure(failed: calin.Failed, spec: CommandSpec) -> DeliveryFailur
     if failed.may_have_arrived and not failed.permanent and spec.has_effect and spec.resend is Resend.NEVER:
         disposition = Disposition.UNKNOWN
     return DeliveryFailure(failed.failure.value.upper(), failed.sentence, disposition)
-
-
-def _values(result: Mapping[str, Any], three_phase: bool) -> tuple[tuple[Quantity, Decimal], ...]:
-    """What of a result goes to the charts."""
-    phase = str(result.get("phase") or "")
-    found = []
-    for quantity in QUANTITIES:
-        value = result.get(quantity.name)
-        if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
-            continue
-        if three_phase and phase:
-            quantity = replace(
-                quantity, name=f"{quantity.name}_{phase.lower()}", title=f"{quantity.title} {phase}"
-            )  # fmt: skip
-        found.append((quantity, Decimal(value)))
-    return tuple(found)

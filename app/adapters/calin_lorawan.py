@@ -13,28 +13,19 @@ import json
 import logging
 import secrets as random_numbers
 import ssl
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any, Final
 
+from app.adapters import _calin_rules as rules
 from app.errors import ConfigError, LinkError, LocalProtocolError, ParameterError, RemoteProtocolError
-from app.model.command import (
-    CommandKind,
-    CommandSpec,
-    ParamSpec,
-    ParamType,
-    ReplyPattern,
-    Resend,
-    Risk,
-    TokenUse,
-)
+from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType, Resend, Risk
 from app.model.device import Device, NodeKind
 from app.model.interaction import Direction
-from app.model.reading import Finding, LinkState, Quantity, SampleSet, Severity
+from app.model.reading import Finding, LinkState, Severity
 from app.ports import (
     Accepted,
     Adapter,
@@ -52,7 +43,6 @@ from app.ports import (
     Reach,
     Refused,
     Report,
-    RetryPolicy,
     Tap,
     Telemetry,
     Transmitted,
@@ -81,13 +71,6 @@ GATEWAY_PAGE: Final = 100
 GATEWAY_PAGES: Final = 10
 NUMBER_OF_GATEWAY_ONLINE: Final = 1  # section 5.4
 PASSING_CODES: Final = frozenset({None, 4, 8, 13, 14})  # gRPC: may be gone the next time
-
-CREDIT: Final = Quantity("kwh_credit_available", "kWh", "Credit")
-CONSUMPTION: Final = Quantity("consumption", "kWh", "Consumption", "1-0:1.8.0")
-VOLTAGE: Final = Quantity("voltage", "V", "Voltage")
-CURRENT: Final = Quantity("current", "A", "Current")
-POWER: Final = Quantity("power_w", "W", "Power")
-POWER_LIMIT: Final = Quantity("power_limit", "W", "Power limit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,108 +165,23 @@ FORM: Final[tuple[ParamSpec, ...]] = (
 
 # ---------------------------------------------------------------- commands
 
-_PUSH: Final = ReplyPattern.PUSH
-TOKEN_PATTERN: Final = r"[\s-]*(?:[0-9][\s-]*){20}"
-TOKEN_HELP: Final = "The 20 digits of the token; blanks and dashes do not matter."
-
-
-def _read(name: str, title: str, **more: Any) -> CommandSpec:
-    return CommandSpec(name=name, title=title, kind=CommandKind.READ, pattern=_PUSH, **more)
-
-
-def _token(name: str, title: str, *params: ParamSpec, **more: Any) -> CommandSpec:
-    """A meter refuses a token it has had, so the stored one may be sent again (command-flow D-17)."""
-    more.setdefault("token", TokenUse.MADE)
-    more.setdefault("risk", Risk.DANGEROUS)
-    return CommandSpec(
-        name=name, title=title, kind=CommandKind.TOKEN, params=params, pattern=_PUSH, resend=Resend.SAFE, **more
-    )
-
-
-def _whole(name: str, title: str, low: int, high: int, unit: str = "", **more: Any) -> ParamSpec:
-    return ParamSpec(
-        name=name, title=title, type=ParamType.INTEGER, minimum=low, maximum=high, unit=unit, **more
-    )  # fmt: skip
-
-
-_RELAY: Final[Mapping[str, Any]] = {
-    "kind": CommandKind.CONTROL,
-    "risk": Risk.DANGEROUS,
-    "resend": Resend.SAFE,  # closing a closed relay changes nothing
-    "pattern": _PUSH,
-    "field_group": "relay",
-    "supersedes": ("TURN_ON", "TURN_OFF"),
-    "follow_up_on_failure": "READ_CREDIT",
-}
-_CLOCK: Final[Mapping[str, Any]] = {
-    "kind": CommandKind.WRITE,
-    "risk": Risk.WRITE,
-    "resend": Resend.SAFE,  # the same value again
-    "pattern": _PUSH,
-    "field_group": "clock",
-}
-
-COMMANDS: Final[tuple[CommandSpec, ...]] = (
-    _read("READ_CREDIT", "Read credit",
-          shadow={"kwh_credit_available": "kwh_credit_available", "is_on": "is_on"}),
-    _read("READ_VOLTAGE", "Read voltage", per_phase=True, shadow={"voltage": "voltage"}),
-    _read("READ_CURRENT", "Read current", per_phase=True),
-    _read("READ_POWER", "Read power", per_phase=True, shadow={"power_w": "power_w"}),
-    _read("READ_POWER_LIMIT", "Read power limit", shadow={"power_limit": "power_limit"}),
-    _read("READ_DATE", "Read date"),
-    _read("READ_TIME", "Read time"),
-    CommandSpec(name="TURN_ON", title="Turn on", verb="Turn on {device}", **_RELAY,
-                warning="The supply behind this meter is switched on."),
-    CommandSpec(name="TURN_OFF", title="Turn off", verb="Turn off {device}", **_RELAY,
-                warning="The supply behind this meter is switched off."),
-    CommandSpec(
-        name="SET_DATE", title="Set date", **_CLOCK,
-        params=(_whole("year", "Year", 0, 2099, help="2000 to 2099; two digits mean 20xx."),
-                _whole("month", "Month", 1, 12), _whole("day", "Day", 1, 31)),
-        help="The calendar date at the grid.",
+REGISTER: Final = CommandSpec(
+    name="REGISTER",
+    title="Register at the network server",
+    kind=CommandKind.WRITE,
+    risk=Risk.WRITE,
+    resend=Resend.SAFE,  # a device that exists stays as it is
+    reaches_device=False,
+    verb="Register {device}",
+    params=(
+        ParamSpec(
+            name="application_key", title="Application key", type=ParamType.SECRET, required=False, default="",
+            pattern=r"[0-9A-Fa-f]{32}", help="32 hex digits; empty: the one of the connection.",
+        ),
     ),
-    CommandSpec(
-        name="SET_TIME", title="Set time", **_CLOCK,
-        params=(_whole("hour", "Hour", 0, 23), _whole("minute", "Minute", 0, 59),
-                _whole("second", "Second", 0, 59, required=False, default=0)),
-        help="The time of day at the grid.",
-        warning="The time is sent as it is entered here: every wait and every retry makes it late.",
-    ),
-    _token(
-        "TOP_UP", "Top up",
-        ParamSpec(name="transactive_kwh", title="Energy", type=ParamType.DECIMAL, unit="kWh",
-                  minimum=Decimal("0.1"), maximum=Decimal("1820162.4"), help="A token holds steps of 0.1 kWh."),
-        field_group="credit", group_rank=1, priority=50, follow_up="READ_CREDIT", verb="Top up {device}",
-    ),
-    _token(
-        "SET_POWER_LIMIT", "Set power limit",
-        _whole("target_power_limit", "Power limit", 0, 18_201_624, "W", help="0: no limit."),
-        field_group="limit", supersedes=("SET_POWER_LIMIT",), shadow={"power_limit": "param:target_power_limit"},
-        follow_up_on_failure="READ_POWER_LIMIT", verb="Limit {device}",
-    ),
-    _token("CLEAR_CREDIT", "Clear credit", field_group="credit", group_rank=0, priority=60, risk=Risk.TOP,
-           follow_up="READ_CREDIT", verb="Clear the credit of {device}",
-           warning="What the customer has bought and not used is lost."),
-    _token("CLEAR_TAMPER", "Clear tamper", verb="Clear the tamper state of {device}"),
-    _token(
-        "DELIVER_PREEXISTING_TOKEN", "Deliver a token",
-        ParamSpec(name="token", title="Token", type=ParamType.SECRET, pattern=TOKEN_PATTERN, max_bytes=64,
-                  help=TOKEN_HELP),
-        token=TokenUse.GIVEN, follow_up="READ_CREDIT", verb="Deliver to {device}",
-    ),
-    CommandSpec(
-        name="REGISTER", title="Register at the network server", kind=CommandKind.WRITE, risk=Risk.WRITE,
-        resend=Resend.SAFE,  # a device that exists stays as it is
-        reaches_device=False,
-        verb="Register {device}",
-        params=(ParamSpec(name="application_key", title="Application key", type=ParamType.SECRET, required=False,
-                          default="", pattern=r"[0-9A-Fa-f]{32}",
-                          help="32 hex digits; empty: the one of the connection."),),
-        help="Makes the meter known to ChirpStack and gives it its key. A meter that is known already stays as it is.",
-    ),
+    help="Makes the meter known to ChirpStack and gives it its key. A meter that is known already stays as it is.",
 )  # fmt: skip
-
-UNSUPPORTED: Final[Mapping[str, str]] = dict(lora.UNSUPPORTED)
+COMMANDS: Final = (*rules.LORAWAN, REGISTER)
 NOT_FOR_GATEWAYS: Final = "This is a gateway; only its state is watched."
 
 
@@ -316,7 +214,7 @@ class CalinLorawan:
             stage_code="GW_TIMEOUT",
             renewable=True,
             device_timeout_s=DEVICE_S,
-            retry=RetryPolicy(retries=11, backoff_s=2.0, cap_s=3600.0, jitter=0.5),
+            retry=rules.RETRY,
         )
 
     def lane(self, device: Device) -> str:
@@ -334,13 +232,14 @@ class CalinLorawan:
 
     def unsupported(self, device: Device, facts: Mapping[str, Any]) -> Mapping[str, str]:
         if device.kind is NodeKind.METER:
-            return UNSUPPORTED
+            return lora.UNSUPPORTED
         return {spec.name: NOT_FOR_GATEWAYS for spec in COMMANDS}
 
     def live_quantities(self, device: Device) -> tuple[str, ...]:
         if device.kind is not NodeKind.METER:
             return ()
-        return (CREDIT.name, CONSUMPTION.name, VOLTAGE.name, CURRENT.name, POWER.name)
+        shown = (rules.CREDIT, rules.CONSUMPTION, rules.VOLTAGE, rules.CURRENT, rules.POWER)
+        return tuple(quantity.name for quantity in shown)
 
     def create(self, context: AdapterContext) -> Adapter:
         return LorawanAdapter(context, pace=self._pace)
@@ -361,6 +260,23 @@ class CalinLorawan:
         return lines
 
 
+NOT_REST: Final = (
+    "The answer to the message is no JSON, as from a proxy instead of ChirpStack's REST interface. Check the address."
+)
+REFUSALS: Final[Mapping[str, str]] = {
+    "no_token": "without a token",
+    "wrong_token": "with a wrong token",
+    "bad_json": "that are no JSON",
+    "too_large": "of more than 1 MiB",
+    "too_fast": "too many in one second",
+    "not_taken": "while too many waited here",
+    "slow": "that came too slowly",
+    "not_post": "by another method than POST",
+    "bad_http": "that are no HTTP",
+    "evicted": "on connections that made room for others",
+    "crowded": "on connections too many",
+}  # why the listener refuses, by its counts
+REFUSAL_HELP: Final = "Compare the header of ChirpStack's HTTP integration with the webhook token of this connection."
 NO_WAY: Final = "No answer can come: fill in the webhook's port or the MQTT broker."
 
 
@@ -418,6 +334,7 @@ class LorawanAdapter:
         self._keyless: set[str] = set()  # registered here, and their key is not yet
         self._links: dict[str, LinkState] = {}
         self._raised: set[str] = set()
+        self._refused: Counter[str] = Counter()  # by the listener, as of the last look
         self._listener: WebhookListener | None = None
         self._mqtt: MqttLink | None = None
 
@@ -521,14 +438,17 @@ class LorawanAdapter:
         if request.spec.name == "REGISTER":
             return await self._register(request)
         command = lora.command_of(request.spec.name)
-        token = _token_of(request) if command in lora.TOKEN_COMMANDS else None
+        token = rules.token_of(request) if command in lora.TOKEN_COMMANDS else None
         frame = lora.encode(
             serial, command, phase=request.phase or None, token=token, values=request.params
         )  # fmt: skip
         call = lora.enqueue_call(lora.eui_from_serial(serial), frame)
         hidden = str(call.body["queueItem"]["data"]) if token is not None and call.body is not None else ""
         try:
-            ref = lora.judge_enqueued(*await self._ask(call, request.tap, hidden))
+            status, body = await self._ask(call, request.tap, hidden)
+            if 200 <= status < 300 and _parsed(body) is None:
+                raise RemoteProtocolError(NOT_REST)
+            ref = lora.judge_enqueued(status, body)
         except RemoteProtocolError as exc:
             raise _delivery_failure(exc, "ENQUEUE_FAILED") from exc
         sent = _Sent(command, request.phase, request.tap, request.interaction.id)
@@ -630,11 +550,11 @@ class LorawanAdapter:
         reply = await self._sts.call(
             call.method, call.path, call.body, headers=call.headers, tap=request.tap, hide=call.hide
         )
-        content_type = next((value for name, value in reply.headers if name.lower() == "content-type"), "")
-        judged = sts.judge_v1(call, sts.HttpReply(reply.status, content_type, reply.body))
-        made = sts.judge_sts_service(call, judged)
+        made = sts.judge_sts_service(call, sts.judge_v1(call, rules.as_reply(reply)))
         if isinstance(made, sts.Failed):
-            raise DeliveryFailure("TOKEN_FAILED", made.sentence, Disposition.RETRY)
+            why = made.vendor_reason or made.failure.value.replace("_", " ")
+            text = f"The token service made no token ({why}). Look at its address and at the meter's decoder key."
+            raise DeliveryFailure("TOKEN_FAILED", text, Disposition.RETRY, made.failure.value)
         try:
             return lora.clean_token(made.token)
         except ParameterError as exc:
@@ -655,7 +575,7 @@ class LorawanAdapter:
 
     def _webhook(self, event: WebhookEvent) -> bool:
         link = self._listener.name if self._listener is not None else "webhook"
-        return self._event(event.kind or None, event.body, event.data, link)
+        return self._event(event.kind, event.body, event.data, link)
 
     def _mqtt_message(self, topic: str, payload: bytes) -> None:
         kind = lora.event_of_topic(topic)
@@ -673,10 +593,14 @@ class LorawanAdapter:
         if finding is not None:
             self._tell(Found(finding))
 
-    def _event(self, kind: str | None, body: Any, data: bytes, link: str) -> bool:
+    def _event(self, kind: str, body: Any, data: bytes, link: str) -> bool:
         """Take one event. False: the pipeline is too far behind."""
-        event = lora.parse_event(kind, body)
+        event = lora.parse_event(kind, body, by_shape=False)  # section 6: never guess
         if isinstance(event, (lora.Ignored, lora.Status, lora.Log)):
+            return True
+        device = self._meters.get(event.serial)
+        if device is None:
+            self._stranger(event)
             return True
         if self._uplinks.qsize() >= MAX_UPLINKS - 8:
             return False
@@ -688,13 +612,9 @@ class LorawanAdapter:
         if event in self._seen:
             return True  # webhook and MQTT brought the same
         self._seen[event] = now
-        device = self._meters.get(event.serial)
-        if device is None:
-            self._stranger(event)
-        else:
-            self._context.tap(Direction.IN, data, f"event of {device.name}", link=link)
+        self._context.tap(Direction.IN, data, f"event of {device.name}", link=link)
         outcome = self._pairing.feed(event, now)
-        if isinstance(event, lora.Up) and device is not None:
+        if isinstance(event, lora.Up):
             self._contact(device, event)
         if outcome is not None:
             self._outcome(outcome, device, link)
@@ -736,12 +656,12 @@ class LorawanAdapter:
             facts["gateway"] = known.id
         return facts
 
-    def _outcome(self, outcome: lora.Outcome, device: Device | None, link: str) -> None:
+    def _outcome(self, outcome: lora.Outcome, device: Device, link: str) -> None:
         ref = outcome.queue_item_id
         match outcome.delivery, outcome.unsolicited:
-            case _, lora.JOIN_NETWORK if device is not None:  # no contact (command-flow 0.2)
+            case _, lora.JOIN_NETWORK:  # no contact (command-flow 0.2)
                 self._tell(Facts(device.id, {"joined_at": self._clock.now()}, is_contact=False))
-            case _, lora.READ_REPORT if device is not None:
+            case _, lora.READ_REPORT:
                 self._tell(self._report(device, outcome))
             case lora.Delivery.SENT_TO_DEVICE, "":
                 self._tell(Transmitted(ref))
@@ -750,10 +670,8 @@ class LorawanAdapter:
                 self._tell(Refused(ref, "NACK", text, Disposition.RETRY))
             case lora.Delivery.SUCCESSFUL, "":
                 self._answered(ref, outcome, device, link)
-            case _:
-                pass  # of a meter that is not in the tree
 
-    def _answered(self, ref: str, outcome: lora.Outcome, device: Device | None, link: str) -> None:
+    def _answered(self, ref: str, outcome: lora.Outcome, device: Device, link: str) -> None:
         sent = self._sent.get(ref)
         reply = outcome.reply
         if sent is not None:
@@ -765,7 +683,7 @@ class LorawanAdapter:
                 return
         self._tell(LateOrPushed(ref, self._answer(outcome, device, sent)))
 
-    def _answer(self, outcome: lora.Outcome, device: Device | None, sent: _Sent | None) -> Answer:
+    def _answer(self, outcome: lora.Outcome, device: Device, sent: _Sent | None) -> Answer:
         reply = outcome.reply
         if reply is None or outcome.failure is not None:
             failure = outcome.failure or lora.FailureClass.UNDECODABLE
@@ -779,10 +697,8 @@ class LorawanAdapter:
         facts: dict[str, Any] = {}
         if sent is not None and sent.command in (lora.Command.TURN_ON, lora.Command.TURN_OFF):
             facts["is_on"] = sent.command is lora.Command.TURN_ON
-        samples: tuple[SampleSet, ...] = ()
-        if device is not None and (values := _values(reply.reading, _is_three_phase(device))):
-            number = sent.interaction if sent is not None else None
-            samples = (SampleSet(device=device.id, received=self._clock.now(), values=values, interaction=number),)
+        number = sent.interaction if sent is not None else None
+        samples = rules.samples_of(result, device, self._clock.now(), number)
         return Answer(result=result, text=" ".join(reply.warnings), samples=samples, facts=facts)
 
     def _report(self, device: Device, outcome: lora.Outcome) -> Report:
@@ -800,15 +716,8 @@ class LorawanAdapter:
             facts["kwh_credit_available"] = report.purchase_remain_source_1
         if "is_on" in result:
             facts["is_on"] = result["is_on"]
-        samples = SampleSet(
-            device=device.id,
-            received=self._clock.now(),
-            values=_values(report, False),
-            meter_time_text=report.freeze_time,
-        )
-        answer = Answer(
-            result=result, text=" ".join(outcome.reply.warnings), samples=(samples,), facts=facts
-        )  # fmt: skip
+        samples = rules.samples_of(result, device, self._clock.now(), meter_time=report.freeze_time)
+        answer = Answer(result=result, text=" ".join(outcome.reply.warnings), samples=samples, facts=facts)
         return Report(device=device.id, command=lora.READ_REPORT, answer=answer, dedupe=report.freeze_time)
 
     # ---------------------------------------------------------------- gateways (section 5.4)
@@ -824,6 +733,7 @@ class LorawanAdapter:
             else:
                 self._server(LinkState.ONLINE, "")
                 self._gateways_seen({gateway.gateway_id: gateway for gateway in found})
+            self._look_at_refusals()
             await asyncio.sleep(self._pace.gateway_poll_s)
 
     def _server(self, link: LinkState, trouble: str) -> None:
@@ -833,6 +743,22 @@ class LorawanAdapter:
         finding = self._finding(
             "NETWORK_SERVER", Severity.WARNING, trouble or "The network server answers.", cleared=not trouble
         )
+        if finding is not None:
+            self._tell(Found(finding))
+
+    def _look_at_refusals(self) -> None:
+        """Tell of events that the listener refused since the last look; nothing of what they said is kept."""
+        if self._listener is None:
+            return
+        counts = self._listener.counts
+        fresh = {name: counts[name] - self._refused[name] for name in REFUSALS if counts[name] > self._refused[name]}
+        self._refused = Counter({name: counts[name] for name in REFUSALS})
+        text = "No event has been refused since."
+        if fresh:
+            listed = ", ".join(f"{number} {REFUSALS[name]}" for name, number in fresh.items())
+            text = f"Events were refused at {self._listener.name}: {listed}. {REFUSAL_HELP}"
+            _log.warning("%s", text, extra={"adapter": CalinLorawan.key})
+        finding = self._finding("WEBHOOK", Severity.WARNING, text, cleared=not fresh)
         if finding is not None:
             self._tell(Found(finding))
 
@@ -897,15 +823,6 @@ class LorawanAdapter:
 # ---------------------------------------------------------------- small helpers
 
 
-def _token_of(request: Dispatch) -> str:
-    """The stored token of the interaction, or the given one; never quoted anywhere."""
-    token = request.interaction.token or str(request.params.get("token") or "")
-    if not token:
-        text = f"{request.spec.title} needs a token, and none was made."
-        raise DeliveryFailure("TOKEN_MISSING", text, Disposition.FINAL)
-    return lora.clean_token(token)
-
-
 def _delivery_failure(exc: RemoteProtocolError, code: str) -> DeliveryFailure:
     """Section 5.6. A registration that is refused for good is not tried again (D-48)."""
     if not isinstance(exc, lora.SendError):
@@ -914,38 +831,6 @@ def _delivery_failure(exc: RemoteProtocolError, code: str) -> DeliveryFailure:
         return DeliveryFailure(exc.fault.value.upper(), str(exc), Disposition.FINAL)
     is_final = code == "REGISTRATION_FAILED" and exc.grpc_code not in PASSING_CODES
     return DeliveryFailure(code, str(exc), Disposition.FINAL if is_final else Disposition.RETRY)
-
-
-def _is_three_phase(device: Device) -> bool:
-    return str(device.attributes.get("phases", "1")) == "3"
-
-
-def _values(reading: lora.Reading | None, three_phase: bool) -> tuple[tuple[Quantity, Decimal], ...]:
-    """What of a reading goes to the charts."""
-
-    def of(quantity: Quantity, phase: str) -> Quantity:
-        if not three_phase:
-            return quantity
-        return replace(quantity, name=f"{quantity.name}_{phase.lower()}", title=f"{quantity.title} {phase}")
-
-    match reading:
-        case lora.Credit() as credit:
-            return ((CREDIT, credit.kwh),)
-        case lora.Voltage(volts, phase):
-            return ((of(VOLTAGE, phase), volts),)
-        case lora.Current(amperes, phase):
-            return ((of(CURRENT, phase), amperes),)
-        case lora.Power(watts, phase):
-            return ((of(POWER, phase), watts),)
-        case lora.PowerLimit(watts):
-            return ((POWER_LIMIT, Decimal(watts)),)
-        case lora.Report() as report:
-            found = [(CONSUMPTION, report.consumption_source_1), (VOLTAGE, report.voltage), (CURRENT, report.current)]
-            if report.purchase_remain_source_1 is not None:
-                found.append((CREDIT, report.purchase_remain_source_1))
-            return tuple(found)
-        case _:
-            return ()
 
 
 def _json(body: Mapping[str, Any]) -> bytes:

@@ -213,5 +213,23 @@ STEP_2: Final = (
     "INSERT INTO meta(key, value) VALUES ('text_mark', '0')",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (STEP_1, STEP_2)
+# A flow record (app/model/flow.py) is found by the columns and kept whole in ``body``.
+STEP_3: Final = (
+    "ALTER TABLE interaction ADD COLUMN shared_with INTEGER",
+    "ALTER TABLE device_state ADD COLUMN facts_from TEXT NOT NULL DEFAULT '{}'",
+    """CREATE TABLE flow(
+        kind TEXT NOT NULL,
+        id INTEGER NOT NULL,
+        device TEXT,
+        state TEXT NOT NULL,
+        is_open INTEGER NOT NULL,
+        updated INTEGER NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (kind, id)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX flow_open ON flow(kind, id) WHERE is_open = 1",
+    "CREATE INDEX flow_device ON flow(kind, device, id) WHERE device IS NOT NULL",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (STEP_1, STEP_2, STEP_3)
 """``MIGRATIONS[n]`` takes a file from version n to n + 1."""

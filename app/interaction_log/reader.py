@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar, overload
+from typing import Any, Final, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +24,17 @@ from app.errors import StoreError
 from app.interaction_log import planner
 from app.interaction_log import rows as r
 from app.interaction_log.filters import Filter
+from app.interaction_log.flow_rows import KINDS, flow_of, interactions_of, is_open
 from app.interaction_log.schema import VERSION, check_header, explain, migrate, version_of
 from app.model.command import CommandKind
+from app.model.flow import Batch, Commissioning, FlowRecord
 from app.model.interaction import Attempt, AttemptEnd, Frame, Interaction, Message, StepEntry
 from app.model.reading import Finding, Quantity
 from app.model.status import Status
 from app.ports import Snapshot
 
 T = TypeVar("T")
+F = TypeVar("F", bound=FlowRecord)
 Ids = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
@@ -350,23 +353,31 @@ class LogReader:
         )
 
     def snapshot(self) -> Snapshot:
-        """What the engine needs to go on: unfinished interactions, those of unknown outcome, and all of theirs."""
+        """What the engine needs to go on.
+
+        Unfinished interactions, those of unknown outcome, those of the outbox and of open flow records, with all of
+        theirs; flow records that are open, and the newest commissioning of each device.
+        """
         with self.one_moment():
             self._records.words.refresh()
+            flows = self._open_flows()
             unknown = self._word(Status.OUTCOME_UNKNOWN)
+            owned = [number for record in flows if is_open(record) for number in interactions_of(record)]
+            parameters = (unknown, self._word(AttemptEnd.OPEN), r.to_json(owned))
             wanted = (
                 "SELECT id FROM interaction WHERE is_open = 1"
                 " UNION SELECT id FROM interaction WHERE status_w = ?1"
                 " UNION SELECT interaction FROM outbox WHERE given_up IS NULL"
+                " UNION SELECT value FROM json_each(?3)"
             )
-            items = self._all(f"{r.SELECT_INTERACTION} WHERE id IN ({wanted}) ORDER BY id", (unknown,))
+            items = self._all(f"{r.SELECT_INTERACTION} WHERE id IN ({wanted}) ORDER BY id", parameters)
             messages = self._all(
-                f"SELECT {r.MESSAGE_COLUMNS} FROM message WHERE interaction IN ({wanted}) ORDER BY id", (unknown,)
+                f"SELECT {r.MESSAGE_COLUMNS} FROM message WHERE interaction IN ({wanted}) ORDER BY id", parameters
             )
             attempts = self._all(
                 f"SELECT {r.ATTEMPT_COLUMNS} FROM attempt WHERE interaction IN ({wanted}) AND end_w = ?2"
                 " ORDER BY interaction, message, number",
-                (unknown, self._word(AttemptEnd.OPEN)),
+                parameters,
             )
             outbox = self._all(f"SELECT {r.OUTBOX_COLUMNS} FROM outbox WHERE given_up IS NULL ORDER BY id")
             devices = self._all(f"SELECT {r.DEVICE_COLUMNS} FROM device ORDER BY position, id")
@@ -388,11 +399,39 @@ class LogReader:
                 attempts=self._build(attempts, self._records.attempt),
                 outbox=tuple(map(r.outbox_of, outbox)),
                 settings={key: r.from_json(value) for key, value in settings},
+                flows=flows,
+                batch_members=self._batch_members(flows),
                 last_interaction=last_interaction,
                 last_message=last_message,
                 last_outbox=last_outbox[0][0] if last_outbox else 0,
                 last_sequence=max([sequence, *(message.sequence for message in kept)]),
+                last_flow=self._last_flow(),
             )
+
+    def _open_flows(self) -> tuple[FlowRecord, ...]:
+        """Open records and the newest commissioning of each device, by id."""
+        rows = self._all(
+            "SELECT kind, id, body FROM flow WHERE is_open = 1"
+            " UNION SELECT kind, id, body FROM flow WHERE kind = ?1 AND id IN"
+            " (SELECT max(id) FROM flow WHERE kind = ?1 AND device IS NOT NULL GROUP BY device) ORDER BY id",
+            (KINDS[Commissioning],),
+        )
+        return tuple(map(flow_of, rows))
+
+    def _batch_members(self, flows: Sequence[FlowRecord]) -> dict[int, dict[int, Status]]:
+        """Of the open batches in ``flows``: the interactions that carry their id."""
+        members: dict[int, dict[int, Status]] = {}
+        for batch in flows:
+            if isinstance(batch, Batch) and is_open(batch):
+                rows = self._all("SELECT id, status_w FROM interaction WHERE batch = ? ORDER BY id", (batch.id,))
+                members[batch.id] = {number: self._records.status(word) for number, word in rows}
+        return members
+
+    def _last_flow(self) -> int:
+        """The highest number a flow record has, or had in the log that an interaction was imported from."""
+        queries = [f"SELECT max(id) FROM flow WHERE kind = '{kind}'" for kind in KINDS.values()]
+        queries += [f"SELECT max({name}) FROM interaction WHERE {name} > 0" for name in ("batch", "commissioning")]
+        return max(self._one(query)[0] or 0 for query in queries)
 
     def _word(self, text: str) -> int:
         """The id of a word; 0, which no row has, when it was never written."""
@@ -577,6 +616,29 @@ class LogReader:
 
     def _of(self, table: str, columns: str, number: int, order: str) -> list[r.Row]:
         return self._all(f"SELECT {columns} FROM {table} WHERE interaction = ? ORDER BY {order}", (number,))
+
+    def token_of(self, interaction: int) -> str:
+        """The token of an interaction, 20 digits; empty when it has none, or came without it from an export.
+
+        The only way to read a token for display: everywhere else a reader shows ``[redacted]``. Ask for it when the
+        person wants to see it, and do not keep, log or export the answer.
+        """
+        rows = self._all("SELECT token FROM interaction WHERE id = ?", (interaction,))
+        token = rows[0][0] if rows else None
+        return "" if token in (None, r.HIDDEN_TOKEN) else str(token)
+
+    # ---------------------------------------------------------------- flow records
+
+    def flows(self, kind: type[F], *, device: str | None = None, limit: int | None = 256) -> tuple[F, ...]:
+        """The newest ``limit`` records of a kind (of a device), newest first. Rules and batches belong to no device."""
+        source, parameters = "flow WHERE kind = ?", [KINDS[kind]]
+        if device is not None:  # left alone, SQLite walks through the whole kind
+            source, parameters = "flow INDEXED BY flow_device WHERE kind = ? AND device = ?", [KINDS[kind], device]
+        rows = self._all(
+            f"SELECT kind, id, body FROM {source} ORDER BY id DESC LIMIT ?",
+            (*parameters, -1 if limit is None else limit),
+        )
+        return cast(tuple[F, ...], tuple(map(flow_of, rows)))
 
     # ---------------------------------------------------------------- samples, findings, frames
 

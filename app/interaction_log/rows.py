@@ -213,6 +213,7 @@ INTERACTION_COLUMNS: Final = (
     "id", "seq", "device_w", "adapter_w", "command_w", "kind_w", "status_w", "origin_w", "is_open",
     "created", "updated", "finished", "priority", "attempts", "code_w", "followup_of", "commissioning", "batch",
     "replay_of", "expires_at", "field_group", "order_ref", "deferred_kind", "token", "params", "failure", "result",
+    "shared_with",
 )  # fmt: skip
 INSERT_INTERACTION: Final = (
     f"INSERT INTO interaction({', '.join(INTERACTION_COLUMNS)}) VALUES ({', '.join('?' * len(INTERACTION_COLUMNS))})"
@@ -278,6 +279,7 @@ def interaction_row(i: Interaction, words: WordIds) -> Row:
         _encode(params if type(params) is dict else dict(params)) if params else None,
         None if failure is None else failure_json(failure),
         None if result is None else _encode(result if type(result) is dict else dict(result)),
+        i.shared_with,
     )
 
 
@@ -312,12 +314,16 @@ class Records:
         self._direction = EnumOf(Direction, self.words)
         self._severity = EnumOf(Severity, self.words)
 
+    def status(self, word: int) -> Status:
+        return self._status[word]
+
     def interaction(self, row: Row, *, with_token: bool = False) -> Interaction:
         """From the cells of ``INTERACTION_COLUMNS``; the token is shown to the engine only."""
         (
             number, seq, device, adapter, command, kind, status, origin, _is_open,
             created, updated, finished, priority, attempts, code, followup_of, commissioning, batch,
             replay_of, expires_at, field_group, order_ref, deferred_kind, token, params, failure, result,
+            shared_with,
         ) = row  # fmt: skip
         words = self.words
         began = from_us(created)
@@ -347,6 +353,7 @@ class Records:
             expires_at=None if expires_at is None else from_us(expires_at),
             finished=None if finished is None else changed if finished == updated else from_us(finished),
             replay_of=replay_of,
+            shared_with=shared_with,
             seq=seq,
         )
 
@@ -481,7 +488,7 @@ _MESSAGE: Final = (
 MESSAGE_COLUMNS: Final = ", ".join(_MESSAGE)
 
 
-def _upsert(table: str, columns: Sequence[str], key: int) -> str:
+def upsert(table: str, columns: Sequence[str], key: int) -> str:
     """INSERT, or UPDATE when the first ``key`` columns are there; unlike REPLACE it leaves unchanged indexes alone."""
     return (
         f"INSERT INTO {table}({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
@@ -490,7 +497,7 @@ def _upsert(table: str, columns: Sequence[str], key: int) -> str:
     )
 
 
-UPSERT_MESSAGE: Final = _upsert("message", _MESSAGE, 1)
+UPSERT_MESSAGE: Final = upsert("message", _MESSAGE, 1)
 
 
 def message_row(m: Message, words: WordIds) -> Row:
@@ -519,7 +526,7 @@ def message_row(m: Message, words: WordIds) -> Row:
 
 _ATTEMPT: Final = ("interaction", "message", "number", "started", "end_w", "ended", "code_w", "ref", "text")
 ATTEMPT_COLUMNS: Final = ", ".join(_ATTEMPT)
-UPSERT_ATTEMPT: Final = _upsert("attempt", _ATTEMPT, 3)
+UPSERT_ATTEMPT: Final = upsert("attempt", _ATTEMPT, 3)
 
 
 def attempt_row(a: Attempt, words: WordIds) -> Row:
@@ -581,7 +588,7 @@ _DEVICE: Final = (
     "id", "name", "kind", "parent", "adapter", "serial", "model", "settings", "attributes", "enabled", "position",
 )  # fmt: skip
 DEVICE_COLUMNS: Final = ", ".join(_DEVICE)
-UPSERT_DEVICE: Final = _upsert("device", _DEVICE, 1)
+UPSERT_DEVICE: Final = upsert("device", _DEVICE, 1)
 
 
 def device_row(d: Device) -> Row:
@@ -624,9 +631,11 @@ def device_of(row: Row) -> Device:
     )
 
 
-_STATE: Final = ("device", "link", "link_text", "link_since", "last_contact", "busy_with", "facts", "facts_at")
+_STATE: Final = (
+    "device", "link", "link_text", "link_since", "last_contact", "busy_with", "facts", "facts_at", "facts_from",
+)  # fmt: skip
 STATE_COLUMNS: Final = ", ".join(_STATE)
-UPSERT_STATE: Final = _upsert("device_state", _STATE, 1)
+UPSERT_STATE: Final = upsert("device_state", _STATE, 1)
 
 
 def state_row(s: DeviceState) -> Row:
@@ -639,11 +648,12 @@ def state_row(s: DeviceState) -> Row:
         s.busy_with,
         to_json(dict(s.facts)),
         to_json({name: to_us(at) for name, at in s.facts_at.items()}),
+        to_json(dict(s.facts_from)),
     )
 
 
 def state_of(row: Row) -> DeviceState:
-    device, link, link_text, link_since, last_contact, busy_with, facts, facts_at = row
+    device, link, link_text, link_since, last_contact, busy_with, facts, facts_at, facts_from = row
     return DeviceState(
         device=device,
         link=_member(LinkState, link),
@@ -653,6 +663,7 @@ def state_of(row: Row) -> DeviceState:
         busy_with=busy_with,
         facts=json_mapping(facts),
         facts_at={name: from_us(at) for name, at in json_mapping(facts_at).items()},
+        facts_from=json_mapping(facts_from),
     )
 
 
@@ -671,4 +682,4 @@ def outbox_of(row: Row) -> OutboxItem:
     )
 
 
-UPSERT_SETTING: Final = _upsert("setting", ("key", "value"), 1)
+UPSERT_SETTING: Final = upsert("setting", ("key", "value"), 1)

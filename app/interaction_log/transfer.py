@@ -2,14 +2,15 @@
 
 JSON Lines: the first line is ``{"type": "meterwright-log", "format": 1, ...}``; then one object a line, told apart by
 ``type``: ``device``, ``state``, ``interaction`` (with its steps, messages, attempts, frames and findings), ``frame``
-(traffic of a link), ``finding``, ``samples``. Times are ISO 8601 UTC, bytes are hex, enumerations their words. Tokens
-are never exported. A file appears under its name only when it is whole.
+(traffic of a link), ``finding``, ``flow`` (``kind`` and ``record``), ``samples``. Times are ISO 8601 UTC, bytes are
+hex, enumerations their words. Tokens are never exported. A file appears under its name only when it is whole.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 import os
 import tempfile
@@ -24,6 +25,7 @@ from typing import IO, Any, Final
 
 from app.errors import StoreError
 from app.interaction_log.filters import Filter
+from app.interaction_log.flow_rows import KINDS, unfolded
 from app.interaction_log.reader import LogReader, Series, Story
 from app.interaction_log.rows import from_us, to_us
 from app.interaction_log.schema import explain
@@ -46,6 +48,8 @@ from app.model.reading import DeviceState, Finding, LinkState, Quantity, SampleS
 from app.model.records import Change
 from app.model.status import PENDING, Delivery, Event, Status
 
+_log = logging.getLogger(__name__)
+
 TYPE: Final = "meterwright-log"
 FORMAT: Final = 1
 MAX_LINE: Final = 64 << 20  # bytes of one line of an import
@@ -67,7 +71,8 @@ SAMPLE_CSV: Final = ("time", "device", "quantity", "unit", "value", "meter_time"
 def export_jsonl(reader: LogReader, file: Path | str, where: Filter | None = None, *, samples: bool = False) -> int:
     """Write interactions that match (all, when ``where`` is None) with all that hangs on them, and the device tree.
 
-    Without a filter the frames and findings that belong to no interaction come too. Returns the interactions written.
+    Without a filter flow records come too, and the frames and findings that belong to no interaction. Returns the
+    interactions written.
 
     Raises:
         StoreError: the log cannot be read or the file not be written; then the file is as it was.
@@ -96,6 +101,9 @@ def export_jsonl(reader: LogReader, file: Path | str, where: Filter | None = Non
             for finding in reader.findings():
                 if finding.interaction is None:
                     _line(out, {"type": "finding", **_plain(finding)})
+            for noun, kind in KINDS.items():
+                for record in reversed(reader.flows(noun, limit=None)):
+                    _line(out, {"type": "flow", "kind": kind, "record": unfolded(record)})
         if samples:
             for series in reader.series():
                 for points in _points(reader, series):
@@ -291,6 +299,9 @@ def import_jsonl(file: Path | str, writer: LogWriter, *, close_unfinished: bool 
     The file is read twice: it is checked as a whole before the first row is written. In a workspace that has
     interactions already the new ones get new numbers. Devices that the workspace knows keep what they are.
 
+    Flow records stay behind, and a note in the program's log says how many: a rule or order of somebody else's must
+    not run here. Interactions keep together by the numbers of their batches and commissionings, which are new ones too.
+
     ``close_unfinished``: commands that were still under way in the log must not be sent from here, so they end:
     aborted when they had not left, of unknown outcome when they had. Without it they come in as they are.
 
@@ -298,8 +309,10 @@ def import_jsonl(file: Path | str, writer: LogWriter, *, close_unfinished: bool 
         StoreError: names the line that is wrong, or says why the workspace cannot be written.
     """
     path = Path(file)
-    for _ in _records(path, _Shift()):
-        pass
+    check = _Shift()
+    numbers = frozenset(
+        change.id for changes in _records(path, check) for change in changes if isinstance(change, Interaction)
+    )
     writer.flush()
     with LogReader(writer.path) as reader:
         snapshot = reader.snapshot()
@@ -308,12 +321,16 @@ def import_jsonl(file: Path | str, writer: LogWriter, *, close_unfinished: bool 
         snapshot.last_message,
         frozenset(device.id for device in snapshot.devices),
         frozenset(state.device for state in snapshot.states),
+        snapshot.last_flow,
+        numbers,
     )
     count = 0
     for changes in _records(path, shift, close_unfinished=close_unfinished):
         writer.put(*changes)
         count += sum(isinstance(change, Interaction) for change in changes)
     writer.flush()
+    if check.flows_met:
+        _log.warning("%s: %d commissionings, orders, rules, batches or issues were left out", path, check.flows_met)
     return count
 
 
@@ -326,11 +343,16 @@ class _Shift:
         messages: int = 0,
         devices: frozenset[str] = frozenset(),
         states: frozenset[str] = frozenset(),
+        flows: int = 0,
+        numbers: frozenset[int] | None = None,  # of the file's interactions; None: not known yet
     ) -> None:
         self.interactions = interactions
         self.messages = messages
         self.devices = devices
         self.states = states
+        self.flows = flows
+        self.flows_met = 0
+        self._numbers = numbers
 
     def interaction(self, number: Any) -> int | None:
         if number is None:
@@ -338,6 +360,14 @@ class _Shift:
         if _whole(number) < 1:
             raise ValueError(f"{number} is not the number of an interaction")
         return int(number) + self.interactions
+
+    def interaction_here(self, number: Any) -> int | None:
+        """As ``interaction``; None for one that is not in the file, whose number would later be another's."""
+        shifted = self.interaction(number)
+        return shifted if self._numbers is None or number in self._numbers else None
+
+    def flow(self, number: Any) -> int | None:
+        return None if number is None else _whole(number) + self.flows
 
 
 def _records(path: Path, shift: _Shift, *, close_unfinished: bool = False) -> Iterator[list[Change]]:
@@ -387,6 +417,11 @@ def _changes(record: dict[str, Any], shift: _Shift, close_unfinished: bool) -> l
             state = _read(
                 DeviceState, record, link=LinkState, link_since=_moment, last_contact=_moment, facts=_mapping,
                 facts_at=lambda at: {name: _moment(text) for name, text in _mapping(at).items()},
+                facts_from=lambda told: {
+                    name: here
+                    for name, number in _mapping(told).items()
+                    if (here := shift.interaction_here(number)) is not None
+                },
             )  # fmt: skip
             state = replace(state, link=LinkState.OFF, link_text="")
             return [] if state.device in shift.states else [state]
@@ -396,6 +431,9 @@ def _changes(record: dict[str, Any], shift: _Shift, close_unfinished: bool) -> l
             return [_read_finding(record, None)]
         case "samples":
             return list(_read_samples(record))
+        case "flow":
+            shift.flows_met += 1
+            return []
         case _:
             return []  # a later version may add kinds of lines
 
@@ -456,7 +494,8 @@ def _read_story(record: dict[str, Any], shift: _Shift, close_unfinished: bool) -
     interaction: Interaction = _read(
         Interaction, record, id=shift.interaction, kind=CommandKind, status=Status, origin=Origin, created=_moment,
         updated=_moment, finished=_moment, expires_at=_moment, params=_mapping, result=_mapping, seq=_whole,
-        attempts=_whole, followup_of=shift.interaction, replay_of=shift.interaction, batch=_whole, commissioning=_whole,
+        attempts=_whole, followup_of=shift.interaction, replay_of=shift.interaction, batch=shift.flow,
+        commissioning=shift.flow, shared_with=shift.interaction_here,
     )  # fmt: skip
     if failure is not None:
         interaction = replace(interaction, failure=_read(Failure, failure, at=_moment))

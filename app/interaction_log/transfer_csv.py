@@ -13,7 +13,7 @@ from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from app.errors import StoreError
 from app.interaction_log.reader import LogReader
@@ -40,21 +40,30 @@ _ROADS: Final[Mapping[Status, tuple[Event, ...]]] = {
 _STEPS: Final[Mapping[Event, Step]] = {Event.SEND: Step.ENCODE}
 
 
+class _Shift(NamedTuple):
+    """How numbers change on the way in."""
+
+    interactions: int = 0
+    flows: int = 0
+
+
 def import_csv(file: Path | str, writer: LogWriter) -> int:
     """Read interactions or samples, told by the header; returns the rows stored.
 
-    The whole file is checked before the first row is written. Interactions get numbers behind those of the workspace;
-    commands that were under way end as in an import of JSON Lines: nothing foreign is ever sent.
+    The whole file is checked before the first row is written. Interactions, and the batches and commissionings they
+    belong to, get numbers behind those of the workspace; commands that were under way end as in an import of JSON
+    Lines: nothing foreign is ever sent.
 
     Raises:
         StoreError: names the line that is wrong, or says why the workspace cannot be written.
     """
     path = Path(file)
-    for _ in _changes(path, 0):
+    for _ in _changes(path, _Shift()):
         pass
     writer.flush()
     with LogReader(writer.path) as reader:
-        shift = reader.snapshot().last_interaction
+        snapshot = reader.snapshot()
+    shift = _Shift(snapshot.last_interaction, snapshot.last_flow)
     count = 0
     rows = _changes(path, shift)
     while batch := list(islice(rows, BATCH)):
@@ -65,13 +74,13 @@ def import_csv(file: Path | str, writer: LogWriter) -> int:
     return count
 
 
-def _changes(path: Path, shift: int) -> Iterator[list[Change]]:
+def _changes(path: Path, shift: _Shift) -> Iterator[list[Change]]:
     csv.field_size_limit(MAX_CELL)
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
             table = csv.reader(lines, strict=True)
             header = tuple(next(table, ()))
-            make: Callable[[dict[str, str], int], list[Change]]
+            make: Callable[[dict[str, str], _Shift], list[Change]]
             if header == INTERACTION_CSV:
                 make = _interaction
             elif header == SAMPLE_CSV:
@@ -117,6 +126,11 @@ def _number(text: str, name: str) -> int | None:
     return int(text)
 
 
+def _shifted(row: dict[str, str], name: str, by: int) -> int | None:
+    number = _number(row[name], name)
+    return None if number is None else number + by
+
+
 def _object(text: str, name: str) -> dict[str, Any] | None:
     if not text:
         return None
@@ -126,21 +140,20 @@ def _object(text: str, name: str) -> dict[str, Any] | None:
     return value
 
 
-def _interaction(row: dict[str, str], shift: int) -> list[Change]:
+def _interaction(row: dict[str, str], shift: _Shift) -> list[Change]:
     number = _number(row["id"], "id")
     if not number:
         raise ValueError("the id is missing")
     created = _moment(row["created"])
     ended = _moment(row["finished"]) if row["finished"] else created
     status = Status(row["status"])
-    follows = _number(row["followup_of"], "followup_of")
     reason, text = row["reason"], row["reason_text"]
     if status in UNFINISHED:  # nothing foreign is ever sent
         status = Status.OUTCOME_UNKNOWN if status is Status.PROCESSING else Status.ABORTED
         reason, text = IMPORTED, "It was still under way when this log was exported; it is not sent from here."
     origin = Origin(row["origin"])
     now = Interaction(
-        id=number + shift,
+        id=number + shift.interactions,
         device=row["device"],
         adapter=row["adapter"],
         command=row["command"],
@@ -152,9 +165,9 @@ def _interaction(row: dict[str, str], shift: int) -> list[Change]:
         result=_object(row["result"], "result"),
         failure=Failure(code=reason, text=text, at=ended, is_final=True) if reason or text else None,
         attempts=0,  # the tries themselves are not in the table
-        followup_of=follows + shift if follows is not None else None,
-        commissioning=_number(row["commissioning"], "commissioning"),
-        batch=_number(row["batch"], "batch"),
+        followup_of=_shifted(row, "followup_of", shift.interactions),
+        commissioning=_shifted(row, "commissioning", shift.flows),
+        batch=_shifted(row, "batch", shift.flows),
         order=row["order"] or None,
     )
     road = (Event.REPORT,) if origin is Origin.UNSOLICITED and status is Status.SUCCESSFUL else _ROADS.get(status)
@@ -175,7 +188,7 @@ def _interaction(row: dict[str, str], shift: int) -> list[Change]:
     return [now, *lines]
 
 
-def _sample(row: dict[str, str], shift: int) -> list[Change]:
+def _sample(row: dict[str, str], shift: _Shift) -> list[Change]:
     value = Decimal(row["value"])
     if not value.is_finite():
         raise ValueError(f"{row['value']!r} is not a finite number")

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from app.errors import StoreError
 from app.interaction_log import rows as r
+from app.interaction_log.flow_rows import FLOW_COLUMNS, flow_of, flow_row
 from app.interaction_log.reader import LogReader
 from app.model.status import SETTLED, TRANSITIONS, Event, Status
 
@@ -82,7 +83,9 @@ class _Check:
         self._words = dict(self._reader.query("SELECT id, text FROM word"))
         yield from self._words_missing()
         yield from self._dangling()
+        yield from self._leaders()
         yield from self._attempts()
+        yield from self._flows()
         yield from self._interactions()
 
     # -- rows that point nowhere
@@ -111,6 +114,27 @@ class _Check:
             for (number,) in self._reader.query(missing):
                 text = f"{what} belongs to interaction {number}, which does not exist."
                 yield Problem(code=f"{table}.dangling", text=text, interaction=number)
+
+    def _leaders(self) -> Iterator[Problem]:
+        missing = (
+            "SELECT id, shared_with FROM interaction WHERE shared_with IS NOT NULL"
+            " AND shared_with NOT IN (SELECT id FROM interaction) ORDER BY id"
+        )
+        for number, leader in self._reader.query(missing):
+            text = f"Interaction {number}: it shares the downlink of interaction {leader}, which does not exist."
+            yield Problem(code="shared_with.dangling", text=text, interaction=number)
+
+    def _flows(self) -> Iterator[Problem]:
+        for row in self._reader.query(f"SELECT {FLOW_COLUMNS} FROM flow ORDER BY id"):
+            kind, number, *_columns, body = row
+            try:
+                record = flow_of((kind, number, body))
+            except StoreError as exc:
+                yield Problem(code="flow.unreadable", text=str(exc))
+                continue
+            if flow_row(record)[:-1] != row[:-1]:
+                text = f"The {kind} {number} is stored under columns that are not its own."
+                yield Problem(code="flow.differs", text=text)
 
     def _attempts(self) -> Iterator[Problem]:
         gaps = (

@@ -24,8 +24,10 @@ from typing import Any, Final
 from app.errors import StoreError
 from app.interaction_log import rows as r
 from app.interaction_log.file_lock import FileLock
+from app.interaction_log.flow_rows import UPSERT_FLOW, flow_row
 from app.interaction_log.schema import check_header, explain, migrate, version_of
 from app.model.device import Device
+from app.model.flow import Batch, BatchRule, Commissioning, FlowRecord, Issue, Order
 from app.model.interaction import Attempt, Frame, Interaction, Message, StepEntry
 from app.model.reading import DeviceState, Finding, Quantity, SampleSet
 from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Setting
@@ -86,7 +88,19 @@ _Call = tuple[tuple[Change, ...], int, _Waiter | None]
 """Changes of one transaction, bytes of their frames, and who waits. With a waiter it is written at once."""
 
 
-_Other = Frame | Message | Attempt | DeviceState | Finding | Device | DeviceRemoved | OutboxItem | OutboxDone | Setting
+_Other = (
+    Frame
+    | Message
+    | Attempt
+    | DeviceState
+    | Finding
+    | Device
+    | DeviceRemoved
+    | OutboxItem
+    | OutboxDone
+    | Setting
+    | FlowRecord
+)
 
 
 class _Batch:
@@ -105,6 +119,7 @@ class _Batch:
         self.outbox: list[OutboxItem] = []
         self.outbox_done: list[OutboxDone] = []
         self.settings: dict[str, Any] = {}
+        self.flows: dict[tuple[type[FlowRecord], int], FlowRecord] = {}
 
     def add(self, changes: Iterable[Change]) -> None:
         """Raises _Guard when two versions of an interaction do not follow each other."""
@@ -148,6 +163,8 @@ class _Batch:
                 self.outbox_done.append(change)
             case Setting():
                 self.settings[change.key] = change.value
+            case Commissioning() | Order() | BatchRule() | Batch() | Issue():
+                self.flows[type(change), change.id] = change
 
 
 def _stale(number: int, seq: int, found: int) -> _Guard:
@@ -534,6 +551,8 @@ class LogWriter:
                 db.execute("DELETE FROM outbox WHERE id = ?", (done.id,))
         if batch.settings:
             self._many(r.UPSERT_SETTING, [(key, r.to_json(value)) for key, value in batch.settings.items()])
+        if batch.flows:
+            self._many(UPSERT_FLOW, [flow_row(record) for record in batch.flows.values()])
 
     def _many(self, statement: str, table: Iterable[r.Row]) -> int:
         """executemany; returns the rows changed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
@@ -52,6 +52,14 @@ class TokenUse(StrEnum):
     NONE = "none"
     MADE = "made"  # made for it, once, and stored with the interaction
     GIVEN = "given"  # the parameter ``token`` is it
+
+
+class PhaseRule(StrEnum):
+    """How the answers of three phases become one value (command-flow 1.4)."""
+
+    NONE = ""
+    MEAN = "mean"
+    SUM = "sum"
 
 
 class ReplyPattern(StrEnum):
@@ -219,7 +227,10 @@ class CommandSpec:
     pending_ttl_s: float | None = None  # None: the default for its kind and origin
     token: TokenUse = TokenUse.NONE
     reaches_device: bool = True  # False: it ends at a server, so the field's state does not matter
-    per_phase: bool = False  # a three-phase meter is asked phase by phase (command-flow 1.4)
+    per_phase: PhaseRule = PhaseRule.NONE  # a three-phase meter is asked phase by phase (command-flow 1.4)
+    phase_field: str = ""  # the result field that the phases are combined in
+    check: Callable[[Mapping[str, Any]], str] | None = None  # what is wrong with parameters taken together; "" if none
+    confirm: Mapping[str, Any] = field(default_factory=dict)  # shadow field <- value ("param:x") that proves success
     supersedes: tuple[str, ...] = ()  # waiting commands of the same meter that this one replaces (G2)
 
     @property

@@ -113,6 +113,7 @@ class Interaction:
     expires_at: datetime | None = None
     finished: datetime | None = None
     replay_of: int | None = None
+    shared_with: int | None = None  # a read that rides on another one's downlink (G5)
     seq: int = 0
 
     @property

@@ -54,6 +54,7 @@ class DeviceState:
     busy_with: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     facts_at: Mapping[str, datetime] = field(default_factory=dict)
+    facts_from: Mapping[str, int] = field(default_factory=dict)  # the interaction that told it, where one did
 
 
 class Severity(StrEnum):

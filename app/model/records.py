@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from app.model.device import Device
+from app.model.flow import Batch, BatchRule, Commissioning, Issue, Order
 from app.model.interaction import Attempt, Frame, Interaction, Message, StepEntry
 from app.model.reading import DeviceState, Finding, SampleSet
 
@@ -57,4 +58,9 @@ Change: TypeAlias = (
     | OutboxItem
     | OutboxDone
     | Setting
+    | Commissioning
+    | Order
+    | BatchRule
+    | Batch
+    | Issue
 )

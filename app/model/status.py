@@ -70,11 +70,13 @@ TRANSITIONS: Final[Mapping[tuple[Status, Event], Status]] = MappingProxyType(
         (S.SUSPENDED, E.DEFER): S.DEFERRED,  # T15
         (S.SUSPENDED, E.ABORT): S.ABORTED,  # T16, T17
         (S.SUSPENDED, E.REFUSE_TOKEN): S.FAILED,  # D-16
+        (S.QUEUED, E.REFUSE_TOKEN): S.FAILED,  # T9: admitted and on disk before its token is asked for (D-16)
         (S.QUEUED, E.ABORT): S.ABORTED,  # T17
         (S.DEFERRED, E.ABORT): S.ABORTED,  # T17
         (S.QUEUED, E.SUPERSEDE): S.SUPERSEDED,  # T17, G4
         (S.SUSPENDED, E.SUPERSEDE): S.SUPERSEDED,
         (S.DEFERRED, E.SUPERSEDE): S.SUPERSEDED,
+        (S.PROCESSING, E.SUPERSEDE): S.SUPERSEDED,  # its message waited for a retry, so it could be cancelled (4.8)
         (S.QUEUED, E.UNINSTALL): S.ABORTED,  # T18
         (S.SUSPENDED, E.UNINSTALL): S.ABORTED,
         (S.DEFERRED, E.UNINSTALL): S.ABORTED,

@@ -27,7 +27,7 @@ from app.errors import (
     RemoteProtocolError,
     StoreError,
 )
-from app.model.command import CommandKind, CommandSpec, ReplyPattern, Resend, check_params
+from app.model.command import CommandKind, CommandSpec, ReplyPattern, Resend, TokenUse, check_params
 from app.model.device import Device
 from app.model.interaction import (
     Attempt,
@@ -43,8 +43,9 @@ from app.model.jsonable import jsonable
 from app.model.reading import Finding, LinkState, Severity
 from app.model.records import Change, OutboxItem
 from app.model.status import CANCELLABLE, IN_FLIGHT, Delivery, Event, Move, Status
+from app.pipeline import phases
 from app.pipeline.correlate import Correlator, Expectation
-from app.pipeline.effects import closing_lines, plan
+from app.pipeline.effects import closing_lines, outbox_of
 from app.pipeline.field_twin import FieldTwin
 from app.pipeline.lanes import Lanes
 from app.pipeline.ledger import Ledger, entry, is_over
@@ -59,6 +60,7 @@ from app.ports import (
     Execution,
     LateOrPushed,
     Limits,
+    Reach,
     RefUplink,
     Refused,
     Tap,
@@ -82,6 +84,7 @@ class Site:
     limits: Callable[[str], Limits]
     trouble: Callable[[str], str]  # why the field between here and the device is down (D-26)
     secrets: Callable[[int], Mapping[str, Any]]  # parameters that are never written down
+    settled: Callable[[Interaction, Event], None]  # told after the outcome was written
 
 
 @dataclass(slots=True)
@@ -245,6 +248,10 @@ class Dispatcher:
             self._store(message.after(Move.CANCEL, now, holds_slot=False))
         return True
 
+    def reprioritise(self, message: Message, priority: int) -> None:
+        """A waiting or flying message counts as more urgent from now on."""
+        self._store(replace(message, priority=priority))
+
     def _store(self, message: Message, *more: Change, durable: bool = False) -> None:
         self._ledger.keep(message, *more, durable=durable)
         self._lanes.update(message)
@@ -267,6 +274,8 @@ class Dispatcher:
         interaction = self._ledger.interaction(number)
         if interaction is None or interaction.status not in (Status.QUEUED, Status.SUSPENDED, Status.DEFERRED):
             return
+        if interaction.expires_at is None or interaction.expires_at > self._clock.now():
+            return  # it was given more time since
         if not self.cancel_messages(number):
             return
         now = self._clock.now()
@@ -309,7 +318,7 @@ class Dispatcher:
         except StoreError:
             return
         crossing = _Crossing()
-        request = self._request(interaction, message.attempt, message.phase, crossing)
+        request = self.request(interaction, message.attempt, message.phase, crossing)
         if isinstance(request, DeliveryFailure):
             self._after_failure(message, request.code, str(request), request.disposition)
             return
@@ -346,9 +355,10 @@ class Dispatcher:
                 self._answered(message.id, message.attempt, outcome, crossing)
         self.kick()
 
-    def _request(
+    def request(
         self, interaction: Interaction, attempt: int, phase: str = "", crossing: _Crossing | None = None
     ) -> Dispatch | DeliveryFailure:
+        """One attempt as an adapter gets it, or why there can be none."""
         device = self._site.device(interaction.device)
         if device is None:
             return DeliveryFailure("NO_DEVICE", f"{interaction.device} is no longer in the tree.", Disposition.FINAL)
@@ -358,8 +368,11 @@ class Dispatcher:
             return DeliveryFailure("UNSUPPORTED", text, Disposition.FINAL)
         params = {k: v for k, v in interaction.params.items() if v is not None}
         if interaction.replay_of is None:
+            secrets = dict(self._site.secrets(interaction.id))
+            if spec.token is TokenUse.GIVEN and interaction.token:
+                secrets["token"] = interaction.token  # kept with the row, so that a restart does not lose it
             try:
-                params = check_params(spec.params, {**params, **self._site.secrets(interaction.id)}, spec.name)
+                params = check_params(spec.params, {**params, **secrets}, spec.name)
             except ParameterError as exc:
                 return DeliveryFailure("BAD_PARAMETER", str(exc), Disposition.FINAL)
         tap = self._ledger.tap(device.id, interaction.id, attempt)
@@ -456,7 +469,7 @@ class Dispatcher:
         crossing = _Crossing()
         request = None
         if interaction is not None:
-            request = self._request(interaction, message.attempt, message.phase, crossing)
+            request = self.request(interaction, message.attempt, message.phase, crossing)
         if isinstance(request, Dispatch) and adapter is not None:
             try:
                 async with asyncio.timeout(limits.accept_timeout_s):
@@ -495,7 +508,7 @@ class Dispatcher:
         interaction = self._ledger.interaction(message.interaction)
         adapter = self._links.adapter(message.device)
         limits = self._site.limits(message.device)
-        request = self._request(interaction, message.attempt, message.phase) if interaction is not None else None
+        request = self.request(interaction, message.attempt, message.phase) if interaction is not None else None
         waiting = False
         if isinstance(request, Dispatch) and adapter is not None:
             try:
@@ -572,7 +585,7 @@ class Dispatcher:
                 continue
             if message.state is Delivery.SENT_TO_NS:
                 continue
-            request = self._request(interaction, message.attempt, message.phase)
+            request = self.request(interaction, message.attempt, message.phase)
             answer = adapter.judge_effect(request, telemetry) if isinstance(request, Dispatch) else None
             if answer is not None:
                 self._answered(message.id, message.attempt, answer, _Crossing())
@@ -623,6 +636,13 @@ class Dispatcher:
         self._lanes.update(message)
         self._disarm(message.id)
         self._correlator.retire(message.id, self._clock.monotonic())
+        before: list[Change] = [message, closed, *lines, *extra]
+        if message.phase:
+            combined = self._phase_over(interaction, message, answer, before)
+            if combined is None:
+                return
+            answer, event = combined, _late_event(interaction.status, combined.execution) or event
+            success = answer.execution is Execution.SUCCESS
         failure = None
         if not success:
             text = answer.text or "The device refused."
@@ -636,9 +656,24 @@ class Dispatcher:
             failure=failure,
             step=Step.UPDATED,
             answer=answer,
-            before=[message, closed, *lines, *extra],
+            before=before,
             attempt=attempt,
+            is_contact=answer.code != "UNDECODABLE" and self._site.limits(message.device).reach is not Reach.DIRECT,
         )
+
+    def _phase_over(
+        self, interaction: Interaction, message: Message, answer: Answer | None, rows: list[Change]
+    ) -> Answer | None:
+        """One phase has ended, answered or given up (None). The answer of all three once none is missing."""
+        spec = self._spec_of(message)
+        if spec is None:
+            return answer or Answer(execution=Execution.FAILURE, code="UNSUPPORTED")
+        result = phases.with_phase(interaction, spec, message.phase, answer)
+        if phases.is_complete(result):
+            return phases.combined(result, spec)
+        edited = interaction.edited(self._clock.now(), result=jsonable(result))
+        self._ledger.keep(*rows, edited, durable=True)
+        return None
 
     def _find_message(self, number: int) -> Message | None:
         message = self._ledger.message(number)
@@ -701,12 +736,27 @@ class Dispatcher:
         self._correlator.retire(message.id, self._clock.monotonic())
         event = Event.LOSE_SIGHT if disposition is Disposition.UNKNOWN else Event.FAIL
         release = ""
+        combined = None
+        if message.phase:
+            line = entry(interaction, now, Step.NETWORK, f"phase {message.phase} given up", code=code, text=text,
+                         attempt=message.attempt)  # fmt: skip
+            combined = self._phase_over(interaction, message, None, [message, closed, line])
+            if combined is None:
+                return
+            text = f"{text} {combined.text}"
         if event is Event.LOSE_SIGHT:
             text = f"{text} Whether {interaction.command} took effect is not known; it is not sent again by itself."
             release = "Reading back shows what happened."
         failure = Failure(code=code, text=text, at=now, detail=detail, release=release, is_final=event is Event.FAIL)
         self.settle(
-            interaction, event, failure=failure, step=Step.UPDATED, before=[message, closed], attempt=message.attempt
+            interaction,
+            event,
+            failure=failure,
+            step=Step.UPDATED,
+            answer=combined,
+            before=[message, closed],
+            attempt=message.attempt,
+            disposition=disposition,
         )
 
     def settle(
@@ -720,6 +770,8 @@ class Dispatcher:
         before: list[Change] | None = None,
         attempt: int | None = None,
         actor: str = "app",
+        is_contact: bool = False,
+        disposition: Disposition = Disposition.UNKNOWN,
     ) -> Interaction:
         """Write a settled status with its outbox in one durable transaction, and start the effects."""
         now = self._clock.now()
@@ -729,10 +781,7 @@ class Dispatcher:
         code = failure.code if failure is not None else (answer.code if answer is not None else "")
         line = entry(after, now, step, event, changed=True, code=code, text=text, attempt=attempt, actor=actor)
         spec = self._site.spec(after.device, after.command)
-        items = [
-            self._ledger.outbox_item(after.id, effect.value, payload, now)
-            for effect, payload in plan(after, spec, answer)
-        ]
+        items = outbox_of(self._ledger, after, spec, answer, is_contact=is_contact, disposition=disposition)
         rows: list[Change] = [*(before or []), after, line, *items]
         if not items:
             rows += closing_lines(after, now)
@@ -740,6 +789,7 @@ class Dispatcher:
         self._ledger.keep(*rows, durable=True)
         if items:
             self._add_effects(items)
+        self._site.settled(after, event)
         return after
 
     # ---------------------------------------------------------------- read back, restart
@@ -752,7 +802,7 @@ class Dispatcher:
         adapter: Adapter | None = self._links.adapter(interaction.device)
         if adapter is None:
             return None
-        request = self._request(interaction, interaction.attempts)
+        request = self.request(interaction, interaction.attempts)
         if isinstance(request, DeliveryFailure):
             return None
         limits = self._site.limits(interaction.device)

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from app.errors import WorkbenchError
 from app.model.command import CommandSpec
@@ -19,7 +19,7 @@ from app.model.interaction import Interaction, Origin, Step
 from app.model.records import Change, OutboxDone, OutboxItem
 from app.model.status import Status
 from app.pipeline.ledger import Ledger, entry
-from app.ports import Answer
+from app.ports import Answer, Disposition
 
 _log = logging.getLogger(__name__)
 
@@ -29,13 +29,19 @@ class Effect(StrEnum):
 
     FACTS = "facts"  # device state and shadow
     SETTINGS = "settings"  # connection settings that must follow
+    TRIAGE = "triage"  # a write failed, or the read after it has ended: what now (G8, G9)
+    PROGRESS = "progress"  # orders, batches and commissionings go on
     FOLLOW_UP = "follow_up"  # a read that shows what came of it
     VERIFY = "verify"  # read back after an outcome that nobody saw
-    PROGRESS = "progress"  # batches and commissionings recount
 
 
 def plan(
-    interaction: Interaction, spec: CommandSpec | None, answer: Answer | None
+    interaction: Interaction,
+    spec: CommandSpec | None,
+    answer: Answer | None,
+    *,
+    is_contact: bool = False,
+    disposition: Disposition = Disposition.UNKNOWN,
 ) -> list[tuple[Effect, dict[str, Any]]]:
     """The effects of an interaction that has just settled, in the order of 6.1."""
     effects: list[tuple[Effect, dict[str, Any]]] = []
@@ -47,19 +53,66 @@ def plan(
             value = source.get(field.removeprefix("param:"))
             if value is not None:  # D-38: never touch a value the result does not contain
                 facts[name] = value
-    if facts:
-        effects.append((Effect.FACTS, {"facts": facts}))
+    if facts or is_contact:
+        effects.append((Effect.FACTS, {"facts": facts, "is_contact": is_contact or bool(facts)}))
     if answer is not None and answer.settings:
         effects.append((Effect.SETTINGS, {"settings": dict(answer.settings)}))
-    if interaction.batch is not None or interaction.commissioning is not None:
+    if interaction.batch is not None or interaction.commissioning is not None or interaction.order is not None:
         effects.append((Effect.PROGRESS, {"status": interaction.status.value}))
-    if interaction.status is Status.OUTCOME_UNKNOWN:
+    if interaction.followup_of is not None:
+        effects.append((Effect.TRIAGE, {"of": interaction.followup_of}))
+    elif _is_doubtful(interaction, spec):
+        effects.append((Effect.TRIAGE, {"of": interaction.id, "disposition": disposition.value}))
+    elif interaction.status is Status.OUTCOME_UNKNOWN:
         effects.append((Effect.VERIFY, {}))
-    elif spec is not None and interaction.origin is not Origin.FOLLOW_UP and interaction.commissioning is None:
-        command = spec.follow_up if succeeded else spec.follow_up_on_failure
-        if command and interaction.status in (Status.SUCCESSFUL, Status.FAILED):
-            effects.append((Effect.FOLLOW_UP, {"command": command, "priority": interaction.priority}))
+    else:
+        read = _follow_up(interaction, spec)
+        if read:
+            effects.append((Effect.FOLLOW_UP, {"command": read, "priority": interaction.priority}))
     return effects
+
+
+def _is_doubtful(interaction: Interaction, spec: CommandSpec | None) -> bool:
+    """A write that did not succeed as far as is known, and whose effect a read can show (G8)."""
+    return (
+        spec is not None
+        and bool(spec.confirm)
+        and interaction.commissioning is None
+        and interaction.status in (Status.FAILED, Status.OUTCOME_UNKNOWN)
+        and (interaction.failure is None or interaction.failure.code not in NEVER_LEFT)
+    )
+
+
+def _follow_up(interaction: Interaction, spec: CommandSpec | None) -> str:
+    """The read that shows what came of a command (6.2, 6.4); "" for none. Never of a follow-up or a step."""
+    if spec is None or interaction.origin is Origin.FOLLOW_UP or interaction.commissioning is not None:
+        return ""
+    match interaction.status:
+        case Status.SUCCESSFUL:
+            return spec.follow_up
+        case Status.FAILED if interaction.failure is None or interaction.failure.code not in NEVER_LEFT:
+            return spec.follow_up_on_failure
+        case _:
+            return ""
+
+
+NEVER_LEFT: Final = ("TOKEN_FAILED", "CANCELLED")
+"""Failures after which the meter is as it was."""
+
+
+def outbox_of(
+    ledger: Ledger,
+    interaction: Interaction,
+    spec: CommandSpec | None,
+    answer: Answer | None = None,
+    *,
+    is_contact: bool = False,
+    disposition: Disposition = Disposition.UNKNOWN,
+) -> list[OutboxItem]:
+    """The planned effects as rows for the transaction that settles the interaction (D-37)."""
+    now = ledger.clock.now()
+    planned = plan(interaction, spec, answer, is_contact=is_contact, disposition=disposition)
+    return [ledger.outbox_item(interaction.id, effect.value, payload, now) for effect, payload in planned]
 
 
 Handler = Callable[[OutboxItem], "list[Change] | None"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from app.model.device import Device, NodeKind
+from app.model.device import Device
 from app.model.reading import DeviceState, LinkState
 from app.pipeline.gatekeeper import GatewayView, GridView
 
@@ -55,14 +55,19 @@ class FieldTwin:
     def busy(self, device: str, with_what: str) -> DeviceState:
         return self._set(replace(self.state(device), busy_with=with_what))
 
-    def learn(self, device: str, facts: Mapping[str, Any], at: datetime) -> DeviceState | None:
-        """Add facts learnt at ``at``; None forgets one; the state is None when nothing is new."""
+    def learn(
+        self, device: str, facts: Mapping[str, Any], at: datetime, source: int | None = None
+    ) -> DeviceState | None:
+        """Add facts learnt at ``at``, by an interaction where one told them; None forgets one; the state is None when
+        nothing is new.
+        """
         old = self.state(device)
-        known, times = dict(old.facts), dict(old.facts_at)
+        known, times, sources = dict(old.facts), dict(old.facts_at), dict(old.facts_from)
         changed = False
         for name, value in facts.items():
             if name in times and times[name] > at:
                 continue
+            sources.pop(name, None)
             if value is None:
                 changed |= known.pop(name, None) is not None
                 times.pop(name, None)
@@ -70,9 +75,11 @@ class FieldTwin:
             changed |= name not in known or known[name] != value
             known[name] = value
             times[name] = at
+            if source is not None:
+                sources[name] = source
         if not facts:
             return None
-        state = self._set(replace(old, facts=known, facts_at=times))
+        state = self._set(replace(old, facts=known, facts_at=times, facts_from=sources))
         return state if changed else None
 
     def _set(self, state: DeviceState) -> DeviceState:
@@ -87,6 +94,7 @@ TWIN_STABILITY: Final = timedelta(minutes=5)
 
 HPS_ON: Final = "is_hps_on"
 ONLINE: Final = "is_online"
+SWITCHED_OFF: Final = "is_switched_off"  # a person said so; holds until a person says otherwise
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,38 +120,26 @@ class GridTwin:
         self._stamps: dict[tuple[str, str], datetime] = {}  # (grid, gateway, or "" for the grid itself)
         self._recovered: dict[str, datetime] = {}
 
-    def picture(self, grid: str, devices: Mapping[str, Device]) -> GridView | None:
-        """The grid as it is known this instant; None when the tree has no such grid."""
-        node = devices.get(grid)
-        if node is None or node.kind is not NodeKind.GRID:
-            return None
-        facts = self._twin.state(grid).facts
+    def picture(self, node: Device, gateways: Iterable[Device]) -> GridView:
+        """A grid with its gateways as they are known this instant."""
+        facts = self._twin.state(node.id).facts
         return GridView(
-            id=grid,
+            id=node.id,
             name=node.name,
             is_hps_on=_flag(facts.get(HPS_ON, node.attributes.get(HPS_ON))),
             is_generation_managed=bool(node.attributes.get("is_generation_managed", False)),
-            gateways=tuple(
-                self._gateway(device)
-                for device in devices.values()
-                if device.kind is NodeKind.GATEWAY and device.parent == grid
-            ),
-            recovered_at=self._recovered.get(grid),
+            gateways=tuple(map(self._gateway, gateways)),
+            recovered_at=self._recovered.get(node.id),
         )
 
-    def refresh(self, devices: Mapping[str, Device], now: datetime) -> list[Recovery]:
-        """Take a new picture of everything; returns the recoveries confirmed by it."""
-        pictures: dict[str, GridView] = {}
-        for device in devices.values():
-            picture = self.picture(device.id, devices) if device.kind is NodeKind.GRID else None
-            if picture is not None:
-                pictures[picture.id] = picture
+    def refresh(self, pictures: Mapping[str, GridView], now: datetime) -> list[Recovery]:
+        """Compare new pictures of every grid with the last ones; returns the recoveries they confirm."""
         confirmed = [
             recovery
             for grid, picture in pictures.items()
             if (recovery := self._transitions(self._before.get(grid), picture, now)) is not None
         ]
-        self._before = pictures
+        self._before = dict(pictures)
         known = {(grid, gateway.id) for grid, picture in pictures.items() for gateway in picture.gateways}
         known |= {(grid, "") for grid in pictures}
         self._stamps = {key: stamp for key, stamp in self._stamps.items() if key in known}
@@ -163,6 +159,7 @@ class GridTwin:
             adapter=device.adapter,
             is_online=_flag(state.facts.get(ONLINE)),
             updated_at=state.facts_at.get(ONLINE),
+            is_switched_off=bool(state.facts.get(SWITCHED_OFF)),
         )
 
     def _transitions(self, before: GridView | None, after: GridView, now: datetime) -> Recovery | None:

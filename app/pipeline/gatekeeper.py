@@ -30,9 +30,12 @@ class GatewayView:
     adapter: str = ""
     is_online: bool | None = None
     updated_at: datetime | None = None
+    is_switched_off: bool = False  # a person's word, which does not grow stale
 
     def state(self, now: datetime) -> bool | None:
         """Online, offline, or None: unknown, also when the last word is older than ten minutes (D-06)."""
+        if self.is_switched_off:
+            return False
         if self.is_online is None or self.updated_at is None or now - self.updated_at > GATEWAY_STATE_STALE:
             return None
         return self.is_online
@@ -95,6 +98,7 @@ class Context:
     is_retry: bool = False
     from_transition: bool = False
     is_follow_up: bool = False
+    is_release: bool = False  # the next step of a commissioning: the meter has just answered (D-21)
     force: bool = False
 
 
@@ -243,7 +247,8 @@ def _silent_for(gate: GateInput) -> float:
 
 
 def _owned_and_watched(gate: GateInput) -> bool:
-    return gate.context.from_commissioning and gate.meter.fresh_s is not None
+    context = gate.context
+    return context.from_commissioning and not context.is_release and gate.meter.fresh_s is not None
 
 
 def _not_fresh(gate: GateInput) -> bool:
@@ -467,7 +472,7 @@ _METER_KEYS: Final = frozenset(
     }
 )  # fmt: skip
 _CONTEXT_KEYS: Final = frozenset(
-    {"from_user", "from_commissioning", "is_retry", "from_transition", "is_follow_up", "force"}
+    {"from_user", "from_commissioning", "is_retry", "from_transition", "is_follow_up", "is_release", "force"}
 )
 _TOP_KEYS: Final = frozenset(
     {
@@ -475,7 +480,7 @@ _TOP_KEYS: Final = frozenset(
     }
 )  # fmt: skip
 _GRID_KEYS: Final = frozenset({"id", "name", "is_hps_on", "is_generation_managed", "gateways", "recovered_at"})
-_GATEWAY_KEYS: Final = frozenset({"id", "name", "adapter", "is_online", "updated_at"})
+_GATEWAY_KEYS: Final = frozenset({"id", "name", "adapter", "is_online", "updated_at", "is_switched_off"})
 
 
 def gate_input_from_json(data: Any, now: datetime) -> GateInput:
@@ -547,6 +552,7 @@ def _gateway(data: Any, key: str) -> GatewayView:
         adapter=_text(gateway, "adapter"),
         is_online=_flag(gateway, "is_online") if gateway.get("is_online") is not None else None,
         updated_at=_time(gateway.get("updated_at"), f"{key}.updated_at"),
+        is_switched_off=_flag(gateway, "is_switched_off"),
     )
 
 

@@ -5,12 +5,13 @@ Pure: the caller brings ids, times and the gatekeeper's input; nothing here wait
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from app.model.command import CommandKind, CommandSpec, Risk
+from app.model.command import CommandKind, CommandSpec, Risk, TokenUse
 from app.model.device import Device
 from app.model.interaction import Failure, Interaction, Message, Origin, Step, StepEntry
 from app.model.jsonable import jsonable
@@ -21,6 +22,7 @@ from app.pipeline.ledger import Ledger, entry
 
 READ_TTL_USER: Final = timedelta(hours=24)  # G6
 READ_TTL_AUTOMATIC: Final = timedelta(minutes=30)  # G6
+FOREIGN_TTL: Final = timedelta(days=7)  # DEFERRED_MAX_AGE, D-05
 EFFECT_TTL_DIRECT: Final = timedelta(minutes=10)  # ours: a start pressed on a dead link must not fire an hour later
 
 
@@ -39,6 +41,7 @@ class Request:
     followup_of: int | None = None
     commissioning: int | None = None
     batch: int | None = None
+    order: str | None = None
     replay_of: int | None = None
     priority: int | None = None
     proposed: Status = Status.QUEUED
@@ -71,15 +74,18 @@ def secret_names(spec: CommandSpec) -> frozenset[str]:
     return frozenset(param.name for param in spec.params if param.type == "secret")
 
 
-def take_in(
-    ledger: Ledger, request: Request, verdict: Verdict, lane: str, *, direct: bool
+def taken_in(
+    ledger: Ledger, request: Request, verdict: Verdict, *, direct: bool
 ) -> tuple[Interaction, list[Change]]:
-    """The interaction with its verdict, and every row of the one transaction that makes it exist."""
+    """The interaction with its verdict, and its first history lines."""
     now = ledger.clock.now()
     spec = request.spec
     hidden = secret_names(spec)
     params = {name: "[secret]" if name in hidden and value else value for name, value in request.params.items()}
     ttl = pending_ttl(spec, request.origin, direct=direct)
+    is_foreign = verdict.code == "COMMISSIONING_IN_PROGRESS"
+    if is_foreign:
+        ttl = FOREIGN_TTL
     fresh = Interaction(
         id=request.id,
         device=request.device.id,
@@ -95,6 +101,9 @@ def take_in(
         followup_of=request.followup_of,
         commissioning=request.commissioning,
         batch=request.batch,
+        order=request.order,
+        token=clean_token(str(request.params.get("token") or "")) if spec.token is TokenUse.GIVEN else "",
+        deferred_kind=("FOREIGN" if is_foreign else "OWNED") if verdict.status is Status.DEFERRED else "",
         replay_of=request.replay_of,
         expires_at=now + ttl if ttl is not None else None,
     )
@@ -104,10 +113,12 @@ def take_in(
         entry(fresh, now, Step.SAVED, "saved"),
     ]
     interaction, gate_line = judged(fresh, verdict, now, actor="gatekeeper")
-    changes: list[Change] = [interaction, *lines, gate_line]
-    if interaction.status is Status.QUEUED:
-        changes += enqueue(ledger, interaction, spec, lane, now)
-    return interaction, changes
+    return interaction, [interaction, *lines, gate_line]
+
+
+def clean_token(text: str) -> str:
+    """The digits of a token as a person types it."""
+    return re.sub(r"[\s-]", "", text)
 
 
 def judged(
@@ -115,7 +126,7 @@ def judged(
 ) -> tuple[Interaction, StepEntry]:
     """The interaction after a verdict, with its history line."""
     failure = None
-    if verdict.status is not Status.QUEUED:
+    if verdict.status is not Status.QUEUED and verdict.code:
         failure = Failure(
             code=verdict.code, text=verdict.text, at=now, release=verdict.release, is_final=verdict.is_final
         )
@@ -126,23 +137,34 @@ def judged(
     )
 
 
-def enqueue(
-    ledger: Ledger, interaction: Interaction, spec: CommandSpec, lane: str, now: datetime
+def messages(
+    ledger: Ledger,
+    interaction: Interaction,
+    spec: CommandSpec,
+    lane: str,
+    *,
+    phases: Sequence[str] = ("",),
+    field_group: str = "",
 ) -> list[Change]:
-    """The message that will deliver an admitted interaction, and its line at step 5."""
-    message = Message(
-        id=ledger.message_id(),
-        interaction=interaction.id,
-        device=interaction.device,
-        lane=lane,
-        created=now,
-        priority=interaction.priority,
-        sequence=ledger.sequence(),
-        field_group=spec.field_group if spec.has_effect else "",
-        group_rank=spec.group_rank,
-        state_since=now,
-    )
-    return [message, entry(interaction, now, Step.QUEUE, "queued", text=f"Lane {lane}.")]
+    """The messages that will deliver an admitted interaction, one for each phase, and its line at step 5."""
+    now = ledger.clock.now()
+    made: list[Change] = [
+        Message(
+            id=ledger.message_id(),
+            interaction=interaction.id,
+            device=interaction.device,
+            lane=lane,
+            created=now,
+            priority=interaction.priority,
+            sequence=ledger.sequence(),
+            field_group=spec.field_group if spec.has_effect else field_group,
+            group_rank=spec.group_rank,
+            phase=phase,
+            state_since=now,
+        )
+        for phase in phases
+    ]
+    return [*made, entry(interaction, now, Step.QUEUE, "queued", text=f"Lane {lane}.")]
 
 
 def unsolicited(

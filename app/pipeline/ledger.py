@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from app.errors import StoreError
+from app.model.command import CommandKind
 from app.model.interaction import Attempt, AttemptEnd, Direction, Frame, Interaction, Message, Step, StepEntry
 from app.model.jsonable import jsonable
 from app.model.reading import DeviceState, SampleSet
@@ -26,6 +27,7 @@ from app.ports import Clock, Snapshot, Store, Tap
 
 RECENT: Final = 5000  # settled interactions kept in memory for late answers and views
 MAX_FRAME: Final = 1 << 20  # bytes of one frame that the log keeps
+_HARMLESS: Final = (CommandKind.READ, CommandKind.UNSOLICITED)
 _PASSING: Final = frozenset({StepEntry, Frame, SampleSet, DeviceState})  # kept by the store and shown, not held here
 _OVER: Final = (Delivery.DELIVERY_SUCCESSFUL, Delivery.DELIVERY_FAILED, Delivery.CANCELLED)
 
@@ -50,6 +52,8 @@ class Ledger:
         self.interactions: dict[int, Interaction] = {}
         self.messages: dict[int, Message] = {}
         self.of_interaction: dict[int, list[int]] = {}
+        self.last_effect: dict[str, int] = {}  # device -> its newest interaction that may change something
+        self._of_device: dict[str, set[int]] = {}  # device -> unfinished interactions
         self._recent: OrderedDict[int, tuple[Interaction, tuple[Message, ...]]] = OrderedDict()
         self._open_attempts: dict[tuple[int, int], Attempt] = {}
         self._message_owner: dict[int, int] = {}  # messages of recent interactions
@@ -57,10 +61,12 @@ class Ledger:
         self._message_ids = itertools.count(snapshot.last_message + 1)
         self._outbox_ids = itertools.count(snapshot.last_outbox + 1)
         self._sequences = itertools.count(snapshot.last_sequence + 1)
+        self._flow_ids = itertools.count(snapshot.last_flow + 1)
         for interaction in snapshot.interactions:
             self._remember(interaction)
         for message in snapshot.messages:
-            self._remember(message)
+            if message.interaction in self.interactions or message.interaction in self._recent:
+                self._remember(message)
         for attempt in snapshot.attempts:
             self._remember(attempt)
 
@@ -74,6 +80,9 @@ class Ledger:
     def sequence(self) -> int:
         return next(self._sequences)
 
+    def flow_id(self) -> int:
+        return next(self._flow_ids)
+
     def outbox_item(self, interaction: int, effect: str, payload: Mapping[str, Any], at: datetime) -> OutboxItem:
         return OutboxItem(
             id=next(self._outbox_ids), interaction=interaction, effect=effect, payload=jsonable(payload), created=at
@@ -85,6 +94,10 @@ class Ledger:
         if found is None and number in self._recent:
             found = self._recent[number][0]
         return found
+
+    def unfinished_of(self, device: str) -> list[Interaction]:
+        """What waits or is under way for a device, oldest first."""
+        return [self.interactions[number] for number in sorted(self._of_device.get(device, ()))]
 
     def message(self, number: int) -> Message | None:
         return self.messages.get(number)
@@ -177,10 +190,13 @@ class Ledger:
         if type(change) in _PASSING:
             return
         if isinstance(change, Interaction):
+            if change.kind not in _HARMLESS and change.id > self.last_effect.get(change.device, 0):
+                self.last_effect[change.device] = change.id
             if change.is_settled:
                 self._settle(change)
             else:
                 self.interactions[change.id] = change
+                self._of_device.setdefault(change.device, set()).add(change.id)
                 recent = self._recent.pop(change.id, None)
                 if recent is not None:  # a retried one comes back with its messages
                     for message in recent[1]:
@@ -198,6 +214,7 @@ class Ledger:
             interaction, messages = self._recent[message.interaction]
             others = tuple(other for other in messages if other.id != message.id)
             self._recent[message.interaction] = (interaction, (*others, message))
+            self._message_owner[message.id] = message.interaction
             return
         self.messages[message.id] = message
         numbers = self.of_interaction.setdefault(message.interaction, [])
@@ -206,6 +223,11 @@ class Ledger:
 
     def _settle(self, interaction: Interaction) -> None:
         self.interactions.pop(interaction.id, None)
+        unfinished = self._of_device.get(interaction.device)
+        if unfinished is not None:
+            unfinished.discard(interaction.id)
+            if not unfinished:
+                del self._of_device[interaction.device]
         messages = self.messages_of(interaction.id)
         for number in self.of_interaction.pop(interaction.id, ()):
             self.messages.pop(number, None)

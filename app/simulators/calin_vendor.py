@@ -20,20 +20,15 @@ from decimal import Decimal
 from typing import Any, Final
 
 from app.errors import ConfigError
-from app.simulators.calin_meters import (
-    METER_FAULTS,
-    OLD_FIRMWARE,
+from app.simulators._http import (
     WIRE_FAULTS,
     Answer,
-    CalinMeter,
     FaultKind,
     HttpSim,
-    MeterField,
     Request,
     SimClock,
     Struck,
     count,
-    demo_field,
     fault_help,
     is_http_status,
     is_name,
@@ -41,6 +36,7 @@ from app.simulators.calin_meters import (
     seconds,
     yes,
 )
+from app.simulators.calin_meters import METER_FAULTS, OLD_FIRMWARE, CalinMeter, MeterField, demo_field
 from app.simulators.catalog import Announce, SimOptions
 
 FIRST_TASK: Final = 3800  # of both versions

@@ -20,7 +20,7 @@ import secrets
 import uuid
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -30,27 +30,27 @@ import httpx
 
 from app.errors import ConfigError, RemoteProtocolError
 from app.protocols import calin_lorawan as lora
-from app.simulators.calin_meters import (
-    METER_FAULTS,
+from app.simulators._http import (
     WIRE_FAULTS,
     Answer,
-    CalinMeter,
     FaultKind,
     HttpSim,
-    MeterField,
     Request,
     SimClock,
     Struck,
     count,
-    demo_field,
     fault_help,
     is_name,
     is_seconds,
     read_extra,
     seconds,
+    tcp_port,
     yes,
 )
+from app.simulators.calin_meters import METER_FAULTS, CalinMeter, MeterField, demo_field
 from app.simulators.catalog import Announce, SimOptions
+from app.simulators.chirpstack_grpc import grpc_side
+from app.simulators.chirpstack_mqtt import MqttPublisher, broker_address
 
 VIA: Final = "chirpstack"
 WEBHOOK_S: Final = 5.0  # calin-lorawan.md 6: the server waits so long and never tries again
@@ -845,12 +845,17 @@ async def serve(options: SimOptions, announce: Announce) -> None:
     """Run the network server and its meters until cancelled; see ``catalog.ServeFunction``.
 
     Known ``extra`` names: meters (a count), webhook (addresses, separated by commas), webhook_token, api_token,
-    time_scale, report_every_s, downlink_s, uplink_s, confirmed_s (numbers), control (yes or no).
+    time_scale, report_every_s, downlink_s, uplink_s, confirmed_s (numbers), control (yes or no), mqtt (a broker's
+    host:port, to give it the events), mqtt_user, mqtt_password, grpc_port (offer gRPC too; 0: a free port).
     """
     found = read_extra(
         options.extra,
         {
             "meters": count,
+            "mqtt": broker_address,
+            "mqtt_user": str,
+            "mqtt_password": str,
+            "grpc_port": tcp_port,
             "webhook": lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
             "webhook_token": str,
             "api_token": str,
@@ -867,16 +872,29 @@ async def serve(options: SimOptions, announce: Announce) -> None:
     webhooks = found.pop("webhook", ())
     if webhooks and not found.get("webhook_token"):
         found["webhook_token"] = secrets.token_urlsafe(16)
+    broker, login = found.pop("mqtt", None), [found.pop(name, "") for name in ("mqtt_user", "mqtt_password")]
+    publisher = MqttPublisher(*broker, user=login[0], password=login[1]) if broker else None
+    grpc_port = found.pop("grpc_port", None)
     config = replace(
-        ChirpStackConfig(port=options.port, faults=options.faults, seed=options.seed, webhooks=webhooks), **found
+        ChirpStackConfig(
+            port=options.port, faults=options.faults, seed=options.seed, webhooks=webhooks, publish=publisher
+        ),
+        **found,
     )
-    async with ChirpStackSimulator(meters, config) as sim:
+    async with AsyncExitStack() as stack:
+        if publisher is not None:
+            await stack.enter_async_context(publisher.open())
+        sim = await stack.enter_async_context(ChirpStackSimulator(meters, config))
+        grpc = {}
+        if grpc_port is not None:
+            grpc["grpc_url"] = f"grpc://{sim.host}:{await stack.enter_async_context(grpc_side(sim, grpc_port))}"
         announce(
             {
                 "sim": sim.name,
                 "host": sim.host,
                 "port": sim.port,
                 "url": sim.url,
+                **grpc,
                 "api_token": config.api_token,
                 "webhook_token": config.webhook_token,
                 "application_id": config.application_id,

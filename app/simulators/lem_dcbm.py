@@ -8,15 +8,12 @@ the choice made here stands in a comment beginning with "Choice:". Behaviour und
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import math
 import random
 import re
-import socket
 import ssl
-import struct
 import tempfile
 import time
 from collections import deque
@@ -38,18 +35,26 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
 from app.errors import ConfigError, LinkError, LinkReason
+from app.simulators._http import (
+    CLOSE_S,
+    HOST,
+    MAX_BODY,
+    REQUEST_S,
+    FaultKind,
+    abort,
+    fault_help,
+    one_of,
+    reset,
+    yes,
+)
 from app.simulators.catalog import Announce, SimOptions
 
 # ---------------------------------------------------------------------------------------------------------------- facts
 
-HOST: Final = "127.0.0.1"  # a simulator is never offered to the network
 SYNC_VALID: Final = timedelta(hours=48)  # spec 7
 UNSAFE_S: Final = 120  # spec 3.4: settings of the first two minutes after power-up may be lost
 ID_SEARCH_DEPTH: Final = 840  # spec 3.5
-MAX_BODY: Final = 1 << 20
 MAX_CONNECTIONS: Final = 64  # an embedded server has few; more are dropped at once
-REQUEST_S: Final = 30.0  # a request has to arrive in this time, else the connection is closed
-CLOSE_S: Final = 5.0  # longest wait for the peer to take the rest of an answer
 REBIND_S: Final = 10.0  # longest wait for our own port to be free again after it was closed
 NTP_EVERY_S: Final = 3600  # Choice: the unit of syncPeriod is unknown (spec 19)
 OVERTEMPERATURE_C: Final = 100.0  # Choice: the level of the flag is not published
@@ -114,8 +119,6 @@ REASONS: Final[Mapping[int, str]] = {
 
 # --------------------------------------------------------------------------------------------------------------- faults
 
-Check = Callable[[str], bool]
-
 
 def _is_number(text: str) -> bool:
     try:
@@ -140,34 +143,10 @@ def _is_shift(text: str) -> bool:
     return re.fullmatch(r"[+-]?[0-9]{1,9}", text) is not None
 
 
-def _is_empty(text: str) -> bool:
-    return not text
-
-
-def _one_of(*values: str) -> Check:
-    return lambda text: text in values
-
-
-def _abort(writer: asyncio.StreamWriter) -> None:
-    """Cut the connection. Python before 3.11.4 raises when a TLS transport is closed already."""
-    with contextlib.suppress(AttributeError):
-        writer.transport.abort()
-
-
-@dataclass(frozen=True, slots=True)
-class FaultKind:
-    """One fault: what it does, its value when none is given, and whether it may be bound to a route and a count."""
-
-    help: str
-    default: str = ""
-    check: Check = _is_empty
-    scoped: bool = True
-
-
 FAULT_KINDS: Final[Mapping[str, FaultKind]] = {
     # the wire
     "silence": FaultKind("take the request, carry nothing out, never answer"),
-    "refuse": FaultKind("close the port: connections are refused", scoped=False),
+    "refuse": FaultKind("close the port: connections are refused", lasting=True),
     "reset": FaultKind("carry out, send half of the body, then reset the connection"),
     "truncate": FaultKind("carry out, announce the whole body, send half of it, then close"),
     "lose-answer": FaultKind("carry out, then close without an answer"),
@@ -181,49 +160,47 @@ FAULT_KINDS: Final[Mapping[str, FaultKind]] = {
     # status codes and bodies
     "redirect": FaultKind("302 to this address, nothing carried out", "/v1/elsewhere", _is_text),
     "http-error": FaultKind("answer with this status code, nothing carried out", "500", _is_code),
-    "legal-missing": FaultKind("GET legal is 404; with =all POST and PUT too", "", _one_of("", "all"), scoped=False),
+    "legal-missing": FaultKind("GET legal is 404; with =all POST and PUT too", "", one_of("", "all"), lasting=True),
     "malformed-json": FaultKind("cut the JSON text so that it cannot be parsed"),
-    "nan": FaultKind("voltage and power are this bare word", "NaN", _one_of("NaN", "Infinity", "-Infinity")),
+    "nan": FaultKind("voltage and power are this bare word", "NaN", one_of("NaN", "Infinity", "-Infinity")),
     "wrong-type": FaultKind(
         "numbers and booleans become string | bool | null; or the whole body becomes list | text | number | nothing",
         "string",
-        _one_of("string", "bool", "null", "list", "text", "number", "nothing"),
+        one_of("string", "bool", "null", "list", "text", "number", "nothing"),
     ),
     "not-running": FaultKind("start answers 201 with running false, nothing starts"),
     "start-200": FaultKind(
-        "start answers 200 and nothing starts; with =started it does start", "", _one_of("", "started")
+        "start answers 200 and nothing starts; with =started it does start", "", one_of("", "started")
     ),
     "result-zero": FaultKind("settings answer result 0, nothing is changed"),
     "empty-ocmf": FaultKind("the OCMF body is empty"),
     "flip-ocmf": FaultKind("one digit of the first OCMF reading is changed, the signature is not"),
     # the meter itself
-    "overtemp": FaultKind("the sensors heat up by this many kelvin per second", "2", _is_number, scoped=False),
-    "tampering": FaultKind("tamperingIsDetected", scoped=False),
-    "link-down": FaultKind("suLinkStatusIsOk is false", scoped=False),
-    "reversed-voltage": FaultKind("reversedVoltage; stays until a reboot", scoped=False),
-    "measure-failure": FaultKind("suMeasureFailureOccurred", scoped=False),
+    "overtemp": FaultKind("the sensors heat up by this many kelvin per second", "2", _is_number, lasting=True),
+    "tampering": FaultKind("tamperingIsDetected", lasting=True),
+    "link-down": FaultKind("suLinkStatusIsOk is false", lasting=True),
+    "reversed-voltage": FaultKind("reversedVoltage; stays until a reboot", lasting=True),
+    "measure-failure": FaultKind("suMeasureFailureOccurred", lasting=True),
     "fatal-error": FaultKind(
-        "this error flag is set; stays until a reboot", "suStateIsInvalid", lambda t: t in ERROR_BITS, scoped=False
+        "this error flag is set; stays until a reboot", "suStateIsInvalid", lambda t: t in ERROR_BITS, lasting=True
     ),
     "clock-unsynced": FaultKind(
-        "the time sync is lost; a sync cures it, unless =stuck", "", _one_of("", "stuck"), scoped=False
+        "the time sync is lost; a sync cures it, unless =stuck", "", one_of("", "stuck"), lasting=True
     ),
     "running": FaultKind(
         "a transaction with this id is running, started by somebody else", "left-over",
-        lambda t: bool(t) and _is_text(t) and len(t) <= EVSE_BYTES, scoped=False,
+        lambda t: bool(t) and _is_text(t) and len(t) <= EVSE_BYTES, lasting=True,
     ),
     "reboot": FaultKind(
         "once: drop connections, end the transaction, lose unsaved settings and the load; =http forgets TLS too",
-        "", _one_of("", "http"), scoped=False,
+        "", one_of("", "http"), lasting=True,
     ),
     # TLS
-    "cert-wrong": FaultKind("TLS shows the certificate of another meter", scoped=False),
-    "cert-expired": FaultKind("the meter's certificate is expired", scoped=False),
+    "cert-wrong": FaultKind("TLS shows the certificate of another meter", lasting=True),
+    "cert-expired": FaultKind("the meter's certificate is expired", lasting=True),
 }  # fmt: skip
 
-FAULTS: Final[Mapping[str, str]] = {
-    name: kind.help + (f" (default {kind.default})" if kind.default else "") for name, kind in FAULT_KINDS.items()
-}
+FAULTS: Final[Mapping[str, str]] = fault_help(FAULT_KINDS)
 """Name -> help of every fault, for ``sim list`` and ``--help``."""
 
 FAULT_SYNTAX: Final = "name[=value][@METHOD/path][#count], for example http-error=403@POST/v1/legal#2"
@@ -286,7 +263,7 @@ class Faults:
         fault = _Fault(
             name, value, match["method"] or "", match["path"] or "", int(match["count"]) if match["count"] else None
         )
-        if not kind.scoped and (fault.method or fault.path or fault.left is not None):
+        if kind.lasting and (fault.method or fault.path or fault.left is not None):
             raise ConfigError("This fault takes no route and no count.", key=f"fault {name}", expected="name[=value]")
         if name != "reboot":  # the only one that happens instead of lasting
             self._active = [other for other in self._active if other.scope != fault.scope]
@@ -836,7 +813,7 @@ class LemDcbmSimulator:
     async def _stop(self) -> None:
         self._close_server()
         for writer in list(self._writers):
-            _abort(writer)
+            abort(writer)
         for _ in range(2):  # plain and TLS transports close their sockets in the loop's next rounds
             await asyncio.sleep(0)
 
@@ -936,14 +913,14 @@ class LemDcbmSimulator:
     def _accept(self, speak: Speech, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # A connection that was waiting while the port changed its language is not served in the old one.
         if self._group is None or self._shown != speak or len(self._writers) >= MAX_CONNECTIONS:
-            _abort(writer)
+            abort(writer)
             return
         self._writers.add(writer)
         self._spawn(self._connection(reader, writer), "connection")
 
     def _hang_up_all(self) -> None:
         for writer in list(self._writers):
-            _reset(writer)
+            reset(writer)
 
     # -- one connection, one request (spec 1)
 
@@ -956,7 +933,7 @@ class LemDcbmSimulator:
                     await writer.wait_closed()
         finally:
             self._writers.discard(writer)
-            _abort(writer)
+            abort(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -965,7 +942,7 @@ class LemDcbmSimulator:
         except h11.RemoteProtocolError as exc:
             await _send(writer, _head(400, 0, ()))
             if exc.error_status_hint == 413:
-                _reset(writer)
+                reset(writer)
             return
         except _Refusal as refusal:
             await _send(writer, _render(refusal.answer))
@@ -1026,7 +1003,7 @@ class LemDcbmSimulator:
             await _send(writer, b"\x00\xff\x7eDCBM bootloader 1.2\r\n\r\n>")
         elif struck("reset") is not None:
             await _send(writer, whole[:half])
-            _reset(writer)
+            reset(writer)
         elif struck("truncate") is not None:
             await _send(writer, whole[:half])
         elif (wrong := struck("wrong-length")) is not None:
@@ -1707,15 +1684,6 @@ def _render(answer: _Answer) -> bytes:
     return _head(answer.status, len(body), answer.headers) + body
 
 
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """Close with a TCP reset instead of an orderly end."""
-    sock = writer.get_extra_info("socket")
-    if sock is not None:
-        with suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    _abort(writer)
-
-
 def _parse(body: bytes) -> Mapping[str, Any]:
     """JSON object of a request, or a 422."""
     try:
@@ -1750,8 +1718,6 @@ def _tag(*parts: str) -> str:
 
 # --------------------------------------------------------------------------------------------------------- command line
 
-_TRUE: Final = ("1", "true", "yes", "on")
-
 
 def config_from(options: SimOptions) -> LemDcbmConfig:
     """Configuration of the command line's options.
@@ -1768,10 +1734,10 @@ def config_from(options: SimOptions) -> LemDcbmConfig:
     readers: dict[str, tuple[str, Callable[[str], Any]]] = {
         "firmware": ("firmware", lambda text: generations.get(text, text)),
         "meter_id": ("meter_id", str),
-        "tls": ("tls_on", _yes),
-        "control": ("control", _yes),
-        "synced": ("synced_at_start", _yes),
-        "ntp_reachable": ("ntp_reachable", _yes),
+        "tls": ("tls_on", yes),
+        "control": ("control", yes),
+        "synced": ("synced_at_start", yes),
+        "ntp_reachable": ("ntp_reachable", yes),
         "voltage": ("voltage", _decimal),
         "current": ("current", _decimal),
         "ripple": ("ripple", _decimal),
@@ -1791,14 +1757,6 @@ def config_from(options: SimOptions) -> LemDcbmConfig:
         except (ValueError, InvalidOperation):
             raise ConfigError(f"{text!r} is not a value for it.", key=name) from None
     return replace(config, **changes)
-
-
-def _yes(text: str) -> bool:
-    if text.lower() in _TRUE:
-        return True
-    if text.lower() in ("0", "false", "no", "off"):
-        return False
-    raise ValueError(text)
 
 
 def _decimal(text: str) -> Decimal:

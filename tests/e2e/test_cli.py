@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app.adapters.registry import Registry
+from app.simulators.calin_meters import calin_serial, demo_field
+from app.simulators.calin_vendor import CalinVendorSimulator, VendorConfig
+from app.simulators.chirpstack import GATEWAYS, ChirpStackConfig, ChirpStackSimulator
 from app.simulators.lem_dcbm import LemDcbmConfig, LemDcbmSimulator
 from tests.doubles.lem_double import (
     CLOSE,
@@ -243,8 +250,6 @@ def test_send_asks_before_an_effect_and_refuses_wrong_words(
 
 
 def test_send_to_nobody_is_3_and_nothing_leaves_later(run: Run, site: Callable[..., Path]) -> None:
-    import socket
-
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         workspace = site(unused.getsockname()[1])
@@ -391,3 +396,101 @@ def test_demo_headless(run: Run, tmp_path: Path) -> None:
     assert all(record["passed"] for record in records[:-1])
     assert records[-1]["failed"] == 0
     assert run("log", "verify", "--workspace", workspace, "--json").record == {"problems": 0}
+
+
+# ---------------------------------------------------------------- the CALIN adapters against their simulators
+
+CALIN_METER = '[[device]]\nid = "m{n}"\nname = "Meter {n}"\nparent = "g1"\nadapter = "{key}"\nserial = "{serial}"\n'
+
+
+def calin_site(
+    run: Run, folder: Path, key: str, gateway: str, serials: list[str], settings: Mapping[str, object]
+) -> Path:
+    """Write and import a grid with one gateway and these meters, m1 and on; the workspace's path."""
+    connection = "[device.settings]\n" + "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+    text = '[[device]]\nid = "g1"\nname = "Grid"\nkind = "grid"\n'
+    text += f'[[device]]\nid = "gw1"\nname = "Gateway"\nkind = "gateway"\nparent = "g1"\nadapter = "{key}"\n'
+    text += f'serial = "{gateway}"\n{connection}'
+    for number, serial in enumerate(serials, 1):
+        text += CALIN_METER.format(n=number, key=key, serial=serial) + connection
+        text += '[device.attributes]\ngateway = "gw1"\n'
+    folder.mkdir()
+    path, workspace = folder / "site.toml", folder / "site.mwk"
+    path.write_text(text, encoding="utf-8")
+    imported = run("site", "import", path, "--workspace", workspace, "--json").record
+    assert imported["imported"] == 2 + len(serials)
+    return workspace
+
+
+@pytest.fixture
+def keyring_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The keyring of the subprocesses knows these."""
+    words = {
+        "api": "sim-api-token", "hook": "end-to-end-hook", "admin": "adminpw", "pos": "pospw",
+        "maintenance": "maintenancepw",
+    }  # fmt: skip
+    path = tmp_path / "keyring.json"
+    path.write_text(json.dumps({"meterwright": words}), encoding="utf-8")
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "tests.doubles.file_keyring.FileKeyring")
+    monkeypatch.setenv("KEYRING_FILE", str(path))
+    return words
+
+
+def test_send_over_lorawan(run: Run, tmp_path: Path, keyring_words: dict[str, str]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    config = ChirpStackConfig(
+        webhooks=(f"http://127.0.0.1:{port}/",), webhook_token=keyring_words["hook"], report_every_s=0.5,
+        downlink_s=0.05, uplink_s=0.05,
+    )  # fmt: skip
+    with in_thread(lambda: ChirpStackSimulator(demo_field(1), config)) as sim:
+        meter = sim.field[calin_serial(1)]
+        settings = {
+            "api_url": sim.url, "api_token": "keyring:api", "webhook_port": port, "webhook_token": "keyring:hook",
+        }  # fmt: skip
+        workspace = calin_site(run, tmp_path / "radio", "calin-lorawan", GATEWAYS[0], [meter.serial], settings)
+        words = ("--json", "--workspace", workspace)
+        never = run("send", "m1", "READ_CREDIT", *words, expect=1).record
+        assert never["failure"]["code"] == "NEVER_SEEN", "a LoRaWAN meter must have been heard once"
+        assert run("watch", "m1", "voltage", "--count", 1, *words).record["unit"] == "V"
+        read = run("send", "m1", "READ_CREDIT", *words).record
+        assert (read["status"], read["result"]["is_on"]) == ("SUCCESSFUL", True)
+        assert {step["step"] for step in read["steps"]} == set(range(1, 15))
+        assert run("send", "m1", "TURN_OFF", "--yes", *words).record["status"] == "SUCCESSFUL"
+        assert [entry.command for entry in meter.effects] == ["TURN_OFF"]
+    assert run("log", "verify", "--workspace", workspace, "--json").record == {"problems": 0}
+
+
+def test_send_over_both_of_the_vendors_services(run: Run, tmp_path: Path, keyring_words: dict[str, str]) -> None:
+    """Side by side, because the vendor's tasks are looked at every five seconds only."""
+    settings: dict[str, object] = {
+        "company_name": "DemoCo", "customer_id": "1", "admin_username": "admin", "admin_password": "keyring:admin",
+        "pos_username": "pos", "pos_password": "keyring:pos", "maintenance_username": "maintenance",
+        "maintenance_password": "keyring:maintenance", "first_poll_s": 1,
+    }  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        jobs = []
+        pool = stack.enter_context(ThreadPoolExecutor(4))
+        sims: dict[str, CalinVendorSimulator] = {}
+        for version in (1, 2):
+            key, config = f"calin-v{version}", VendorConfig(version=version, execute_s=0.1)
+            sim = sims[key] = stack.enter_context(
+                in_thread(lambda config=config: CalinVendorSimulator(demo_field(2), config))  # type: ignore[misc]
+            )
+            known = {spec.name for spec in Registry()[key].form()}
+            given = {name: value for name, value in settings.items() if name in known} | {"base_url": sim.url}
+            for device, command in (("m1", "READ_CREDIT"), ("m2", "TURN_OFF")):
+                folder = tmp_path / f"{key}-{command}"
+                gateway = next(iter(sim.concentrators))
+                workspace = calin_site(run, folder, key, gateway, list(sim.field.meters), given)
+                words = ("send", device, command, "--yes", "--json", "--workspace", workspace)
+                jobs.append((key, command, pool.submit(run, *words)))
+        for key, command, job in jobs:
+            record = job.result().record
+            assert record["status"] == "SUCCESSFUL", record
+            if command == "READ_CREDIT":
+                assert "kwh_credit_available" in record["result"]
+            else:
+                (effect,) = sims[key].field[calin_serial(2)].effects
+                assert (effect.command, effect.via) == ("TURN_OFF", key)

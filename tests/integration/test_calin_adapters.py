@@ -20,7 +20,7 @@ from app.adapters import calin_api, calin_lorawan
 from app.adapters.calin_api import CalinAdapter, CalinV1, CalinV2
 from app.adapters.calin_lorawan import CalinLorawan, LorawanAdapter
 from app.errors import ConfigError, LinkError, LocalProtocolError, ParameterError, unwrap
-from app.model.command import CommandKind, ParamType, ReplyPattern, Resend, check_params
+from app.model.command import CommandKind, ParamType, PhaseRule, ReplyPattern, Resend, check_params
 from app.model.device import Device, NodeKind
 from app.model.interaction import Direction, Interaction
 from app.model.reading import Finding, LinkState
@@ -891,6 +891,28 @@ def test_every_command_follows_the_tables_of_command_flow(kind: AdapterType) -> 
         with pytest.raises(ParameterError) as caught:
             check_params(specs["DELIVER_PREEXISTING_TOKEN"].params, {"token": text}, "x")
         assert not text or text not in str(caught.value)
+    pulls = kind.key != "calin-lorawan"
+    phases = {name: (spec.per_phase, spec.phase_field) for name, spec in specs.items() if spec.per_phase}
+    assert phases == {
+        "calin-lorawan": {"READ_VOLTAGE": (PhaseRule.MEAN, "voltage"), "READ_CURRENT": (PhaseRule.MEAN, "current"),
+                          "READ_POWER": (PhaseRule.SUM, "power_w")},
+        "calin-v1": {"READ_VOLTAGE": (PhaseRule.MEAN, "voltage"), "READ_CURRENT": (PhaseRule.MEAN, "current")},
+        "calin-v2": {},
+    }[kind.key]  # fmt: skip
+    read_back = {name: dict(spec.confirm) for name, spec in specs.items() if spec.confirm}
+    relay = {} if kind.key == "calin-v2" else {"TURN_ON": {"is_on": True}, "TURN_OFF": {"is_on": False}}
+    assert read_back == {**relay, "SET_POWER_LIMIT": {"power_limit": "param:target_power_limit"}}
+    for name, confirm in read_back.items():
+        shown = {spec.name: spec for spec in specs.values()}[specs[name].follow_up_on_failure].shadow
+        assert set(confirm) <= set(shown), "the read that follows tells it"
+    assert specs["SET_POWER_LIMIT"].changes == "power_limit"
+    assert kind.limits({}).token_is_sale is pulls
+    check = specs["SET_DATE"].check
+    assert check is not None
+    for year, month, day in ((2026, 2, 28), (28, 2, 29), (0, 1, 1), (2099, 12, 31)):
+        assert check({"year": year, "month": month, "day": day}) == ""
+    for year, month, day in ((2026, 2, 29), (26, 4, 31), (1999, 1, 1), (150, 1, 1)):
+        assert "must exist" in check({"year": year, "month": month, "day": day})
     for param in kind.form():
         assert param.type is ParamType.SECRET or not param.name.endswith(("password", "token", "key"))
 
@@ -907,6 +929,7 @@ def test_limits_lanes_and_connections() -> None:
     assert (pull.poll_grid_s, pull.first_poll_s, pull.slot_hold_s) == (5.0, 10.0, 600.0)
     assert (pull.stage_timeout_s, pull.stage_is_final, pull.stage_code) == (48 * 3600.0, True, "PULL_MAX_AGE")
     assert (pull.unreachable_after_s, pull.fresh_s) == (None, None)
+    assert second.limits({"first_poll_s": "2.5"}).first_poll_s == 2.5
     assert lorawan.lane(meter_of(lorawan, gateway="gw1")) == "g1"
     assert second.lane(meter_of(second, gateway="gw1")) == "gw1"
     plain = replace(meter_of(first), settings={**V1, "base_url": "http://x/"})
@@ -921,6 +944,8 @@ def test_old_firmware_and_gateways_have_reasons() -> None:
     for device, facts in ((meter_of(first, firmware="2F6B4584"), {}), (meter_of(first), {"version": "2f6b4584"})):
         assert "READ_POWER_LIMIT" not in {spec.name for spec in first.commands(device, facts)}
         assert "2F6B4584" in first.unsupported(device, facts)["READ_POWER_LIMIT"]
+        limit = next(spec for spec in first.commands(device, facts) if spec.name == "SET_POWER_LIMIT")
+        assert (limit.follow_up_on_failure, limit.confirm) == ("", {}), "nothing could be read back"
     assert "READ_POWER_LIMIT" in {spec.name for spec in CalinV2().commands(meter_of(first, firmware="2F6B4584"), {})}
     for kind in (CalinLorawan(), first):
         gateway = replace(meter_of(kind), kind=NodeKind.GATEWAY)

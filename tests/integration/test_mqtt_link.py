@@ -18,7 +18,16 @@ from app.errors import ConfigError, LinkError
 from app.transports.mqtt_link import MqttLink
 from tests.doubles.lem_double import make_certificate
 
-MOSQUITTO = shutil.which("mosquitto") or (shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin") or "")
+
+def _program(name: str) -> str:
+    """Debian puts the broker where only root's path leads."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin") or ""
+
+
+MOSQUITTO = _program("mosquitto")
+needs_mosquitto = pytest.mark.skipif(
+    not MOSQUITTO, reason="mosquitto is not on the path; get it with: apt-get install mosquitto"
+)
 
 
 def _packet(kind: int, body: bytes) -> bytes:
@@ -279,25 +288,73 @@ def test_addresses_and_topics_are_checked() -> None:
         ear.link(1883).subscribe("")
 
 
-@pytest.mark.skipif(not MOSQUITTO, reason="mosquitto is not on the path; get it with: apt-get install mosquitto")
-async def test_against_mosquitto(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    config = tmp_path / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\npersistence false\n")
-    process = await asyncio.create_subprocess_exec(
-        MOSQUITTO, "-c", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
-    )
-    ear = Ear()
+@dataclass
+class Mosquitto:
+    """The real broker on 127.0.0.1; with ``user`` it asks for a login. It may be stopped and started again."""
+
+    folder: Path
+    user: str = ""
+    password: str = ""
+    port: int = 0
+    log: list[str] = field(default_factory=list)
+    _process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        if not self.port:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.port = free.getsockname()[1]
+        lines = [f"listener {self.port} 127.0.0.1", "persistence false", "user root"]  # else root's files are not read
+        if self.user:
+            logins = self.folder / "logins"
+            made = await asyncio.create_subprocess_exec(
+                _program("mosquitto_passwd"), "-b", "-c", str(logins), self.user, self.password
+            )
+            assert await made.wait() == 0
+            lines.append(f"password_file {logins}")
+        config = self.folder / "mosquitto.conf"
+        config.write_text("\n".join([*lines, f"allow_anonymous {str(not self.user).lower()}", ""]))
+        self.log.clear()
+        self._process = await asyncio.create_subprocess_exec(
+            MOSQUITTO, "-v", "-c", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+        )
+        await self.until(" running")
+
+    async def until(self, text: str, times: int = 1) -> None:
+        """Return when the broker's log has so many lines with a text since its start."""
+        assert self._process is not None
+        assert self._process.stderr is not None
+        async with asyncio.timeout(8):
+            while sum(text in line for line in self.log) < times:
+                line = await self._process.stderr.readline()
+                assert line, self.log
+                self.log.append(line.decode())
+
+    async def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            await process.communicate()
+
+
+@asynccontextmanager
+async def mosquitto(folder: Path, user: str = "", password: str = "") -> AsyncIterator[Mosquitto]:
+    held = Mosquitto(folder, user, password)
     try:
-        link = ear.link(port)
+        await held.start()
+        yield held
+    finally:
+        await held.stop()
+
+
+@needs_mosquitto
+async def test_against_mosquitto(tmp_path: Path) -> None:
+    ear = Ear()
+    async with mosquitto(tmp_path) as broker:
+        link = ear.link(broker.port)
         link.subscribe("application/+/device/+/event/+")
         async with link.open():
-            await ear.until(lambda: ear.connected)
+            await broker.until("SUBACK")
             await link.publish("application/a/device/b/event/up", b"{}")
             await ear.until(lambda: bool(ear.messages))
         assert ear.messages == [("application/a/device/b/event/up", b"{}")]
-    finally:
-        process.terminate()
-        await process.wait()

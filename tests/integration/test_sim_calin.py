@@ -19,18 +19,8 @@ from app.errors import ConfigError, LinkError, RemoteProtocolError
 from app.protocols import calin_api as api
 from app.protocols import calin_lorawan as lora
 from app.simulators import catalog
-from app.simulators.calin_meters import (
-    METER_FAULTS,
-    WIRE_FAULTS,
-    Answer,
-    CalinMeterConfig,
-    HttpSim,
-    MeterField,
-    Request,
-    SimClock,
-    calin_serial,
-    demo_field,
-)
+from app.simulators._http import WIRE_FAULTS, Answer, HttpSim, Request, SimClock
+from app.simulators.calin_meters import METER_FAULTS, CalinMeterConfig, MeterField, calin_serial, demo_field
 from app.simulators.calin_vendor import VENDOR_FAULTS, CalinVendorSimulator, VendorConfig
 from app.simulators.chirpstack import CHIRPSTACK_FAULTS, GATEWAYS, TENANT, ChirpStackConfig, ChirpStackSimulator
 

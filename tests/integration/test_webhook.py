@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -115,6 +116,24 @@ async def test_only_a_sender_with_the_token_is_heard(head: str, status: int) -> 
         assert len(ear.events) == (1 if status == 204 else 0), "nothing of a stranger is recorded"
 
 
+@pytest.mark.parametrize("head", ["", "X-Meterwright-Token: wrong\r\n"])
+async def test_nothing_of_a_stranger_is_kept_or_logged(head: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with listening() as ear:
+        body = b'{"words": "of a stranger"}' + b" " * (1 << 20)
+        assert await ear.once(body, head=head) in (401, 403), "decided by the head, whatever the body"
+        assert ear.events == []
+        assert ear.listener.counts.total() == 1
+    assert "stranger" not in caplog.text
+    assert TOKEN not in caplog.text
+
+
+async def test_one_right_token_does_not_outweigh_a_wrong_one() -> None:
+    async with listening() as ear:
+        assert await ear.once(head=f"X-Meterwright-Token: wrong\r\n{BEARER}") == 403
+        assert await ear.once(head=f"Authorization: Bearer wrong\r\nX-Meterwright-Token: {TOKEN}\r\n") == 204
+
+
 async def test_an_event_arrives_with_its_kind_its_exact_numbers_and_its_bytes() -> None:
     async with listening() as ear, ear.post() as post:
         assert await post.send(b'{"snr": 10.5}', target="/hook?event=txack&x=1") == 204
@@ -148,7 +167,11 @@ async def test_an_error_of_the_body_passes_the_listener_unwrapped() -> None:
 # ---------------------------------------------------------------- what may be said
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"NaN", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"\xff", b"NaN", b"[" * 100_000, b"1" * 10_000, b'{"a":1}{"a":1}'],
+    ids=["empty", "cut", "no text", "nan", "deep", "long number", "two"],
+)
 async def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
     async with listening() as ear:
         assert await ear.once(body) == 400
@@ -218,6 +241,25 @@ async def test_a_flood_stays_bounded() -> None:
         assert len(ear.events) == answers.count(204) <= 100 * (1 + took) + 1
         assert ear.listener.counts["too_fast"] == answers.count(429)
         assert ear.listener.most_connections == 1
+
+
+async def test_a_thousand_events_in_a_second_are_bounded_and_the_next_second_is_normal() -> None:
+    async with listening() as ear, ear.post() as post:
+        begun = time.monotonic()
+        for number in range(1000):
+            post.write(b'{"number": %d}' % number)
+        answers = [await post.status() for _number in range(1000)]
+        took = time.monotonic() - begun
+        assert set(answers) <= {204, 429}
+        assert len(ear.events) == answers.count(204) <= 500 * (1 + took) + 1
+        assert [event.body["number"] for event in ear.events[:500]] == list(range(500)), "the first ones, in order"
+    async with listening(max_per_s=100) as ear, ear.post() as post:
+        for _number in range(200):
+            post.write(b"{}")
+        assert 429 in [await post.status() for _number in range(200)]
+        async with asyncio.timeout(2):
+            while await post.send() != 204:
+                pass
 
 
 async def test_many_connections_push_out_strangers_and_never_a_known_sender() -> None:

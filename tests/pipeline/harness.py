@@ -19,8 +19,10 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from app.errors import LinkError, LinkReason, RemoteProtocolError, StoreError
+from app.interaction_log.flow_rows import interactions_of, is_open
 from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType, ReplyPattern, Resend, Risk
 from app.model.device import Device
+from app.model.flow import Batch, BatchRule, Commissioning, FlowRecord, Issue, Order
 from app.model.interaction import (
     Attempt,
     AttemptEnd,
@@ -178,6 +180,7 @@ class MemoryStore:
         devices: dict[str, Device] = {}
         states: dict[str, DeviceState] = {}
         settings: dict[str, Any] = {}
+        records: dict[int, FlowRecord] = {}
         last_outbox = 0
         for change in self.durable:
             match change:
@@ -202,9 +205,16 @@ class MemoryStore:
                     states[change.device] = change
                 case Setting():
                     settings[change.key] = change.value
+                case Commissioning() | Order() | BatchRule() | Batch() | Issue():
+                    earlier = records.get(change.id)
+                    assert earlier is None or type(earlier) is type(change), f"one number for two kinds at {change}"
+                    records[change.id] = change
                 case _:
                     pass
+        newest = {c.device: c.id for _number, c in sorted(records.items()) if isinstance(c, Commissioning)}
+        flows = [c for _number, c in sorted(records.items()) if is_open(c) or c.id in newest.values()]
         open_owners = {item.interaction for item in outbox.values()}
+        open_owners |= {number for record in flows if is_open(record) for number in interactions_of(record)}
         alive = {
             i.id: i
             for i in interactions.values()
@@ -218,10 +228,20 @@ class MemoryStore:
             attempts=tuple(a for a in attempts.values() if a.end is AttemptEnd.OPEN and a.interaction in alive),
             outbox=tuple(outbox.values()),
             settings=settings,
+            flows=tuple(flows),
+            batch_members={
+                batch.id: {i.id: i.status for i in interactions.values() if i.batch == batch.id}
+                for batch in flows
+                if isinstance(batch, Batch) and is_open(batch)
+            },
             last_interaction=max(interactions, default=0),
             last_message=max(messages, default=0),
             last_outbox=last_outbox,
             last_sequence=max((m.sequence for m in messages.values()), default=0),
+            last_flow=max(
+                (n or 0 for n in (*records, *(n for i in interactions.values() for n in (i.batch, i.commissioning)))),
+                default=0,
+            ),
         )
 
     def latest(self) -> dict[int, Interaction]:

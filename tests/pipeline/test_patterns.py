@@ -351,28 +351,6 @@ def test_disconnected_by_a_person_waits_with_that_reason() -> None:
     assert run_virtual(main).status is Status.SUCCESSFUL
 
 
-def test_foreign_write_waits_for_the_commissioning_and_reads_pass() -> None:
-    field, store = Field(), MemoryStore()
-
-    async def main(loop: VirtualLoop) -> None:
-        async with bench(loop, store, field, devices=[bench_device()]) as workbench:
-            await asyncio.sleep(0.1)
-            workbench.begin_commissioning("m1")
-            write = workbench.submit("m1", "SET_DIRECT", {"value": 1})
-            forced = workbench.submit("m1", "SAFE_DIRECT", {"value": 2}, force=True)
-            read = workbench.submit("m1", "READ_DIRECT")
-            await settle_all(workbench, [read, forced])
-            waiting = workbench.interaction(write)
-            assert waiting is not None
-            assert (waiting.status, waiting.deferred_kind) == (Status.DEFERRED, "FOREIGN")
-            workbench.end_commissioning("m1")
-            (done,) = await settle_all(workbench, [write])
-            assert done.status is Status.SUCCESSFUL
-
-    run_virtual(main)
-    store.check()
-
-
 def test_unsupported_is_aborted_before_anything_else() -> None:
     field, store = Field(), MemoryStore()
     field.down.add("m1")

@@ -11,6 +11,19 @@ from typing import Any
 
 from app.model.command import CommandKind
 from app.model.device import Device, NodeKind
+from app.model.flow import (
+    Batch,
+    BatchRule,
+    Commissioning,
+    CommissioningStep,
+    DeliveryStatus,
+    FlowRecord,
+    FlowStatus,
+    Issue,
+    IssueKind,
+    Notification,
+    Order,
+)
 from app.model.interaction import (
     Attempt,
     AttemptEnd,
@@ -25,7 +38,7 @@ from app.model.interaction import (
 )
 from app.model.reading import DeviceState, Finding, LinkState, Quantity, SampleSet, Severity
 from app.model.records import Change, OutboxItem, Setting
-from app.model.status import Delivery, Event
+from app.model.status import Delivery, Event, Status
 
 START = datetime(2026, 5, 4, 8, 0, tzinfo=UTC)
 VOLTAGE = Quantity("voltage", "V", "DC voltage")
@@ -99,6 +112,7 @@ def lifetime(number: int, rng: random.Random) -> Iterator[list[Change]]:
         commissioning=rng.choice((None, None, 7)),
         followup_of=rng.choice((None, max(1, number - 1) if number > 1 else None)),
         order=rng.choice((None, "A-17")),
+        shared_with=number - 1 if kind is CommandKind.READ and number % 11 == 0 else None,
     )
     at = item.created
     if rng.random() < 0.15:
@@ -156,6 +170,32 @@ def lifetime(number: int, rng: random.Random) -> Iterator[list[Change]]:
     yield changes
 
 
+def flows() -> list[FlowRecord]:
+    """Open and ended ones of every kind; the numbers 3 and 7 are those that ``lifetime`` gives."""
+    at = START + timedelta(hours=1)
+    times = {"created": START, "updated": at}
+    steps = (
+        CommissioningStep(command="SET_CLOCK", interaction=4, status=Status.SUCCESSFUL, warning="It was 3 s late."),
+        CommissioningStep(command="TURN_ON", interaction=5),
+    )
+    ended = (CommissioningStep(command="TURN_ON", interaction=8, status=Status.SUCCESSFUL),)
+    delivered = (Notification(at=at, status=DeliveryStatus.DELIVERED, shows_token=True),)
+    return [
+        Commissioning(id=1, device="calin-1", status=FlowStatus.FAILED, text="The meter said no.", **times),
+        BatchRule(id=2, grid="site", hour=6, minute=30, command="READ_LIVE", params={"deep": [1, None]}, **times),
+        Batch(id=3, name="Morning", rule=2, total=9, processing=1, successful=8, **times),
+        Order(id=4, reference="A-17", device="calin-1", kwh=Decimal("12.50"), interaction=7, **times),
+        Order(id=5, reference="A-18", device="calin-2", kwh=Decimal("1E+1"), delivery=DeliveryStatus.DELIVERED,
+              notifications=delivered, interaction=9, **times),
+        Issue(id=6, device="lem-1", kind=IssueKind.NO_COMMUNICATION, opened=START, updated=at, interaction=4),
+        Commissioning(id=7, device="calin-1", status=FlowStatus.PROCESSING, steps=steps, retry_of=1, **times),
+        Batch(id=8, name="Evening", completed_at=at, **times),
+        Commissioning(id=9, device="calin-2", status=FlowStatus.SUCCESSFUL, steps=ended, **times),
+        BatchRule(id=10, grid="site", hour=0, minute=0, command="READ_LIVE", is_deleted=True, **times),
+        Commissioning(id=11, device="lem-1", status=FlowStatus.FAILED, registration=FlowStatus.FAILED, **times),
+    ]  # fmt: skip
+
+
 def calls(count: int, seed: int = 1) -> Iterator[list[Change]]:
     """What the pipeline writes for ``count`` interactions on a small site."""
     rng = random.Random(seed)
@@ -163,7 +203,7 @@ def calls(count: int, seed: int = 1) -> Iterator[list[Change]]:
         Device(id="site", name="Site", kind=NodeKind.SITE),
         Device(id="lem-1", name="Column 1", parent="site", adapter="lem", settings={"host": "10.0.0.1"}, position=1),
         DeviceState(device="lem-1", link=LinkState.ONLINE, last_contact=START, facts={"serial": "4711"},
-                    facts_at={"serial": START}),
+                    facts_at={"serial": START}, facts_from={"serial": 2}),
         Setting(key="layout", value={"name": "lab"}),
     ]  # fmt: skip
     for number in range(1, count + 1):
@@ -181,3 +221,4 @@ def calls(count: int, seed: int = 1) -> Iterator[list[Change]]:
         Frame(at=START, device="lem-1", link="memory", direction=Direction.OUT, data=b"\x00poll\xff"),
         Finding(at=START, device="lem-1", severity=Severity.INFO, code="HELLO", text=""),
     ]
+    yield list(flows())

@@ -16,7 +16,8 @@ from app.interaction_log.migrations import MIGRATIONS
 from app.interaction_log.reader import LogReader
 from app.interaction_log.verify import verify
 from app.interaction_log.writer import LogWriter
-from tests.unit.interaction_log.logs import START
+from app.model.status import Event
+from tests.unit.interaction_log.logs import START, flows, line, queued
 
 KEPT = Path(__file__).parents[2] / "vectors" / "workspaces"
 
@@ -38,7 +39,7 @@ def test_a_new_file_has_the_newest_version(tmp_path: Path) -> None:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         tables = {name for name, kind in db.execute("SELECT name, type FROM sqlite_master") if kind == "table"}
     assert {"interaction", "step", "message", "attempt", "frame", "series", "sample", "finding", "device",
-            "device_state", "outbox", "setting", "log_text"} <= tables  # fmt: skip
+            "device_state", "outbox", "setting", "log_text", "flow"} <= tables  # fmt: skip
 
 
 def test_a_kept_file_exists_for_every_version() -> None:
@@ -71,6 +72,25 @@ def test_a_reader_shows_an_old_file_without_changing_it(tmp_path: Path, version:
     assert path.read_bytes() == before
 
 
+def test_version_2_gets_flow_records_and_keeps_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "old.mwk"
+    shutil.copy(KEPT / "version-2.mwk", path)
+    with LogReader(path) as reader:
+        before = list(reader.page(limit=100))
+        assert reader.snapshot().flows == ()
+        assert reader.snapshot().last_flow == 7  # its interactions carry this number already
+    with LogWriter(path) as writer:
+        leader = before[-1]
+        rider = queued(41, device=leader.device, shared_with=leader.id)
+        writer.put(rider, line(rider, Event.ADMIT), *flows())
+    assert verify(path) == []
+    with LogReader(path) as reader:
+        assert list(reader.page(limit=100)) == [*before, rider]
+        assert all(item.shared_with is None for item in before)
+        assert [state.facts_from for state in reader.snapshot().states] == [{}]
+        assert reader.snapshot().last_flow == 11
+
+
 def test_each_step_is_one_transaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "half.mwk"
     broken = (*MIGRATIONS, ("CREATE TABLE extra(a) STRICT", "nonsense"))
@@ -82,14 +102,15 @@ def test_each_step_is_one_transaction(tmp_path: Path, monkeypatch: pytest.Monkey
         assert db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'extra'").fetchone() == (0,)
 
 
-def test_a_newer_file_is_refused_in_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [schema.VERSION + 1, 99])
+def test_a_newer_file_is_refused_in_words(tmp_path: Path, version: int) -> None:
     path = tmp_path / "newer.mwk"
     LogWriter(path).close()
     with closing(connect(path)) as db:
-        db.execute("PRAGMA user_version=99")
+        db.execute(f"PRAGMA user_version={version}")
     before = path.read_bytes()
     for opening in (LogWriter, LogReader):
-        with pytest.raises(StoreError, match=r"made by a newer Meterwright \(its format is 99"):
+        with pytest.raises(StoreError, match=rf"made by a newer Meterwright \(its format is {version},"):
             opening(path)
     assert path.read_bytes() == before
 

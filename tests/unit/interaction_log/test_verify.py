@@ -49,6 +49,12 @@ def plant(path: Path, *statements: str) -> None:
         ("time.order", ["UPDATE interaction SET updated = created - 1 WHERE id = 7"]),
         ("time.order", ["UPDATE step SET at = at - 10000000 WHERE id = (SELECT max(step.id) FROM step"
                         " JOIN word ON word.id = event_w WHERE word.text = 'SUCCEED')"]),
+        ("shared_with.dangling", ["UPDATE interaction SET shared_with = 9999 WHERE id = 7"]),
+        ("flow.unreadable", ["UPDATE flow SET body = '{' WHERE id = 4"]),
+        ("flow.unreadable", ["UPDATE flow SET kind = 'wish' WHERE id = 4"]),
+        ("flow.unreadable", ["UPDATE flow SET id = 40 WHERE id = 4"]),
+        ("flow.differs", ["UPDATE flow SET is_open = 0 WHERE id = 4"]),
+        ("flow.differs", ["UPDATE flow SET device = 'lem-1' WHERE id = 4"]),
         ("interaction.dangling", ["UPDATE interaction SET command_w = 9999 WHERE id = 7"]),
     ],
 )  # fmt: skip

@@ -1,0 +1,182 @@
+"""What outlives one command: commissionings, batches and their rules, orders and issues of meters.
+
+Frozen records like the interaction; each stored version replaces the one before it (specs/command-flow.md 0.4). Their
+progress is derived from the interactions that carry their id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+from app.model.status import Status
+
+
+class FlowStatus(StrEnum):
+    """Of a commissioning, and of the registration before it."""
+
+    NONE = ""
+    PENDING = "PENDING"
+    PROCESSING = "PROCESSING"
+    SUCCESSFUL = "SUCCESSFUL"
+    FAILED = "FAILED"
+
+
+RUNNING = frozenset({FlowStatus.PENDING, FlowStatus.PROCESSING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommissioningStep:
+    """One step with its own interaction, as it was last seen."""
+
+    command: str
+    interaction: int
+    status: Status = Status.NEW
+    warning: str = ""  # D-49: said, and no failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commissioning:
+    """One run of the steps of specs/command-flow.md section 7 on one meter."""
+
+    id: int
+    device: str
+    created: datetime
+    updated: datetime
+    status: FlowStatus = FlowStatus.PENDING
+    registration: FlowStatus = FlowStatus.NONE  # NONE: it was registered before
+    steps: tuple[CommissioningStep, ...] = ()
+    actor: str = "user"
+    retry_of: int | None = None
+    text: str = ""  # why it failed, or what it waits for
+
+    @property
+    def is_running(self) -> bool:
+        return self.status in RUNNING
+
+
+class DeliveryStatus(StrEnum):
+    """What a customer is told of a paid order (D-41)."""
+
+    NOT_CREATED = "NOT_CREATED"
+    WAITING = "WAITING"
+    SENDING = "SENDING"
+    DELIVERED = "DELIVERED"
+    NOT_DELIVERED_TOKEN_AVAILABLE = "NOT_DELIVERED_TOKEN_AVAILABLE"
+    NOT_DELIVERED = "NOT_DELIVERED"  # ours: it failed and no token was made either
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notification:
+    """One word to the owner of an order."""
+
+    at: datetime
+    status: DeliveryStatus
+    shows_token: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A paid top-up. ``reference`` is the customer's and unique."""
+
+    id: int
+    reference: str
+    device: str
+    kwh: Decimal
+    created: datetime
+    updated: datetime
+    amount: Decimal | None = None  # currency
+    tariff: Decimal | None = None  # currency per kWh
+    customer: str = ""
+    interaction: int | None = None
+    delivery: DeliveryStatus = DeliveryStatus.NOT_CREATED
+    notifications: tuple[Notification, ...] = ()
+    text: str = ""
+
+
+class FsCommand(StrEnum):
+    """Full service of a grid, switched by a rule."""
+
+    NONE = ""
+    ON = "ON"
+    OFF = "OFF"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRule:
+    """When to give one command to all meters of a grid. Exactly one of ``command`` and ``fs_command`` (D-44)."""
+
+    id: int
+    grid: str
+    hour: int  # of the grid's own time zone (D-43)
+    minute: int
+    created: datetime
+    updated: datetime
+    name: str = ""
+    command: str = ""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    fs_command: FsCommand = FsCommand.NONE
+    is_repeating: bool = True
+    is_deleted: bool = False
+    last_run: datetime | None = None  # the occurrence (a whole minute, UTC) that ran last
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One command to many devices, counted. A read that it shares with others has a row of its own here (G5)."""
+
+    id: int
+    name: str
+    created: datetime
+    updated: datetime
+    grid: str = ""
+    rule: int | None = None
+    command: str = ""
+    fs_command: FsCommand = FsCommand.NONE
+    total: int = 0
+    pending: int = 0
+    processing: int = 0
+    successful: int = 0
+    failed: int = 0  # FAILED, ABORTED and outcome unknown
+    superseded: int = 0  # part of what failed, shown in a column of its own (G4)
+    qualified_at: datetime | None = None
+    completed_at: datetime | None = None
+
+    @property
+    def processed(self) -> int:
+        return self.successful + self.failed + self.superseded
+
+
+class IssueKind(StrEnum):
+    NO_COMMUNICATION = "NO_COMMUNICATION"
+    NO_CREDIT = "NO_CREDIT"
+    UNEXPECTED_POWER_LIMIT = "UNEXPECTED_POWER_LIMIT"
+    UNEXPECTED_METER_STATUS = "UNEXPECTED_METER_STATUS"
+
+
+class IssueStatus(StrEnum):
+    OPEN = "OPEN"
+    CLOSED = "CLOSED"
+    OVERRIDDEN = "OVERRIDDEN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issue:
+    """Something about a meter that a person has to look at."""
+
+    id: int
+    device: str
+    kind: IssueKind
+    opened: datetime
+    updated: datetime
+    status: IssueStatus = IssueStatus.OPEN
+    closed_at: datetime | None = None
+    interaction: int | None = None  # the one that showed it
+    text: str = ""
+
+
+FlowRecord: TypeAlias = Commissioning | Order | BatchRule | Batch | Issue

@@ -1,0 +1,203 @@
+"""Prepayment tokens: made once for an interaction, stored with it, and sent again as they are (command-flow 1.5).
+
+A row that needs a token is on disk as QUEUED before anybody is asked, because making one may be a sale; its message
+follows in the transaction that stores the token. The issue time of a meter's next token is kept in the same commit
+that reserves it (D-14), together with the interaction it is for: after a crash, a token that may have been sold is
+not bought a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from app.errors import LinkError, LocalProtocolError, ParameterError, RemoteProtocolError, StoreError
+from app.model.command import CommandSpec, TokenUse
+from app.model.interaction import Failure, Interaction, Step
+from app.model.status import Event, Status
+from app.pipeline.dispatch import Dispatcher
+from app.pipeline.field_twin import FieldTwin
+from app.pipeline.ledger import Ledger, entry
+from app.pipeline.links import Links
+from app.pipeline.tree import Tree
+from app.ports import DeliveryFailure, Dispatch, Disposition, TokenMaker
+
+_log = logging.getLogger(__name__)
+
+STS_SPACING: Final = timedelta(seconds=60)
+PAUSES_S: Final = (1.0, 3.0)  # between the three tries (D-16)
+ISSUED_AT: Final = "last_sts_token_issued_at"
+ISSUED_FOR: Final = "last_sts_token_for"
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why there is no token."""
+
+    text: str
+    again: bool  # another try may bring one
+
+
+def wants_token(interaction: Interaction, spec: CommandSpec) -> bool:
+    """Whether one has to be made before this can leave."""
+    return spec.token is TokenUse.MADE and not interaction.token
+
+
+def _is_given_up(interaction: Interaction) -> bool:
+    """A paid order keeps its right to a token whatever becomes of the command (D-15)."""
+    return interaction.is_settled and not interaction.order
+
+
+class TokenOffice:
+    """Asks for tokens, one at a time for each interaction."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        twin: FieldTwin,
+        links: Links,
+        tree: Tree,
+        dispatcher: Dispatcher,
+        spawn: Spawn,
+        ready: Callable[[Interaction, CommandSpec], None],
+        register_secret: Callable[[str], None],
+    ) -> None:
+        self._ledger = ledger
+        self._twin = twin
+        self._links = links
+        self._tree = tree
+        self._dispatcher = dispatcher
+        self._spawn = spawn
+        self._ready = ready
+        self._register_secret = register_secret
+        self._asked: set[int] = set()
+        self._linked = asyncio.Event()
+
+    def ask(self, interaction: Interaction) -> None:
+        """Make the token; ``ready`` is called once it is on the row, on disk."""
+        if interaction.id not in self._asked:
+            self._asked.add(interaction.id)
+            self._spawn(self._make(interaction.id), f"token:{interaction.id}")
+
+    def link_changed(self) -> None:
+        """An adapter may have come up."""
+        self._linked.set()
+
+    def adopt(self, interaction: Interaction) -> None:
+        """After a restart: ask again, unless one may have been sold already."""
+        facts = self._twin.state(interaction.device).facts
+        if self._tree.limits(interaction.device).token_is_sale and facts.get(ISSUED_FOR) == interaction.id:
+            text = "The program stopped while the token was being made. One may exist; look at the vendor's list."
+            self._refuse(interaction, text)
+        else:
+            self.ask(interaction)
+
+    async def _make(self, number: int) -> None:
+        try:
+            refusal: _Refusal | None = None
+            for pause in (0.0, *PAUSES_S):
+                await asyncio.sleep(pause)
+                outcome = await self._try(number)
+                if not isinstance(outcome, _Refusal):
+                    return
+                refusal = outcome
+                if not refusal.again:
+                    break
+            present = self._ledger.interaction(number)
+            if present is not None and refusal is not None:
+                self._refuse(present, refusal.text)
+        finally:
+            self._asked.discard(number)
+
+    async def _try(self, number: int) -> _Refusal | None:
+        """One try; None when it is done, either way."""
+        maker, interaction = await self._maker(number)
+        spec = self._tree.spec(interaction.device, interaction.command) if interaction is not None else None
+        if interaction is None or spec is None or not wants_token(interaction, spec):
+            return None
+        if maker is None:
+            return _Refusal("This connection cannot make tokens.", again=False)
+        request = self._dispatcher.request(interaction, attempt=0)
+        if isinstance(request, DeliveryFailure):
+            return _Refusal(str(request), again=False)
+        issued = self._issue_time(interaction.device, number)
+        state = self._twin.learn(
+            interaction.device, {ISSUED_AT: issued.isoformat(), ISSUED_FOR: number}, self._ledger.clock.now()
+        )
+        rows = [self._twin.state(interaction.device)] if state is not None else []
+        line = entry(interaction, self._ledger.clock.now(), Step.ENCODE, "token asked")
+        secured = self._ledger.keep(*rows, line, durable=True)
+        if secured is None:
+            return None  # halted
+        try:
+            await secured
+        except StoreError:
+            return None
+        present = self._ledger.interaction(number)
+        if present is None or _is_given_up(present):
+            return None  # cancelled before anything was asked
+        made = await self._call(maker, request, issued)
+        if isinstance(made, _Refusal):
+            return made
+        present = self._ledger.interaction(number) or interaction
+        self._register_secret(made)
+        now = self._ledger.clock.now()
+        after = present.edited(now, token=made)
+        if after.status is Status.QUEUED:
+            self._ready(after, spec)
+        else:
+            text = f"The token came and is kept; the command itself is {after.status}."
+            self._ledger.keep(after, entry(after, now, Step.ENCODE, "token", text=text), durable=True)
+        return None
+
+    async def _maker(self, number: int) -> tuple[TokenMaker | None, Interaction | None]:
+        """The adapter that makes this one's token, as soon as it is open; the interaction as it is then."""
+        while True:
+            self._linked.clear()
+            present = self._ledger.interaction(number)
+            if present is None or present.token or _is_given_up(present):
+                return None, None
+            adapter: Any = self._links.adapter(present.device)
+            if adapter is not None:
+                return (adapter if hasattr(adapter, "make_token") else None), present
+            await self._linked.wait()
+
+    async def _call(self, maker: TokenMaker, request: Dispatch, issued: datetime) -> str | _Refusal:
+        is_sale = self._tree.limits(request.device.id).token_is_sale
+        try:
+            return await maker.make_token(request, issued)
+        except DeliveryFailure as exc:
+            return _Refusal(str(exc), again=exc.disposition is Disposition.RETRY)
+        except LinkError as exc:
+            return _Refusal(str(exc), again=not (is_sale and exc.may_have_arrived))
+        except RemoteProtocolError as exc:  # an answer that nobody can read: a sale may stand behind it
+            return _Refusal(str(exc), again=not is_sale)
+        except (LocalProtocolError, ParameterError) as exc:
+            return _Refusal(str(exc), again=False)
+
+    def _issue_time(self, device: str, number: int) -> datetime:
+        """Now, or a minute after the last one where that is later (1.5, item 2); a further try keeps its time."""
+        now = self._ledger.clock.now()
+        facts = self._twin.state(device).facts
+        if not isinstance(facts.get(ISSUED_AT), str):
+            return now
+        last = datetime.fromisoformat(facts[ISSUED_AT])
+        return last if facts.get(ISSUED_FOR) == number else max(now, last + STS_SPACING)
+
+    def _refuse(self, interaction: Interaction, text: str) -> None:
+        """No token, no command: the full after-effects of a failure; an ABORTED verdict stands (D-16)."""
+        if interaction.is_settled:
+            line = entry(interaction, self._ledger.clock.now(), Step.ENCODE, "no token", code="TOKEN_FAILED", text=text)
+            self._ledger.keep(line)
+            return
+        failure = Failure(
+            code="TOKEN_FAILED", text=f"No token was made: {text}", at=self._ledger.clock.now(), is_final=True
+        )
+        self._dispatcher.settle(interaction, Event.REFUSE_TOKEN, failure=failure, step=Step.ENCODE)
