@@ -1,7 +1,7 @@
 """Orders as a CSV file: one line for each paid top-up.
 
-Columns: ``reference`` (the customer's, unique), ``device`` (its id in the tree), and either ``kwh`` or ``amount`` with
-``tariff``; ``customer`` where it helps. UTF-8, with or without a byte order mark; the delimiter is , or ;. Nothing is
+Columns: ``reference`` (the customer's, unique), ``device`` (its id in the tree), and either ``kwh`` or ``amount``, with
+its ``tariff`` unless the tree's counts; ``customer`` where it helps. UTF-8, with or without a byte order mark; the delimiter is , or ;. Nothing is
 taken over from a file with a fault.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
-from app.errors import ConfigError, ParameterError
-from app.pipeline.orders import STEPS_PER_KWH, kwh_for
+from app.errors import ConfigError
+from app.model.flow import NewOrder
+from app.pipeline.orders import STEPS_PER_KWH
 from app.site_file import csv_lines, read_text
 
 COLUMNS: Final = ("reference", "device", "amount", "kwh", "tariff", "customer")
@@ -26,19 +26,7 @@ MAX_TEXT: Final = 100  # characters of a reference, device or customer
 _NUMBER: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OrderRow:
-    """One line. ``amount`` and ``tariff`` are in currency, and both there or both not."""
-
-    reference: str
-    device: str
-    kwh: Decimal
-    amount: Decimal | None = None
-    tariff: Decimal | None = None
-    customer: str = ""
-
-
-def read_orders(path: Path, known: Collection[str] = ()) -> list[OrderRow]:
+def read_orders(path: Path, known: Collection[str] = ()) -> list[NewOrder]:
     """Read and check a file of orders, in the order of its lines.
 
     Args:
@@ -47,7 +35,7 @@ def read_orders(path: Path, known: Collection[str] = ()) -> list[OrderRow]:
     Raises:
         ConfigError: names the file, the line and the column, and what was expected.
     """
-    rows: list[OrderRow] = []
+    rows: list[NewOrder] = []
     lines: dict[str, str] = {}
     for where, cells in csv_lines(read_text(path, MAX_BYTES, "a file of orders"), path):
         if not rows:
@@ -72,31 +60,24 @@ def _check_header(cells: Mapping[str, str], path: Path) -> None:
             raise _error("is not known", path, "line 1", name, f"one of {', '.join(COLUMNS)}")
     for name in REQUIRED:
         if name not in cells:
-            raise _error("is missing", path, "line 1", name, "columns reference, device, and kwh or amount and tariff")
+            raise _error("is missing", path, "line 1", name, "columns reference, device, and kwh or amount")
 
 
-def _row(cells: Mapping[str, str], where: str, path: Path) -> OrderRow:
+def _row(cells: Mapping[str, str], where: str, path: Path) -> NewOrder:
     reference = _text(cells, "reference", where, path)
     device = _text(cells, "device", where, path)
     customer = _text(cells, "customer", where, path)
     amount, tariff, kwh = (_number(cells, name, where, path) for name in ("amount", "tariff", "kwh"))
-    either = "either kwh, or amount and tariff"
+    either = "either kwh, or amount with or without tariff"
+    if kwh is None and amount is None:
+        raise _error("is missing", path, where, "kwh" if tariff is None else "amount", either)
     if kwh is not None:
         for name, value in (("amount", amount), ("tariff", tariff)):
             if value is not None:
                 raise _error(f"{value} stands there beside kwh", path, where, name, either)
         if kwh * STEPS_PER_KWH % 1:
             raise _error(f"{kwh} stands there", path, where, "kwh", "energy in steps of 0.1 kWh")
-        return OrderRow(reference=reference, device=device, kwh=kwh, customer=customer)
-    if amount is None:
-        raise _error("is missing", path, where, "kwh" if tariff is None else "amount", either)
-    if tariff is None:
-        raise _error("is missing", path, where, "tariff", either)
-    try:
-        energy = kwh_for(amount, tariff)
-    except ParameterError as exc:
-        raise _error(str(exc), path, where, exc.parameter, "") from None
-    return OrderRow(reference=reference, device=device, kwh=energy, amount=amount, tariff=tariff, customer=customer)
+    return NewOrder(reference=reference, device=device, kwh=kwh, amount=amount, tariff=tariff, customer=customer)
 
 
 def _text(cells: Mapping[str, str], name: str, where: str, path: Path) -> str:
@@ -122,4 +103,4 @@ def _number(cells: Mapping[str, str], name: str, where: str, path: Path) -> Deci
 
 
 def _error(text: str, path: Path, where: str, column: str, expected: str) -> ConfigError:
-    return ConfigError(text.rstrip("."), file=str(path), key=f"{where}, column {column}", expected=expected)
+    return ConfigError(text, file=str(path), key=f"{where}, column {column}", expected=expected)

@@ -367,6 +367,7 @@ class Snapshot:
     settings: Mapping[str, Any] = field(default_factory=dict)
     flows: tuple[FlowRecord, ...] = ()  # open ones, rules that are not deleted, each device's last commissioning
     batch_members: Mapping[int, Mapping[int, Status]] = field(default_factory=dict)  # of open batches
+    order_references: frozenset[str] = frozenset()  # of every order there ever was
     last_interaction: int = 0
     last_message: int = 0
     last_outbox: int = 0

@@ -22,7 +22,7 @@ from typing import Any, Final, assert_never
 from app.errors import ConfigError, LocalProtocolError, ParameterError, StoreError, WorkbenchError
 from app.model.command import CommandSpec, check_params
 from app.model.device import Device, NodeKind
-from app.model.flow import Batch, BatchRule, Commissioning, Issue, IssueKind, Order
+from app.model.flow import Batch, BatchRule, Commissioning, Issue, IssueKind, NewOrder, Order
 from app.model.interaction import Failure, Interaction, Origin, Step
 from app.model.jsonable import jsonable
 from app.model.reading import DeviceState, Finding, LinkState, SampleSet, Severity
@@ -35,7 +35,7 @@ from app.pipeline.commissioning import Commissioner
 from app.pipeline.dispatch import Dispatcher, Site
 from app.pipeline.effects import Effect, EffectRunner
 from app.pipeline.field_twin import HPS_ON, ONLINE, SWITCHED_OFF, TWIN_REFRESH_S, FieldTwin, GridTwin
-from app.pipeline.flows import Flows, GridFacts, NewOrder
+from app.pipeline.flows import Flows, GridFacts
 from app.pipeline.gatekeeper import SWEEP_S, Context, GateInput, Verdict, adjudicate
 from app.pipeline.lanes import Lanes
 from app.pipeline.ledger import Ledger, entry

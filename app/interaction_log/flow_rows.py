@@ -16,7 +16,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from app.errors import StoreError
 from app.interaction_log.rows import Row, from_json, to_json, to_us, upsert
-from app.model.flow import Batch, BatchRule, Commissioning, DeliveryStatus, FlowRecord, Issue, IssueStatus, Order
+from app.model.flow import Batch, BatchRule, Commissioning, FlowRecord, Issue, Order
 from app.model.jsonable import jsonable
 
 KINDS: Final[Mapping[type[Any], str]] = {
@@ -27,9 +27,6 @@ KINDS: Final[Mapping[type[Any], str]] = {
     Issue: "issue",
 }
 _NOUNS: Final = {kind: noun for noun, kind in KINDS.items()}
-_FINAL_DELIVERY: Final = frozenset(
-    {DeliveryStatus.DELIVERED, DeliveryStatus.NOT_DELIVERED, DeliveryStatus.NOT_DELIVERED_TOKEN_AVAILABLE}
-)
 
 _FLOW: Final = ("kind", "id", "device", "state", "is_open", "updated", "body")
 FLOW_COLUMNS: Final = ", ".join(_FLOW)
@@ -42,13 +39,13 @@ def is_open(record: FlowRecord) -> bool:
         case Commissioning():
             return record.is_running
         case Order():
-            return record.delivery not in _FINAL_DELIVERY
+            return not record.is_over
         case BatchRule():
             return not record.is_deleted
         case Batch():
             return record.completed_at is None
         case Issue():
-            return record.status is IssueStatus.OPEN
+            return record.is_open
 
 
 def interactions_of(record: FlowRecord) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from app.interaction_log.filters import Filter
 from app.interaction_log.flow_rows import KINDS, flow_of, interactions_of, is_open
 from app.interaction_log.schema import VERSION, check_header, explain, migrate, version_of
 from app.model.command import CommandKind
-from app.model.flow import Batch, Commissioning, FlowRecord
+from app.model.flow import Batch, Commissioning, FlowRecord, Order
 from app.model.interaction import Attempt, AttemptEnd, Frame, Interaction, Message, StepEntry
 from app.model.reading import Finding, Quantity
 from app.model.status import Status
@@ -390,6 +390,7 @@ class LogReader:
                 "SELECT coalesce(max(sequence), 0) FROM (SELECT sequence FROM message ORDER BY id DESC LIMIT ?)",
                 (SEQUENCE_LOOK_BACK,),
             )
+            references = self._all("SELECT body ->> 'reference' FROM flow WHERE kind = ?", (KINDS[Order],))
             kept = self._build(messages, self._records.message)
             return Snapshot(
                 devices=tuple(map(r.device_of, devices)),
@@ -401,6 +402,7 @@ class LogReader:
                 settings={key: r.from_json(value) for key, value in settings},
                 flows=flows,
                 batch_members=self._batch_members(flows),
+                order_references=frozenset(str(reference) for (reference,) in references),
                 last_interaction=last_interaction,
                 last_message=last_message,
                 last_outbox=last_outbox[0][0] if last_outbox else 0,

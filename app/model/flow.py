@@ -70,6 +70,11 @@ class DeliveryStatus(StrEnum):
     NOT_DELIVERED = "NOT_DELIVERED"  # ours: it failed and no token was made either
 
 
+DELIVERY_ENDED = frozenset(
+    {DeliveryStatus.DELIVERED, DeliveryStatus.NOT_DELIVERED, DeliveryStatus.NOT_DELIVERED_TOKEN_AVAILABLE}
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notification:
     """One word to the owner of an order."""
@@ -96,6 +101,22 @@ class Order:
     delivery: DeliveryStatus = DeliveryStatus.NOT_CREATED
     notifications: tuple[Notification, ...] = ()
     text: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        return self.delivery in DELIVERY_ENDED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewOrder:
+    """A paid top-up as it comes in. ``kwh`` None: from ``amount`` and ``tariff``, the tree's where it brings none."""
+
+    reference: str
+    device: str
+    kwh: Decimal | None = None
+    amount: Decimal | None = None
+    tariff: Decimal | None = None
+    customer: str = ""
 
 
 class FsCommand(StrEnum):
@@ -177,6 +198,10 @@ class Issue:
     closed_at: datetime | None = None
     interaction: int | None = None  # the one that showed it
     text: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self.status is IssueStatus.OPEN
 
 
 FlowRecord: TypeAlias = Commissioning | Order | BatchRule | Batch | Issue

@@ -156,7 +156,7 @@ def stale(batches: Iterable[Batch], now: datetime) -> list[Batch]:
 
 @dataclass(slots=True)
 class _Throttled:
-    last: float
+    until: float
     is_asked: bool = False
 
 
@@ -170,25 +170,25 @@ class RecountGate:
     def ask(self, batch: int, now: float) -> bool:
         """Whether to recount at once; otherwise ``due`` names the batch when its time comes."""
         known = self._batches.get(batch)
-        if known is not None and now - known.last < self._interval_s:
+        if known is not None and now < known.until:
             known.is_asked = True
             return False
-        self._batches[batch] = _Throttled(now)
+        self._batches[batch] = _Throttled(now + self._interval_s)
         return True
 
     def due(self, now: float) -> list[int]:
         """The batches to recount now because they were asked for meanwhile."""
         found: list[int] = []
         for batch, known in list(self._batches.items()):
-            if now - known.last < self._interval_s:
+            if now < known.until:
                 continue
             if known.is_asked:
                 found.append(batch)
-                self._batches[batch] = _Throttled(now)
+                self._batches[batch] = _Throttled(now + self._interval_s)
             else:
                 del self._batches[batch]
         return found
 
     def next_at(self) -> float | None:
         """When ``due`` will next name a batch; None while nothing waits."""
-        return min((k.last + self._interval_s for k in self._batches.values() if k.is_asked), default=None)
+        return min((k.until for k in self._batches.values() if k.is_asked), default=None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from typing import Any, Final
@@ -27,6 +27,7 @@ from app.model.flow import (
     Issue,
     IssueKind,
     IssueStatus,
+    NewOrder,
     Order,
 )
 from app.model.interaction import Interaction, Origin, Step
@@ -50,18 +51,6 @@ TICK_S: Final = 60.0  # rules have the resolution of a minute
 RECONCILER: Final = "reconciler"  # attribute of a grid: OFF or SHADOW
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewOrder:
-    """A paid top-up as it comes in; ``kwh`` None: from amount and tariff (D-40)."""
-
-    reference: str
-    device: str
-    amount: Decimal | None = None
-    tariff: Decimal | None = None
-    kwh: Decimal | None = None
-    customer: str = ""
 
 
 class GridFacts:
@@ -122,6 +111,7 @@ class Flows:
         self._batches = {record.id: record for record in snapshot.flows if isinstance(record, Batch)}
         self._rules = {record.id: record for record in snapshot.flows if isinstance(record, BatchRule)}
         self._issues = {record.id: record for record in snapshot.flows if isinstance(record, Issue)}
+        self._references = set(snapshot.order_references)
         self._members: dict[int, dict[int, Status]] = {
             batch: dict(members) for batch, members in snapshot.batch_members.items()
         }
@@ -158,7 +148,7 @@ class Flows:
             ParameterError: names the order and what is wrong with it.
         """
         now = self._clock.now()
-        seen = set(self._orders)
+        seen = set(self._references)
         checked = []
         for new in given:
             try:
@@ -212,6 +202,7 @@ class Flows:
             taken = self._admission.prepare(request)
             record = orders.notify(replace(order, id=self._ledger.flow_id()), taken.interaction, self._clock.now())
             self._orders[record.reference] = record
+            self._references.add(record.reference)
             self._admission.keep([taken], record)
 
     def _order_moved(self, row: Interaction) -> None:

@@ -12,7 +12,7 @@ from app.errors import ParameterError
 from app.model.command import ParamSpec, ParamType
 from app.model.device import Device
 from app.model.evolve import evolve
-from app.model.flow import DeliveryStatus, Notification, Order
+from app.model.flow import DELIVERY_ENDED, DeliveryStatus, Notification, Order
 from app.model.interaction import Interaction
 from app.model.status import SETTLED, Status
 from app.pipeline.meter_state import FS, HPS, METER_TYPE, TARIFF, TARIFF_ESSENTIAL, TARIFF_FULL_SERVICE
@@ -20,9 +20,6 @@ from app.pipeline.meter_state import FS, HPS, METER_TYPE, TARIFF, TARIFF_ESSENTI
 STEPS_PER_KWH: Final = 10
 MAX_MONEY: Final = Decimal("1e12")
 MIN_MONEY: Final = Decimal("1e-6")
-TERMINAL: Final = frozenset(
-    {DeliveryStatus.DELIVERED, DeliveryStatus.NOT_DELIVERED_TOKEN_AVAILABLE, DeliveryStatus.NOT_DELIVERED}
-)
 
 
 def kwh_for(amount: Decimal, tariff: Decimal) -> Decimal:
@@ -91,7 +88,7 @@ def notify(order: Order, interaction: Interaction | None, now: datetime) -> Orde
     told = list(order.notifications)
     if token and not any(word.status is DeliveryStatus.WAITING for word in told):
         told.append(Notification(at=now, status=DeliveryStatus.WAITING, shows_token=True))
-    if delivery in TERMINAL and not any(word.status is delivery for word in told):
+    if delivery in DELIVERY_ENDED and not any(word.status is delivery for word in told):
         shows = delivery is DeliveryStatus.NOT_DELIVERED_TOKEN_AVAILABLE
         told.append(Notification(at=now, status=delivery, shows_token=shows))
     failure = interaction.failure if interaction is not None else None
