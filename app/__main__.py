@@ -24,6 +24,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "commission": ("app.commands.flows", "commission"),
     "order": ("app.commands.flows", "order"),
     "issues": ("app.commands.flows", "issues"),
+    "reconcile": ("app.commands.flows", "reconcile"),
     "log": ("app.commands.logs", "log"),
     "replay": ("app.commands.logs", "replay"),
     "explain": ("app.commands.tools", "explain"),

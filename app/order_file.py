@@ -1,8 +1,8 @@
 """Orders as a CSV file: one line for each paid top-up.
 
 Columns: ``reference`` (the customer's, unique), ``device`` (its id in the tree), and either ``kwh`` or ``amount``, with
-its ``tariff`` unless the tree's counts; ``customer`` where it helps. UTF-8, with or without a byte order mark; the delimiter is , or ;. Nothing is
-taken over from a file with a fault.
+its ``tariff`` unless the tree's counts; ``customer`` where it helps. UTF-8, with or without a byte order mark; the
+delimiter is , or ;. Nothing is taken over from a file with a fault.
 """
 
 from __future__ import annotations

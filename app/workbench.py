@@ -40,6 +40,7 @@ from app.pipeline.gatekeeper import SWEEP_S, Context, GateInput, Verdict, adjudi
 from app.pipeline.lanes import Lanes
 from app.pipeline.ledger import Ledger, entry
 from app.pipeline.links import Links
+from app.pipeline.reconciler import Plan
 from app.pipeline.tokens import TokenOffice
 from app.pipeline.tree import Tree
 from app.ports import (
@@ -525,6 +526,10 @@ class Workbench:
 
     def delete_rule(self, rule: int) -> None:
         self._flows.delete_rule(rule)
+
+    def corrections(self, grid: str) -> Plan:
+        """What the reconciler would do in a grid now, and why it leaves the other meters alone (G10, G11)."""
+        return self._flows.corrections(grid)
 
     def issues(self, device: str | None = None) -> tuple[Issue, ...]:
         """Open issues, oldest first."""

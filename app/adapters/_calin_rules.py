@@ -225,6 +225,14 @@ def token_of(request: Dispatch) -> str:
     return lora.clean_token(token)
 
 
+def may_be_used(request: Dispatch) -> bool:
+    """Whether a token that is refused now may have been taken in an earlier try whose answer was lost (D-24)."""
+    return request.spec.kind is CommandKind.TOKEN and request.attempt > 1
+
+
+USED: Final = "An earlier try may have delivered this token: read the credit before another one is made."
+
+
 def samples_of(
     result: Mapping[str, Any], device: Device, received: datetime, interaction: int | None = None, meter_time: str = ""
 ) -> tuple[SampleSet, ...]:

@@ -334,7 +334,7 @@ class CalinAdapter:
         except (RemoteProtocolError, LocalProtocolError) as exc:
             raise _lost(request, f"The vendor took the command under an unusable task number: {exc}") from exc
         if isinstance(outcome, calin.Failed):
-            raise _delivery_failure(outcome, request.spec)
+            raise _delivery_failure(outcome, request)
         assert family is not None
         ref = f"{family.value}{SEPARATOR}{outcome.task_id}"
         owner = (request.interaction.id, request.phase)
@@ -378,6 +378,8 @@ class CalinAdapter:
             case calin.Failed() as failed:
                 if not failed.permanent:
                     return None
+                if rules.may_be_used(request):
+                    return _used(failed.failure, failed.sentence)
                 raise DeliveryFailure(failed.failure.value.upper(), failed.sentence, Disposition.FINAL)
             case done:
                 return self._answer(request, command, done)
@@ -397,6 +399,8 @@ class CalinAdapter:
     def _answer(self, request: Dispatch, command: Command, done: calin.Done) -> Answer:
         if not done.executed:
             failure = done.failure or calin.FailureClass.NOT_EXECUTED
+            if failure is calin.FailureClass.TOKEN_REJECTED and rules.may_be_used(request):
+                return _used(failure, done.sentence)
             result = {"raw": dict(done.raw)} if done.raw else {}
             return Answer(
                 execution=Execution.FAILURE, code=failure.value.upper(), text=done.sentence, result=result
@@ -592,8 +596,16 @@ def _sale_number(request: Dispatch) -> str:
     return str(uuid.UUID(bytes=hashlib.sha256(words.encode()).digest()[:16], version=4))
 
 
-def _delivery_failure(failed: calin.Failed, spec: CommandSpec) -> DeliveryFailure:
+def _used(failure: calin.FailureClass, sentence: str) -> Answer:
+    return Answer(execution=Execution.UNKNOWN, code=failure.value.upper(), text=f"{sentence} {rules.USED}")
+
+
+def _delivery_failure(failed: calin.Failed, request: Dispatch) -> DeliveryFailure:
     """Command-flow 4.7."""
+    spec = request.spec
+    if failed.failure is calin.FailureClass.TOKEN_REJECTED_AT_SUBMIT and rules.may_be_used(request):
+        text = f"{failed.sentence} {rules.USED}"
+        return DeliveryFailure(failed.failure.value.upper(), text, Disposition.UNKNOWN)
     disposition = Disposition.FINAL if failed.permanent else Disposition.RETRY
     if failed.may_have_arrived and not failed.permanent and spec.has_effect and spec.resend is Resend.NEVER:
         disposition = Disposition.UNKNOWN

@@ -300,6 +300,7 @@ class _Sent:
     phase: str
     tap: Tap
     interaction: int
+    may_be_used: bool  # its token, in an earlier try
 
     @property
     def owner(self) -> tuple[int, str]:
@@ -451,7 +452,9 @@ class LorawanAdapter:
             ref = lora.judge_enqueued(status, body)
         except RemoteProtocolError as exc:
             raise _delivery_failure(exc, "ENQUEUE_FAILED") from exc
-        sent = _Sent(command, request.phase, request.tap, request.interaction.id)
+        sent = _Sent(
+            command, request.phase, request.tap, request.interaction.id, may_be_used=rules.may_be_used(request)
+        )
         if (known := self._sent.get(ref)) is not None and known.owner != sent.owner:
             text = "The network server took the command under the queue id of another one."
             raise DeliveryFailure("ENQUEUE_FAILED", text, Disposition.RETRY)
@@ -690,6 +693,9 @@ class LorawanAdapter:
             result: dict[str, Any] = {} if reply is None else lora.result(reply)
             if reply is not None and reply.error_code is not None:
                 result["error_code"] = reply.error_code
+            if failure is lora.FailureClass.TOKEN_NOT_ACCEPTED and sent is not None and sent.may_be_used:
+                text = f"{failure.sentence} {rules.USED}"
+                return Answer(execution=Execution.UNKNOWN, code=failure.value.upper(), text=text, result=result)
             return Answer(execution=Execution.FAILURE, code=failure.value.upper(), text=failure.sentence, result=result)
         result = lora.result(reply)
         if reply.warnings:

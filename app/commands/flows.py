@@ -162,7 +162,10 @@ def order_import(context: click.Context, file: Path, wait_s: float, workspace: P
     def work() -> int:
         path = existing_workspace(context, workspace)
         printer = Printer(as_json)
-        references = {row.reference for row in read_orders(file)}
+        with contextlib.closing(LogReader(path)) as reader:
+            known = {record.reference for record in reader.flows(Order, limit=None)}
+        rows = read_orders(file, known)
+        references = {row.reference for row in rows}
 
         async def main() -> None:
             with open_session(path) as session:
@@ -178,7 +181,7 @@ def order_import(context: click.Context, file: Path, wait_s: float, workspace: P
 
                 workbench.feed.subscribe(look)
                 async with running(workbench):
-                    workbench.add_orders(read_orders(file), actor="command line")
+                    workbench.add_orders(rows, actor="command line")
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(wait_s):
                             await all_ended.wait()
@@ -238,7 +241,30 @@ def _order_text(record: Order) -> str:
     return f"{record.reference}: {record.kwh} kWh for {record.device}: {record.delivery}. {record.text}".rstrip()
 
 
-# ---------------------------------------------------------------- issues
+# ---------------------------------------------------------------- issues, reconciliation
+
+
+@click.command()
+@click.argument("grid")
+@workspace_option
+@json_option
+@click.pass_context
+def reconcile(context: click.Context, grid: str, workspace: Path | None, as_json: bool) -> None:
+    """What would bring the meters of GRID to what is intended, and why the others are left alone. Nothing is sent."""
+
+    def work() -> int:
+        printer = Printer(as_json)
+        with open_session(existing_workspace(context, workspace)) as session:
+            plan = session.workbench.corrections(grid)
+        for one in plan.corrections:
+            would = {"device": one.device, "field": one.field, "command": one.instruction.command, "text": one.text}
+            printer.show({"correction": would}, one.text)
+        for left in plan.idle:
+            alone = {"device": left.device, "field": left.field, "code": left.code, "text": left.text}
+            printer.show({"idle": alone}, f"{left.device}: {left.text}")
+        return DONE
+
+    finish(work)
 
 
 @click.command()

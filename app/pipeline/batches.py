@@ -28,7 +28,6 @@ from app.pipeline.meter_state import (
 
 CATCH_UP: Final = timedelta(minutes=5)  # D-43: an occurrence missed by less still runs
 RECOUNT_THROTTLE_S: Final = 5.0
-STALE_AFTER: Final = timedelta(hours=12)  # 6.7: an open batch older than this is counted again, daily
 
 _MINUTE: Final = timedelta(minutes=1)
 _DAY: Final = timedelta(days=1)
@@ -147,11 +146,6 @@ def recount(batch: Batch, members: Mapping[int, Status], now: datetime) -> Batch
     if after.qualified_at is None and is_qualified:
         after = evolve(after, qualified_at=now)
     return batch if after == batch else evolve(after, updated=now)
-
-
-def stale(batches: Iterable[Batch], now: datetime) -> list[Batch]:
-    """Open batches that the daily safety net counts again."""
-    return [batch for batch in batches if batch.completed_at is None and now - batch.created > STALE_AFTER]
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from typing import Any, Final
 from app.model.device import Device
 from app.model.reading import DeviceState, LinkState
 from app.pipeline.gatekeeper import GatewayView, GridView
+from app.pipeline.meter_state import is_flag
 
 
 class FieldTwin:
@@ -126,8 +127,8 @@ class GridTwin:
         return GridView(
             id=node.id,
             name=node.name,
-            is_hps_on=_flag(facts.get(HPS_ON, node.attributes.get(HPS_ON))),
-            is_generation_managed=bool(node.attributes.get("is_generation_managed", False)),
+            is_hps_on=is_flag(facts.get(HPS_ON, node.attributes.get(HPS_ON))),
+            is_generation_managed=is_flag(node.attributes.get("is_generation_managed")) is True,
             gateways=tuple(map(self._gateway, gateways)),
             recovered_at=self._recovered.get(node.id),
         )
@@ -157,7 +158,7 @@ class GridTwin:
             id=device.id,
             name=device.name,
             adapter=device.adapter,
-            is_online=_flag(state.facts.get(ONLINE)),
+            is_online=is_flag(state.facts.get(ONLINE)),
             updated_at=state.facts_at.get(ONLINE),
             is_switched_off=bool(state.facts.get(SWITCHED_OFF)),
         )
@@ -186,7 +187,3 @@ class GridTwin:
             return False
         del self._stamps[key]
         return True
-
-
-def _flag(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None

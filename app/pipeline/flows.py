@@ -119,6 +119,7 @@ class Flows:
         self._retried: set[int] = set()
         self._ended_by: dict[int, Disposition] = {}  # how writes ended that are still judged
         self._last_batch: dict[str, datetime] = {}
+        self._corrected: dict[str, datetime] = {}  # when the reconciler last spoke about a meter
 
     # ---------------------------------------------------------------- reading
 
@@ -517,7 +518,7 @@ class Flows:
                 interaction=write,
                 now=now,
                 disposition=self._ended_by.setdefault(write.id, Disposition(payload.get("disposition", "unknown"))),
-                sent=write.created,
+                sent=self._sent(write),
                 confirm=spec.confirm,
                 facts=state.facts,
                 facts_at=state.facts_at,
@@ -548,6 +549,11 @@ class Flows:
                 pass
         return outcome.command
 
+    def _sent(self, write: Interaction) -> datetime:
+        """When its newest attempt was taken over; what was heard before proves nothing."""
+        taken = [message.accepted for message in self._ledger.messages_of(write.id) if message.accepted is not None]
+        return max(taken, default=write.created)
+
     async def _retry_later(self, number: int) -> None:
         await asyncio.sleep(COOL_DOWN.total_seconds())
         present = self._ledger.interaction(number)
@@ -565,23 +571,35 @@ class Flows:
                     self._reconcile(node)
 
     def _reconcile(self, grid: Device) -> None:
-        mode = Mode.SHADOW if str(grid.attributes.get(RECONCILER, "")).upper() == Mode.SHADOW else Mode.OFF
-        view = self._tree.picture(grid.id)
-        if mode is Mode.OFF or view is None:
-            return
+        now = self._clock.now()
+        for correction in self.corrections(grid.id).corrections:
+            self._corrected[correction.device] = now
+            self._found(Severity.INFO, "RECONCILER_SHADOW", correction.text, correction.device)
+
+    def corrections(self, grid: str) -> reconciler.Plan:
+        """What would bring a grid's meters to what is intended, and why the others are left alone (G10, G11).
+
+        Raises:
+            LocalProtocolError: there is no such grid.
+        """
+        node = self._tree.get(grid)
+        view = self._tree.picture(grid)
+        if node is None or view is None:
+            raise LocalProtocolError(f"{grid!r} is not a grid of this workspace.")
+        mode = Mode.SHADOW if str(node.attributes.get(RECONCILER, "")).upper() == Mode.SHADOW else Mode.OFF
         now = self._clock.now()
         meters = [
             MeterCase(
                 meter=self._known(node),
                 reach=self._tree.limits(node.id).reach,
                 unfinished=frozenset(row.field_group for row in self._ledger.unfinished_of(node.id)),
+                last_action=self._corrected.get(node.id),
             )
-            for node in self._tree.meters_of(grid.id)
+            for node in self._tree.meters_of(grid)
         ]
-        soon = [at for rule in self.rules() if rule.grid == grid.id for at in self._next_runs(rule, now)]
-        case = GridCase(view=view, last_batch=self._last_batch.get(grid.id), next_batch=min(soon, default=None))
-        for correction in reconciler.corrections(case, meters, now, mode).corrections:
-            self._found(Severity.INFO, "RECONCILER_SHADOW", correction.text, correction.device)
+        soon = [at for rule in self.rules() if rule.grid == grid for at in self._next_runs(rule, now)]
+        case = GridCase(view=view, last_batch=self._last_batch.get(grid), next_batch=min(soon, default=None))
+        return reconciler.corrections(case, meters, now, mode)
 
     def _next_runs(self, rule: BatchRule, now: datetime) -> Iterable[datetime]:
         zone = self.zone_of(rule.grid)

@@ -133,12 +133,18 @@ def number(value: Any) -> Decimal | None:
     return parsed
 
 
-def is_true(value: Any) -> bool:
-    """Yes in an attribute, also as the text of a CSV cell; anything else is no."""
+def is_flag(value: Any) -> bool | None:
+    """Yes or no in an attribute or fact, also as the text of a CSV cell; None: it says neither."""
     try:
-        return _FLAG.parse(value) is True
+        parsed: bool | None = _FLAG.parse(value)
     except ParameterError:
-        return False
+        return None
+    return parsed
+
+
+def is_true(value: Any) -> bool:
+    """Yes; anything else is no."""
+    return is_flag(value) is True
 
 
 def same_value(left: Any, right: Any) -> bool:
