@@ -17,7 +17,7 @@ from app.model.device import Device
 from app.model.flow import Batch, BatchRule, FlowStatus, FsCommand
 from app.model.reading import DeviceState
 from app.model.status import SETTLED, Status
-from app.pipeline.batches import RecountGate, check_rule, due_rules, occurrence, plan_fs, recount, stale, targets
+from app.pipeline.batches import RecountGate, check_rule, due_rules, occurrence, plan_fs, recount, targets
 from app.pipeline.meter_state import POWER_LIMIT_SHOULD_BE, SHOULD_BE_ON, KnownMeter
 
 OLD = datetime(2020, 1, 1, tzinfo=UTC)
@@ -277,13 +277,6 @@ def test_counts_add_up_and_a_second_recount_changes_nothing(statuses: list[Statu
     assert (found.completed_at is not None) is (found.processed == found.total)
     assert found.processed == sum(status in SETTLED for status in statuses)
     assert recount(found, members(*statuses), LATER) is found
-
-
-def test_open_batches_older_than_twelve_hours_are_stale() -> None:
-    young = replace(BATCH, id=2, created=AT - timedelta(hours=12))
-    old = replace(BATCH, id=3, created=AT - timedelta(hours=12, seconds=1))
-    done = replace(old, id=4, completed_at=AT)
-    assert [batch.id for batch in stale([young, old, done], AT)] == [3]
 
 
 # ---------------------------------------------------------------- throttle
