@@ -237,11 +237,13 @@ class Desk:
         """The simulated site in a workspace of its own."""
         from app.composition import open_session
         from app.demo import demo_site
+        from app.secrets import KeyringSecrets
 
+        secrets = KeyringSecrets()
         stamp = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"
         folder = self._options.offscreen_tour or self._folders.data
         path = folder / f"demo-{stamp}.mwk"
-        await self._show("Demo site", path, demo_site(), lambda: open_session(path))
+        await self._show("Demo site", path, demo_site(secrets), lambda: open_session(path, secrets=secrets))
 
     async def open_replay(self, path: Path) -> None:
         """A kept log through a pipeline of its own; the file is only read."""

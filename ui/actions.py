@@ -15,7 +15,7 @@ from PySide6.QtCore import QCoreApplication, QObject, Qt
 from PySide6.QtGui import QAction, QActionGroup, QKeySequence
 from PySide6.QtWidgets import QMenu, QMenuBar, QToolBar, QWidget
 
-from app.model.device import Device
+from app.model.device import Device, NodeKind
 from app.model.reading import LinkState
 from ui.theme import Role, Theme, ThemeMode
 
@@ -52,6 +52,8 @@ class ActionHost(Protocol):
     def disconnect_device(self) -> None: ...
     def focus_command(self) -> None: ...
     def read_device(self) -> None: ...
+    def show_commissioning(self) -> None: ...
+    def say_field_state(self, *, is_up: bool) -> None: ...
     def toggle_chart(self) -> None: ...
     def find_here(self) -> None: ...
     def show_palette(self) -> None: ...
@@ -83,6 +85,8 @@ class Need(Enum):
     ADDRESS = "address"  # the device is reached by an adapter
     LINK_DOWN = "link down"
     LINK_UP = "link up"
+    GRID = "grid"
+    GATEWAY = "gateway"
     CHART = "chart"
     UNDO = "undo"
 
@@ -117,6 +121,7 @@ class ActionSpec:
     short: str = ""  # on the tool bar
     separated: bool = False  # a line above it in its menu
     on_devices: bool = False  # the shortcut counts only in the device list
+    only_on: NodeKind | None = None  # a right click on any other kind of device leaves it out
 
 
 _BAR: Final = frozenset({Place.TOOLBAR})
@@ -226,6 +231,64 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         needs=(Need.WORKSPACE, Need.LIVE, Need.DEVICE, Need.ADDRESS),
         places=_BOTH,
         handler=lambda host: host.read_device(),
+    ),
+    ActionSpec(
+        id="device.commission",
+        text=QT_TRANSLATE_NOOP("Actions", "Commiss&ion..."),
+        short=QT_TRANSLATE_NOOP("Actions", "Commission"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Go to the commissioning of this meter: its steps, and how far it is."),
+        menu=Menu.DEVICE,
+        shortcut="Ctrl+Shift+C",
+        icon="mdi6.clipboard-list-outline",
+        needs=(Need.WORKSPACE,),
+        places=_BOTH,
+        handler=lambda host: host.show_commissioning(),
+    ),
+    ActionSpec(
+        id="grid.dark",
+        text=QT_TRANSLATE_NOOP("Actions", "Grid is dar&k"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Say that this grid has no power."),
+        menu=Menu.DEVICE,
+        icon="mdi6.flash-off-outline",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.DEVICE, Need.GRID),
+        places=_CONTEXT,
+        separated=True,
+        only_on=NodeKind.GRID,
+        handler=lambda host: host.say_field_state(is_up=False),
+    ),
+    ActionSpec(
+        id="grid.lit",
+        text=QT_TRANSLATE_NOOP("Actions", "Grid is &lit"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Say that this grid has power again."),
+        menu=Menu.DEVICE,
+        icon="mdi6.flash-outline",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.DEVICE, Need.GRID),
+        places=_CONTEXT,
+        only_on=NodeKind.GRID,
+        handler=lambda host: host.say_field_state(is_up=True),
+    ),
+    ActionSpec(
+        id="gateway.off",
+        text=QT_TRANSLATE_NOOP("Actions", "Gateway is o&ff"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Say that this gateway is off or cannot be reached."),
+        menu=Menu.DEVICE,
+        icon="mdi6.access-point-off",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.DEVICE, Need.GATEWAY),
+        places=_CONTEXT,
+        separated=True,
+        only_on=NodeKind.GATEWAY,
+        handler=lambda host: host.say_field_state(is_up=False),
+    ),
+    ActionSpec(
+        id="gateway.online",
+        text=QT_TRANSLATE_NOOP("Actions", "Gateway is &online"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Say that this gateway is on and can be reached."),
+        menu=Menu.DEVICE,
+        icon="mdi6.access-point",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.DEVICE, Need.GATEWAY),
+        places=_CONTEXT,
+        only_on=NodeKind.GATEWAY,
+        handler=lambda host: host.say_field_state(is_up=True),
     ),
     ActionSpec(
         id="device.new",
@@ -400,6 +463,14 @@ def _missing(need: Need, now: Situation) -> str:
             return translate("Actions", "The link is already open.") if is_up else ""
         case Need.LINK_UP:
             return translate("Actions", "The link is already closed.") if now.link is LinkState.OFF else ""
+        case Need.GRID:
+            if now.device is None or now.device.kind is NodeKind.GRID:
+                return ""
+            return translate("Actions", "{name} is not a grid; choose one.").format(name=now.device.name)
+        case Need.GATEWAY:
+            if now.device is None or now.device.kind is NodeKind.GATEWAY:
+                return ""
+            return translate("Actions", "{name} is not a gateway; choose one.").format(name=now.device.name)
         case Need.CHART:
             return "" if now.has_chart else translate("Actions", "There is no chart to pause yet.")
         case Need.UNDO:
@@ -417,6 +488,7 @@ class Actions(QObject):
         self._made: dict[str, QAction] = {}
         self._menus: dict[Menu, QMenu] = {}
         self._groups: dict[str, QActionGroup] = {}
+        self._kind: NodeKind | None = None  # of the chosen device
         for spec in ACTIONS:
             self._made[spec.id] = self._make(spec, parent)
         self.update(Situation())
@@ -429,6 +501,7 @@ class Actions(QObject):
 
     def update(self, now: Situation) -> None:
         """Enable what makes sense now; the rest says why not."""
+        self._kind = now.device.kind if now.device is not None else None
         for spec in ACTIONS:
             why = refusal(spec.needs, now)
             action = self._made[spec.id]
@@ -476,7 +549,7 @@ class Actions(QObject):
         menu = QMenu(parent)
         menu.setToolTipsVisible(True)
         for spec in ACTIONS:
-            if Place.CONTEXT in spec.places:
+            if Place.CONTEXT in spec.places and spec.only_on in (None, self._kind):
                 if spec.separated:
                     menu.addSeparator()
                 menu.addAction(self._made[spec.id])

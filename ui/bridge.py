@@ -14,6 +14,7 @@ from typing import Final
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
 
 from app.model.device import Device
+from app.model.flow import Batch, BatchRule, Commissioning, Issue, Order
 from app.model.interaction import Attempt, Direction, Frame, Interaction, Message
 from app.model.reading import DeviceState, SampleSet
 from app.model.records import Change, OutboxDone, OutboxItem, Setting
@@ -116,7 +117,7 @@ class ChangeBridge(QObject):
 
     def _key(self, change: Change) -> Hashable:
         match change:
-            case Interaction() | Message():
+            case Interaction() | Message() | Commissioning() | Order() | BatchRule() | Batch() | Issue():
                 return type(change), change.id
             case Attempt():
                 return Attempt, change.interaction, change.message, change.number

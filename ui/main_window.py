@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from ui.log_access import LogAccess
     from ui.palette import CommandPalette
     from ui.panels.command import CommandPanel
+    from ui.panels.commissioning import CommissioningPanel
     from ui.panels.detail import DetailPanel
     from ui.panels.devices import DevicesPanel
     from ui.panels.log import LogPanel
@@ -104,6 +105,18 @@ class Panels:
         from ui.panels.command import CommandPanel
 
         return CommandPanel(session.workbench, theme, confirm=partial(confirm_command, theme=theme))
+
+    def commissioning(self, session: Session, theme: Theme) -> CommissioningPanel:
+        from ui.dialogs.confirm import confirm_command
+        from ui.panels.commissioning import CommissioningPanel
+
+        return CommissioningPanel(
+            session.workbench,
+            session.log,
+            theme,
+            confirm=partial(confirm_command, theme=theme),
+            is_live=session.mode is Mode.LIVE,
+        )
 
     def detail(self, session: Session, theme: Theme) -> DetailPanel:
         from ui.panels.detail import DetailPanel
@@ -171,6 +184,7 @@ class MainWindow(QMainWindow):
         self.command: CommandPanel | None = None
         self.detail: DetailPanel | None = None
         self.records: RecordsPanel | None = None
+        self.commissioning: CommissioningPanel | None = None
         self.replay_bar: ReplayBar | None = None
 
         self.verbs = Actions(self, self)
@@ -186,11 +200,13 @@ class MainWindow(QMainWindow):
         self.tabs.setAccessibleName(self.tr("Views"))
         self.tabs.setDocumentMode(True)
         self._tab_live, self._tab_log, self._tab_records = QWidget(), QWidget(), QWidget()
+        self._tab_commissioning = QWidget()
         for page, title in (
             (self.welcome, self.tr("Welcome")),
             (self._tab_live, self.tr("Live")),
             (self._tab_log, self.tr("Log")),
             (self._tab_records, self.tr("Signed records")),
+            (self._tab_commissioning, self.tr("Commissioning")),
         ):
             if page is not self.welcome:
                 _fill(page, None)
@@ -268,6 +284,7 @@ class MainWindow(QMainWindow):
             self._build_detail,
             self._build_chart,
             self._build_records,
+            self._build_commissioning,
             self._finish_building,
         ]
         self._update_actions()
@@ -286,7 +303,7 @@ class MainWindow(QMainWindow):
             self._bridge.close()
             self._bridge.deleteLater()
             self._bridge = None
-        for page in (self._tab_live, self._tab_log, self._tab_records):
+        for page in (self._tab_live, self._tab_log, self._tab_records, self._tab_commissioning):
             _fill(page, None)
         for dock in (self.dock_devices, self.dock_command, self.dock_detail):
             old = dock.widget()
@@ -299,6 +316,7 @@ class MainWindow(QMainWindow):
             self._banner.deleteLater()
             self._banner = self.replay_bar = None
         self.devices = self.chart = self.log = self.command = self.detail = self.records = None
+        self.commissioning = None
         self._session = None
         self._under_way.clear()
         self._undo.clear()
@@ -394,6 +412,15 @@ class MainWindow(QMainWindow):
         self.records.interactionActivated.connect(self.show_interaction)
         _fill(self._tab_records, self.records)
 
+    def _build_commissioning(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        self.commissioning = self._panels.commissioning(session, self._theme)
+        self.commissioning.interactionActivated.connect(self.show_interaction)
+        self.commissioning.set_device(self._selected() or None)
+        _fill(self._tab_commissioning, self.commissioning)
+
     def _finish_building(self) -> None:
         self.verbs.load_icons(self._theme)
         if not self._is_arranged:  # once more: the empty docks had other smallest sizes
@@ -416,7 +443,7 @@ class MainWindow(QMainWindow):
             if isinstance(change, Interaction):
                 self._follow(change)
                 self._mark(change)
-        for panel in (self.devices, self.log, self.command, self.detail, self.records):
+        for panel in (self.devices, self.log, self.command, self.detail, self.records, self.commissioning):
             if panel is not None:
                 panel.on_batch(changes)
         self.status.on_batch(changes)
@@ -639,6 +666,20 @@ class MainWindow(QMainWindow):
 
         self._call(read)
 
+    def show_commissioning(self) -> None:
+        """Go to the commissioning of the chosen meter."""
+        self.tabs.setCurrentWidget(self._tab_commissioning)
+        if self.commissioning is not None:
+            self.commissioning.setFocus(Qt.FocusReason.ShortcutFocusReason)
+
+    def say_field_state(self, *, is_up: bool) -> None:
+        """A person says how the chosen grid or gateway stands."""
+        from ui.field_state import said_text
+
+        device = self._chosen()
+        if device is not None and self._call(lambda workbench: workbench.set_field_state(device.id, is_up=is_up)):
+            self.say(said_text(device, is_up))
+
     def toggle_chart(self) -> None:
         if self.chart is not None:
             self.chart.toggle_pause()
@@ -833,6 +874,8 @@ class MainWindow(QMainWindow):
     def _on_device(self, device: str) -> None:
         if self.command is not None:
             self.command.set_device(device or None)
+        if self.commissioning is not None:
+            self.commissioning.set_device(device or None)
         self._update_actions()
 
     def _on_device_activated(self, device: str) -> None:

@@ -31,6 +31,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QApplication
 
+from app.model.flow import FlowStatus
 from app.model.reading import LinkState, Severity
 from app.model.status import Status
 
@@ -191,6 +192,20 @@ class Shape(StrEnum):
     PLAY = "play"
     INFO = "info"
     OCTAGON = "octagon"
+    BOLT = "bolt"
+    BARRED_BOLT = "barred bolt"
+    BARRED_DIAMOND = "barred diamond"
+
+
+class FieldState(StrEnum):
+    """How a grid or a gateway stands, as far as anybody said."""
+
+    LIT = "lit"
+    DARK = "dark"
+    ONLINE = "online"
+    OFFLINE = "offline"
+    STALE = "stale"  # somebody said so, too long ago to count (D-06)
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +253,45 @@ LINK_LOOKS: Final[Mapping[LinkState, Look]] = MappingProxyType(
             QT_TRANSLATE_NOOP("LinkState", "fault"), Role.BAD, Shape.WARNING_TRIANGLE, context="LinkState"
         ),
         LinkState.REPLAY: Look(QT_TRANSLATE_NOOP("LinkState", "replay"), Role.VIOLET, Shape.PLAY, context="LinkState"),
+    }
+)
+
+FIELD_LOOKS: Final[Mapping[FieldState, Look]] = MappingProxyType(
+    {
+        FieldState.LIT: Look(QT_TRANSLATE_NOOP("FieldState", "lit"), Role.GOOD, Shape.BOLT, context="FieldState"),
+        FieldState.DARK: Look(
+            QT_TRANSLATE_NOOP("FieldState", "dark"), Role.WARNING, Shape.BARRED_BOLT, context="FieldState"
+        ),
+        FieldState.ONLINE: Look(
+            QT_TRANSLATE_NOOP("FieldState", "online"), Role.GOOD, Shape.FILLED_DIAMOND, context="FieldState"
+        ),
+        FieldState.OFFLINE: Look(
+            QT_TRANSLATE_NOOP("FieldState", "offline"), Role.WARNING, Shape.BARRED_DIAMOND, context="FieldState"
+        ),
+        FieldState.STALE: Look(
+            QT_TRANSLATE_NOOP("FieldState", "stale"), Role.NEUTRAL, Shape.HOURGLASS, context="FieldState"
+        ),
+        FieldState.UNKNOWN: Look(
+            QT_TRANSLATE_NOOP("FieldState", "unknown"), Role.NEUTRAL, Shape.QUESTION, context="FieldState"
+        ),
+    }
+)
+
+FLOW_LOOKS: Final[Mapping[FlowStatus, Look]] = MappingProxyType(
+    {
+        FlowStatus.NONE: Look(
+            QT_TRANSLATE_NOOP("FlowStatus", "not begun"), Role.NEUTRAL, Shape.SMALL_CIRCLE, context="FlowStatus"
+        ),
+        FlowStatus.PENDING: Look(
+            QT_TRANSLATE_NOOP("FlowStatus", "waits"), Role.VIOLET, Shape.HOURGLASS, context="FlowStatus"
+        ),
+        FlowStatus.PROCESSING: Look(
+            QT_TRANSLATE_NOOP("FlowStatus", "under way"), Role.ACCENT, Shape.FILLED_CIRCLE, context="FlowStatus"
+        ),
+        FlowStatus.SUCCESSFUL: Look(
+            QT_TRANSLATE_NOOP("FlowStatus", "done"), Role.GOOD, Shape.TICK, context="FlowStatus"
+        ),
+        FlowStatus.FAILED: Look(QT_TRANSLATE_NOOP("FlowStatus", "failed"), Role.BAD, Shape.CROSS, context="FlowStatus"),
     }
 )
 
@@ -615,6 +669,32 @@ def _octagon(painter: QPainter, _fill: QBrush) -> None:
     painter.drawLine(QPointF(10.1, 5.9), QPointF(5.9, 10.1))
 
 
+def _bolt() -> QPolygonF:
+    return _polygon((9.6, 1.6), (3.6, 9), (7.4, 9), (6.2, 14.4), (12.6, 6.6), (8.6, 6.6))
+
+
+def _filled_bolt(painter: QPainter, fill: QBrush) -> None:
+    painter.setBrush(fill)
+    painter.drawPolygon(_bolt())
+
+
+def _barred_bolt(painter: QPainter, _fill: QBrush) -> None:
+    pen = painter.pen()
+    pen.setWidthF(1.3)
+    painter.setPen(pen)
+    painter.drawPolygon(_bolt())
+    _bar(painter)
+
+
+def _barred_diamond(painter: QPainter, _fill: QBrush) -> None:
+    painter.drawPolygon(_diamond())
+    _bar(painter)
+
+
+def _bar(painter: QPainter) -> None:
+    painter.drawLine(QPointF(2.4, 2.4), QPointF(13.6, 13.6))
+
+
 def _thicken(painter: QPainter) -> None:
     pen = painter.pen()
     pen.setWidthF(2.4)
@@ -640,5 +720,8 @@ _DRAW: Final[Mapping[Shape, Callable[[QPainter, QBrush], None]]] = MappingProxyT
         Shape.PLAY: _play,
         Shape.INFO: _info,
         Shape.OCTAGON: _octagon,
+        Shape.BOLT: _filled_bolt,
+        Shape.BARRED_BOLT: _barred_bolt,
+        Shape.BARRED_DIAMOND: _barred_diamond,
     }
 )

@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from app.demo import Stop
 from app.demo import tour as command_tour
@@ -31,6 +31,17 @@ SETTLE_S: Final = 0.35  # from a change of view to its picture
 FAULT: Final = "silence"
 FAULTY: Final = "lem-1"
 REPLAY_S: Final = 6.0
+GRID: Final = "north"
+PUSHED: Final = "north-1"  # a meter that answers by push
+PULLED: Final = "south-1"  # one whose task is looked at until it is done
+NEW: Final = "north-4"
+FAILING: Final = "north-5"  # its commissioning ends at step 3
+
+
+class Picture(Protocol):
+    """Keeps what the window shows now under a name."""
+
+    async def __call__(self, name: str) -> None: ...
 
 
 async def tour(desk: Desk, folder: Path) -> int:
@@ -69,6 +80,11 @@ async def tour(desk: Desk, folder: Path) -> int:
         (n for n in done if (i := workbench.interaction(n)) is not None and i.status is Status.SUSPENDED), None
     )
     started = done[1]
+    first_of: dict[str, int] = {}  # of each device the first command of the tour
+    for number in done:
+        row = workbench.interaction(number)
+        if row is not None:
+            first_of.setdefault(row.device, number)
     for mode in (ThemeMode.LIGHT, ThemeMode.DARK):
         window.set_theme(mode)
         window.show_layout(Layout.COMMISSION)
@@ -87,6 +103,18 @@ async def tour(desk: Desk, folder: Path) -> int:
         await picture(f"support-{mode.value}")
         window.tabs.setCurrentIndex(3)
         await picture(f"records-{mode.value}")
+        window.show_layout(Layout.COMMISSION)
+        window.tabs.setCurrentIndex(1)
+        for device, name in ((PUSHED, "push"), (PULLED, "pull")):
+            window.show_device(device)
+            window.show_interaction(first_of[device])
+            await picture(f"{name}-{mode.value}")
+        for device, name in ((NEW, "commissioning"), (FAILING, "commissioning-failed")):
+            window.show_device(device)
+            window.show_interaction(first_of[device])
+            window.show_commissioning()
+            await picture(f"{name}-{mode.value}")
+    await _dark(desk, session, picture)
     await _fail(desk, session)
     for mode in (ThemeMode.DARK, ThemeMode.LIGHT):
         window.set_theme(mode)
@@ -126,6 +154,20 @@ async def _ready(desk: Desk) -> Session:
     session = window.session
     assert session is not None
     return session
+
+
+async def _dark(desk: Desk, session: Session, picture: Picture) -> None:
+    """A grid is said to be dark, and a command waits for it; afterwards it is lit again."""
+    window, workbench = desk.window, session.workbench
+    window.tabs.setCurrentIndex(1)
+    workbench.set_field_state(GRID, is_up=False, actor="tour")
+    number = workbench.submit(PUSHED, "READ_VOLTAGE", actor="tour")
+    window.show_device(GRID)
+    window.show_interaction(number)
+    for mode in (ThemeMode.DARK, ThemeMode.LIGHT):
+        window.set_theme(mode)
+        await picture(f"dark-grid-{mode.value}")
+    workbench.set_field_state(GRID, is_up=True, actor="tour")
 
 
 async def _fail(desk: Desk, session: Session) -> None:

@@ -25,11 +25,13 @@ from app.model.command import (
     check_params,
 )
 from app.model.device import Device, NodeKind
+from app.model.flow import Commissioning, CommissioningStep, FlowStatus, Issue, IssueKind, IssueStatus
 from app.model.interaction import Failure, Interaction, Origin, Step, StepEntry
 from app.model.reading import DeviceState, LinkState, Quantity, SampleSet
 from app.model.records import DeviceRemoved, Setting
 from app.model.status import UNFINISHED, Event, Status
 from app.pipeline.changes import ChangeFeed
+from app.pipeline.field_twin import HPS_ON, ONLINE, SWITCHED_OFF
 from app.ports import Adapter, AdapterContext, AdapterType, Limits
 from app.workbench import CancelResult, Workbench
 
@@ -215,7 +217,7 @@ class FakeFleetType(_FakeType):
     key = "fake-fleet"
     title = "Meters behind a gateway"
     summary = "Prepayment meters reached through a gateway; answers come when the gateway has them."
-    specs = (READ_STATUS, DISCONNECT_RELAY, TOP_UP)
+    specs: tuple[CommandSpec, ...] = (READ_STATUS, DISCONNECT_RELAY, TOP_UP)
     quantities = ("energy",)
 
     def form(self) -> tuple[ParamSpec, ...]:
@@ -228,6 +230,44 @@ class FakeFleetType(_FakeType):
         )
 
 
+def _token(name: str, title: str, *params: ParamSpec, **more: Any) -> CommandSpec:
+    more.setdefault("risk", Risk.DANGEROUS)
+    return CommandSpec(name=name, title=title, kind=CommandKind.TOKEN, params=params, **more)
+
+
+TARGET_LIMIT = ParamSpec(
+    name="target_power_limit", title="Power limit", type=ParamType.INTEGER, unit="W", minimum=0, help="0: no limit."
+)
+LIMIT_BY_TOKEN = _token(
+    "SET_POWER_LIMIT",
+    "Set power limit",
+    TARGET_LIMIT,
+    changes="power_limit",
+    shadow={"power_limit": "param:target_power_limit"},
+    verb="Limit {device}",
+)
+COMMISSIONED = (
+    _token("CLEAR_TAMPER", "Clear tamper"),
+    _token("CLEAR_CREDIT", "Clear credit", risk=Risk.TOP),
+    LIMIT_BY_TOKEN,
+    CommandSpec(name="READ_VOLTAGE", title="Read voltage", kind=CommandKind.READ),
+    CommandSpec(name="READ_POWER", title="Read power", kind=CommandKind.READ),
+    _token("TOP_UP", "Top up", ParamSpec(name="transactive_kwh", title="Energy", type=ParamType.DECIMAL, unit="kWh")),
+)
+"""The steps of a commissioning in their order (specs/command-flow.md 7.2)."""
+
+
+class FakeTokenType(FakeFleetType):
+    """Prepayment meters that take tokens and so can be commissioned."""
+
+    key = "fake-token"
+    title = "Prepayment meters"
+    specs = COMMISSIONED
+
+    def unsupported(self, device: Device, facts: Mapping[str, Any]) -> Mapping[str, str]:
+        return {"READ_VERSION": "The firmware version cannot be read over LoRaWAN."}
+
+
 class FakeWorkbench(Workbench):
     """The door, with a test in place of the engine."""
 
@@ -235,12 +275,15 @@ class FakeWorkbench(Workbench):
         self.feed = ChangeFeed()
         self.fake_clock = clock or FakeClock()
         self.clock = self.fake_clock
-        self.types: dict[str, AdapterType] = {t.key: t for t in (FakeHttpType(), FakeFleetType())}
+        self.types: dict[str, AdapterType] = {t.key: t for t in (FakeHttpType(), FakeFleetType(), FakeTokenType())}
         self.tree: dict[str, Device] = {d.id: d for d in devices}
         self.states: dict[str, DeviceState] = {}
         self.interactions: dict[int, Interaction] = {}
         self.settings: dict[str, Any] = {}
         self.calls: list[tuple[Any, ...]] = []
+        self.runs: dict[str, Commissioning] = {}
+        self.open_issues: dict[int, Issue] = {}
+        self.refuses = ""  # what the core says to the next wish about a commissioning
         self.probe_answer: Sequence[str] | WorkbenchError = ("The meter answered in 12 ms.", "Serial number 4711.")
         self.probe_gate: asyncio.Event | None = None
 
@@ -370,6 +413,70 @@ class FakeWorkbench(Workbench):
         self.settings[key] = value
         self.feed.publish(Setting(key=key, value=value))
 
+    # -- the field, commissionings and issues
+    def set_field_state(self, device: str, *, is_up: bool, actor: str = "user") -> None:
+        self.calls.append(("set_field_state", device, is_up))
+        node = self.device(device)
+        if node.kind is NodeKind.GRID:
+            self.learn(device, {HPS_ON: is_up})
+            self.save_device(replace(node, attributes={**node.attributes, "is_generation_managed": True}))
+        else:
+            self.learn(device, {ONLINE: is_up, SWITCHED_OFF: None if is_up else True})
+
+    def commission(self, device: str, *, actor: str = "user") -> int:
+        self._wish("commission", device)
+        return self.begin(device, actor=actor).id
+
+    def install(self, device: str, *, actor: str = "user") -> int:
+        self._wish("install", device)
+        return self.keep_run(self._new_run(device, actor=actor, registration=FlowStatus.PENDING)).id
+
+    def registered(self, commissioning: int, *, ok: bool, actor: str = "user") -> None:
+        self._wish("registered", commissioning, ok)
+        run = self._run_of(commissioning)
+        if ok:
+            self.begin(run.device, replace(run, registration=FlowStatus.SUCCESSFUL))
+        else:
+            self.keep_run(
+                replace(
+                    run,
+                    registration=FlowStatus.FAILED,
+                    status=FlowStatus.FAILED,
+                    text="The meter was not registered.",
+                )
+            )
+
+    def retry_commissioning(self, commissioning: int, *, actor: str = "user") -> int:
+        self._wish("retry_commissioning", commissioning)
+        return self.begin(self._run_of(commissioning).device, actor=actor).id
+
+    def fail_commissioning(self, commissioning: int, *, actor: str = "user") -> None:
+        self._wish("fail_commissioning", commissioning)
+        run = self._run_of(commissioning)
+        self.keep_run(replace(run, status=FlowStatus.FAILED, text="It was given up by user."))
+
+    def uninstall(self, device: str, *, actor: str = "user") -> None:
+        self._wish("uninstall", device)
+
+    def commissioning(self, device: str) -> Commissioning | None:
+        return self.runs.get(device)
+
+    def issues(self, device: str | None = None) -> tuple[Issue, ...]:
+        return tuple(i for i in self.open_issues.values() if device in (None, i.device))
+
+    def _wish(self, *call: Any) -> None:
+        self.calls.append(call)
+        if self.refuses:
+            raise WorkbenchError(self.refuses)
+
+    def _run_of(self, number: int) -> Commissioning:
+        return next(run for run in self.runs.values() if run.id == number)
+
+    def _new_run(self, device: str, **more: Any) -> Commissioning:
+        now = self.clock.now()
+        number = 1 + max((run.id for run in self.runs.values()), default=0)
+        return Commissioning(id=number, device=device, created=now, updated=now, **more)
+
     # -- life
     async def run(self) -> None:
         await asyncio.Event().wait()
@@ -396,6 +503,66 @@ class FakeWorkbench(Workbench):
         state = replace(self.state(device), link=link, link_text=text, link_since=now, **more)
         self.states[device] = state
         self.feed.publish(state)
+
+    def learn(self, device: str, facts: Mapping[str, Any]) -> None:
+        """Facts of a device, reported or said; None forgets one."""
+        state, now = self.state(device), self.clock.now()
+        known = {name: value for name, value in {**state.facts, **facts}.items() if value is not None}
+        told = {**state.facts_at, **dict.fromkeys(facts, now)}
+        self.states[device] = replace(state, facts=known, facts_at={name: told[name] for name in known if name in told})
+        self.feed.publish(self.states[device])
+
+    def begin(self, device: str, run: Commissioning | None = None, **more: Any) -> Commissioning:
+        """A commissioning with all its steps: the first queued, the others planned."""
+        run = run or self._new_run(device, **more)
+        now = self.clock.now()
+        steps: list[CommissioningStep] = []
+        for spec in COMMISSIONED:
+            number = len(self.interactions) + 1
+            planned: dict[str, Any] = {"SET_POWER_LIMIT": {"target_power_limit": 200}}.get(spec.name, {})
+            if spec.name == "TOP_UP":
+                planned = {"transactive_kwh": "5.0"}
+            made = Interaction(
+                id=number,
+                device=device,
+                adapter=self.device(device).adapter,
+                command=spec.name,
+                kind=spec.kind,
+                created=now,
+                updated=now,
+                params=planned,
+                origin=Origin.COMMISSIONING,
+                commissioning=run.id,
+            )
+            event = Event.DEFER if steps else Event.ADMIT
+            self._store(made.after(event, now), Step.GATEKEEPER, event)
+            steps.append(CommissioningStep(command=spec.name, interaction=number, status=Status.DEFERRED))
+        return self.keep_run(replace(run, steps=tuple(steps), text=""))
+
+    def keep_run(self, run: Commissioning) -> Commissioning:
+        """Store and publish a version of a commissioning."""
+        self.runs[run.device] = run = replace(run, updated=self.clock.now())
+        self.feed.publish(run)
+        return run
+
+    def succeed(self, interaction: int, result: Mapping[str, Any], **changes: Any) -> None:
+        """Take one step of a commissioning all the way."""
+        if self.interactions[interaction].status is Status.DEFERRED:
+            self.advance(interaction, Event.ADMIT)
+        self.advance(interaction, Event.SEND, attempts=1, **changes)
+        self.fake_clock.move(12)
+        self.advance(interaction, Event.SUCCEED, result=result)
+
+    def raise_issue(self, device: str, kind: IssueKind, text: str = "") -> Issue:
+        now = self.clock.now()
+        issue = Issue(id=len(self.open_issues) + 1, device=device, kind=kind, opened=now, updated=now, text=text)
+        self.open_issues[issue.id] = issue
+        self.feed.publish(issue)
+        return issue
+
+    def close_issue(self, issue: Issue) -> None:
+        del self.open_issues[issue.id]
+        self.feed.publish(replace(issue, status=IssueStatus.CLOSED, closed_at=self.clock.now()))
 
     def measure(self, device: str, *values: tuple[Quantity, str]) -> None:
         taken = tuple((quantity, Decimal(number)) for quantity, number in values)
@@ -439,6 +606,16 @@ def site() -> tuple[Device, ...]:
             position=1,
             settings={"address": "192.168.1.2", "port": 80},
         ),
+    )
+
+
+def prepaid_site() -> tuple[Device, ...]:
+    """The small site with two prepayment meters in it."""
+    return (
+        *site(),
+        Device(id="gw-1", name="Gateway 1", kind=NodeKind.GATEWAY, parent="grid-1", position=1),
+        Device(id="p-1", name="Meter 0371", parent="gw-1", adapter="fake-token", serial="47003333371"),
+        Device(id="p-2", name="Meter 0372", parent="gw-1", adapter="fake-token", serial="47003333372", position=1),
     )
 
 

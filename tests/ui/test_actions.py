@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from unittest.mock import Mock
 
 import pytest
@@ -16,6 +17,8 @@ from ui.actions import ACTIONS, Actions, Menu, Need, Place, Situation, refusal
 from ui.theme import Theme, ThemeMode
 
 METER = Device(id="m", name="Meter", adapter="fake-http")
+GRID = Device(id="g", name="Grid", kind=NodeKind.GRID)
+GATEWAY = Device(id="gw", name="Gateway", kind=NodeKind.GATEWAY)
 SITE = Device(id="s", name="Site", kind=NodeKind.SITE)
 GOOD = Situation(has_workspace=True, device=METER, link=LinkState.FAULT, has_chart=True, undo="that")
 
@@ -56,9 +59,18 @@ def test_menus_tool_bar_and_context_menu_follow_the_table(qtbot: QtBot) -> None:
     qtbot.addWidget(bar)
     actions.fill_tool_bar(bar)
     assert listed(bar.actions()) == [s.id for s in ACTIONS if Place.TOOLBAR in s.places]
-    context = actions.context_menu(window)
-    assert isinstance(context, QMenu)
-    assert listed(context.actions()) == [s.id for s in ACTIONS if Place.CONTEXT in s.places]
+    for device in (METER, GRID, GATEWAY):
+        actions.update(Situation(has_workspace=True, device=device))
+        context = actions.context_menu(window)
+        assert isinstance(context, QMenu)
+        here = [s.id for s in ACTIONS if Place.CONTEXT in s.places and s.only_on in (None, device.kind)]
+        assert listed(context.actions()) == here
+    assert {s.id: s.only_on for s in ACTIONS if s.only_on is not None} == {
+        "grid.dark": NodeKind.GRID,
+        "grid.lit": NodeKind.GRID,
+        "gateway.off": NodeKind.GATEWAY,
+        "gateway.online": NodeKind.GATEWAY,
+    }
     assert set(actions.all()) == {s.id for s in ACTIONS}
 
 
@@ -83,13 +95,16 @@ def test_every_action_reaches_the_host(qtbot: QtBot) -> None:
         (Need.ADDRESS, Situation(device=SITE)),
         (Need.LINK_DOWN, Situation(device=METER, link=LinkState.ONLINE)),
         (Need.LINK_UP, Situation(device=METER, link=LinkState.OFF)),
+        (Need.GRID, Situation(device=METER)),
+        (Need.GATEWAY, Situation(device=METER)),
         (Need.CHART, Situation()),
         (Need.UNDO, Situation()),
     ],
 )
 def test_every_need_both_ways(need: Need, bad: Situation) -> None:
     assert refusal((need,), bad).endswith(".")
-    assert refusal((need,), GOOD) == ""
+    right = {Need.GRID: GRID, Need.GATEWAY: GATEWAY}.get(need, METER)
+    assert refusal((need,), replace(GOOD, device=right)) == ""
 
 
 def test_a_refused_action_says_why(qtbot: QtBot) -> None:
@@ -101,6 +116,7 @@ def test_a_refused_action_says_why(qtbot: QtBot) -> None:
     assert "Site only groups others" in connect.toolTip()
     actions.update(GOOD)
     assert connect.isEnabled()
+    assert "Meter is not a grid" in actions.action("grid.dark").toolTip()
 
 
 def test_icons_exist_in_both_themes(qtbot: QtBot, qapp: QApplication) -> None:

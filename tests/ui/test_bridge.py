@@ -9,11 +9,13 @@ from time import monotonic
 from pytestqt.qtbot import QtBot
 
 from app.model.device import Device
+from app.model.flow import Commissioning, FlowStatus, Issue, IssueKind, IssueStatus
 from app.model.interaction import Direction, Frame, Interaction, StepEntry
 from app.model.reading import DeviceState, LinkState, SampleSet
 from app.model.records import Change
 from app.model.status import Event, Status
-from tests.ui.fakes import POWER, START, FakeWorkbench, site
+from tests.ui.fakes import POWER, START, FakeWorkbench, prepaid_site, site
+from tests.ui.flows import part_way
 from ui.bridge import ChangeBridge
 
 
@@ -34,6 +36,24 @@ def test_last_version_wins_and_steps_are_kept(qtbot: QtBot) -> None:
     assert [v.status for v in versions] == [Status.SUCCESSFUL]
     assert len([c for c in batches[0] if isinstance(c, StepEntry)]) == 3
     assert isinstance(batches[0][-1], Interaction), "the version comes after the steps that led to it"
+    bridge.close()
+
+
+def test_of_commissionings_and_issues_too_the_last_version_wins(qtbot: QtBot) -> None:
+    workbench = FakeWorkbench(prepaid_site())
+    bridge = ChangeBridge(workbench.feed)
+    batches: list[list[Change]] = []
+    bridge.batch.connect(batches.append)
+    part_way(workbench, "p-1", 2)
+    workbench.begin("p-2")
+    workbench.close_issue(workbench.raise_issue("p-1", IssueKind.NO_CREDIT))
+    qtbot.waitUntil(lambda: len(batches) == 1, timeout=1000)
+    runs = [c for c in batches[0] if isinstance(c, Commissioning)]
+    assert [(run.device, run.status) for run in runs] == [
+        ("p-1", FlowStatus.PROCESSING),
+        ("p-2", FlowStatus.PENDING),
+    ]
+    assert [c.status for c in batches[0] if isinstance(c, Issue)] == [IssueStatus.CLOSED]
     bridge.close()
 
 

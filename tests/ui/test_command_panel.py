@@ -15,6 +15,7 @@ from PySide6.QtWidgets import (
     QApplication,
     QCheckBox,
     QComboBox,
+    QLabel,
     QLineEdit,
     QPlainTextEdit,
     QScrollArea,
@@ -27,9 +28,11 @@ from app.adapters.lem_dcbm import LemDcbm
 from app.errors import ParameterError, WorkbenchError
 from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType
 from app.model.device import Device
+from app.model.flow import IssueKind
+from app.model.interaction import Failure
 from app.model.reading import LinkState
-from app.model.status import Event
-from tests.ui.fakes import FakeHttpType, FakeWorkbench, site
+from app.model.status import Event, Status
+from tests.ui.fakes import FakeHttpType, FakeWorkbench, prepaid_site, site
 from ui.panels.command import CommandPanel, ParamField
 from ui.theme import Theme, ThemeMode
 
@@ -144,6 +147,15 @@ def test_commands_by_kind_with_what_is_not_there_greyed(panel: CommandPanel) -> 
     assert groups["Read"] == ["Read status", "Read settings", "Every editor"]
     assert groups["Write"] == ["Set power limit"]
     assert groups["Not on this meter"] == ["Read load profile"]
+    (reason,) = panel.commands.findItems("This meter keeps no load profile.", Qt.MatchFlag.MatchRecursive)
+    panel.commands.setCurrentItem(reason)
+    shown = panel.findChild(QLabel, "refusal")
+    assert shown is not None
+    assert (shown.text(), shown.isVisible()) == ("This meter keeps no load profile.", True)
+    assert not panel.send.isVisible()
+    panel.choose("READ_STATUS")
+    assert panel.send.isVisible()
+    assert not shown.isVisible()
     panel.search.setText("rel disc")
     assert listed(panel) == {"Control": ["Disconnect relay"]}
     panel.search.setText("")
@@ -369,3 +381,45 @@ def test_the_keyboard_is_enough(panel: CommandPanel, workbench: FakeWorkbench, q
     assert panel.send.hasFocus()
     QTest.keyClick(panel.search, Qt.Key.Key_Escape)
     assert panel.search.text() == ""
+
+
+def test_of_a_token_only_its_acceptance_is_shown(qapp: QApplication, qtbot: QtBot) -> None:
+    workbench = FakeWorkbench(prepaid_site())
+    token = "12345678901234567890"
+    panel = CommandPanel(workbench, Theme(qapp, ThemeMode.LIGHT), confirm=lambda *_a, on_yes, **_m: on_yes())
+    qtbot.addWidget(panel)
+    panel.prefill("p-1", "CLEAR_TAMPER")
+    panel.press()
+    workbench.advance(1, Event.SEND, attempts=1, token=token)
+    panel.on_batch([workbench.advance(1, Event.SUCCEED, result={"accepted": True, "raw": {"token_accepted": True}})])
+    assert "The meter accepted the token." in panel.outcome.text()
+    workbench.interactions[1] = replace(workbench.interactions[1], result={"accepted": False})
+    panel.on_batch([workbench.interactions[1]])
+    assert "The meter refused the token." in panel.outcome.text()
+    assert not [label for label in panel.findChildren(QLabel) if token in label.text()]
+
+
+def test_a_waiting_command_says_why_and_what_lets_it_go(panel: CommandPanel, workbench: FakeWorkbench) -> None:
+    panel.set_device("lem-1")
+    panel.choose("READ_STATUS")
+    panel.press()
+    held = workbench.interactions[1]
+    dark = Failure(code="GRID_DOWN", text="Grid 1 is dark.", at=held.created, release="Grid 1 is lit for 5 minutes.")
+    workbench.interactions[1] = replace(held, status=Status.SUSPENDED, failure=dark)
+    panel.on_batch([workbench.interactions[1]])
+    assert "Grid 1 is dark.  Goes on when: Grid 1 is lit for 5 minutes." in panel.outcome.text()
+
+
+def test_open_issues_stand_under_the_name(panel: CommandPanel, workbench: FakeWorkbench) -> None:
+    panel.set_device("lem-1")
+    assert not panel.issues.isVisible()
+    first = workbench.raise_issue("lem-1", IssueKind.NO_COMMUNICATION, "Silent since 09:14.")
+    panel.on_batch([first])
+    assert panel.issues.text() == "Open issue: no communication: Silent since 09:14."
+    panel.on_batch([workbench.raise_issue("lem-1", IssueKind.UNEXPECTED_POWER_LIMIT, "40 instead of 20 kW.")])
+    assert panel.issues.text().startswith("2 open issues: no communication")
+    workbench.close_issue(first)
+    panel.on_batch([first])
+    assert panel.issues.text() == "Open issue: unexpected power limit: 40 instead of 20 kW."
+    panel.set_device("m-0123")
+    assert not panel.issues.isVisible()

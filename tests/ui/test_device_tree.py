@@ -15,10 +15,11 @@ from pytestqt.modeltest import ModelTester
 from pytestqt.qtbot import QtBot
 
 from app.model.device import Device, NodeKind
+from app.model.flow import IssueKind
 from app.model.reading import DeviceState, LinkState, SampleSet
 from app.model.records import DeviceRemoved
 from app.model.status import Event
-from tests.ui.fakes import CURRENT, ENERGY, POWER, START, VOLTAGE, FakeWorkbench, busy, site
+from tests.ui.fakes import CURRENT, ENERGY, POWER, START, VOLTAGE, FakeWorkbench, busy, prepaid_site, site
 from ui.models.device_tree import QUANTITY_MIME, Column, DeviceTreeModel, natural
 from ui.theme import Role, Theme, ThemeMode
 
@@ -83,7 +84,7 @@ def test_what_a_busy_site_shows(qtbot: QtBot, theme: Theme) -> None:
     busy(workbench)
     assert shown(model) == [
         "Site North|3 of 4 online|",
-        "  Grid 1|2 of 3 online|",
+        "  Grid 1|unknown|2 of 3",
         "    DCU 3|online|",
         "      Meter 0123|online, 1 wait|1532.07 kWh",
         "        Energy imported||1532.07 kWh",
@@ -95,6 +96,88 @@ def test_what_a_busy_site_shows(qtbot: QtBot, theme: Theme) -> None:
     ]
     assert not model.index_of("m-0124").data(Qt.ItemDataRole.DecorationRole).isNull()
     assert "No answer since 11:42." in model.index_of("m-0124").data(Qt.ItemDataRole.ToolTipRole)
+
+
+def test_grids_and_gateways_say_how_they_stand(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(prepaid_site())
+    model = DeviceTreeModel(workbench, theme)
+    feed(workbench, model)
+    icon, tip, ink = Qt.ItemDataRole.DecorationRole, Qt.ItemDataRole.ToolTipRole, Qt.ItemDataRole.ForegroundRole
+
+    def state(device: str) -> str:
+        return str(model.index_of(device).siblingAtColumn(Column.STATE).data())
+
+    assert state("grid-1") == "unknown"
+    unknown = model.index_of("grid-1").data(icon).cacheKey()
+    workbench.set_field_state("grid-1", is_up=False)
+    assert state("grid-1") == "dark"
+    dark = model.index_of("grid-1").data(icon).cacheKey()
+    assert model.index_of("grid-1").siblingAtColumn(Column.STATE).data(ink) == theme.colour(Role.WARNING)
+    assert "wait until it is back for 5 minutes" in model.index_of("grid-1").data(tip)
+    workbench.fake_clock.move(3600)
+    model.age()
+    assert state("grid-1") == "dark", "a grid's state stands until the next word"
+    workbench.set_field_state("grid-1", is_up=True)
+    assert state("grid-1") == "lit"
+    assert len({unknown, dark, model.index_of("grid-1").data(icon).cacheKey()}) == 3
+    assert model.index_of("grid-1").siblingAtColumn(Column.VALUE).data() == "0 of 5"
+    assert "lit, 0 of 5 online" in model.index_of("grid-1").data(tip)
+    assert state("north") == "0 of 6 online", "a site has no state of its own"
+
+    assert state("gw-1") == "unknown"
+    workbench.learn("gw-1", {"is_online": True})
+    assert state("gw-1") == "online"
+    workbench.fake_clock.move(600)
+    model.age()
+    assert state("gw-1") == "online"
+    workbench.fake_clock.move(1)
+    model.age()
+    assert state("gw-1") == "stale", "older than ten minutes it counts for nothing (D-06)"
+    assert "counts as unknown" in model.index_of("gw-1").data(tip)
+    workbench.set_field_state("gw-1", is_up=False)
+    workbench.fake_clock.move(7200)
+    model.age()
+    assert state("gw-1") == "offline", "a person's word does not grow stale"
+    assert "Switched off by a person" in model.index_of("gw-1").data(tip)
+
+
+def test_a_gateway_with_a_link_of_its_own(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    model = DeviceTreeModel(workbench, theme)
+    feed(workbench, model)
+    state = model.index_of("dcu-3").siblingAtColumn(Column.STATE)
+    workbench.set_link("dcu-3", LinkState.ONLINE)
+    assert state.data() == "online", "nobody said anything yet: its link says more"
+    workbench.learn("dcu-3", {"is_online": False})
+    assert state.data() == "offline"
+    workbench.learn("dcu-3", {"is_online": True})
+    workbench.set_link("dcu-3", LinkState.FAULT)
+    assert state.data() == "online, fault"
+    workbench.submit("dcu-3", "READ_STATUS")
+    assert state.data() == "online, fault, 1 wait"
+
+
+def test_a_grid_whose_generation_is_not_managed_holds_nothing_back(qtbot: QtBot, theme: Theme) -> None:
+    grid = Device(id="g", name="G", kind=NodeKind.GRID, attributes={"is_hps_on": False})
+    model = DeviceTreeModel(FakeWorkbench([grid]), theme)
+    assert model.index_of("g").siblingAtColumn(Column.STATE).data() == "dark"
+    assert "this holds nothing back" in model.index_of("g").data(Qt.ItemDataRole.ToolTipRole)
+
+
+def test_open_issues_stand_in_the_tip(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    before = workbench.raise_issue("m-0123", IssueKind.NO_CREDIT, "0.0 kWh since 09:14.")
+    model = DeviceTreeModel(workbench, theme)
+    feed(workbench, model)
+
+    def tip() -> str:
+        return str(model.index_of("m-0123").data(Qt.ItemDataRole.ToolTipRole))
+
+    assert "Open issue: no credit: 0.0 kWh since 09:14." in tip()
+    workbench.raise_issue("m-0123", IssueKind.NO_COMMUNICATION)
+    assert "Open issue: no communication" in tip()
+    workbench.close_issue(before)
+    assert "no credit" not in tip()
 
 
 def test_a_tree_built_at_once_equals_one_built_by_changes(qtbot: QtBot, theme: Theme) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from PySide6.QtCore import QSettings, Qt
@@ -19,6 +19,7 @@ from app.model.status import Event, Status
 from tests.ui.fakes import (
     CURRENT,
     DISCONNECT_RELAY,
+    LIMIT_BY_TOKEN,
     POWER,
     SET_LIMIT,
     TOP_UP,
@@ -27,10 +28,11 @@ from tests.ui.fakes import (
     FakeSecrets,
     FakeWorkbench,
     busy,
+    prepaid_site,
     site,
 )
 from tests.ui.log_fakes import interaction
-from tests.ui.stand_ins import StandInPanels, log_at
+from tests.ui.stand_ins import FakeDetailPanel, StandInPanels, log_at
 from tests.ui.test_window_screenshots import Recording
 from ui.actions import Layout
 from ui.dialogs.confirm import CommandQuestion, Question, confirm_command
@@ -410,6 +412,65 @@ def test_space_is_left_to_a_focused_button(bench: Bench) -> None:
     assert pause.shortcutContext() == Qt.ShortcutContext.WindowShortcut
 
 
+# ---------------------------------------------------------------- the field and commissioning
+
+
+def test_a_person_says_how_a_grid_and_a_gateway_stand(qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
+    bench = Bench(qtbot, theme, tmp_path, FakeWorkbench(prepaid_site()))
+    window, verbs = bench.window, bench.window.verbs
+    assert window.devices is not None
+    window.show_device("p-1")
+    assert not any(verbs.action(name).isEnabled() for name in ("grid.dark", "grid.lit", "gateway.off"))
+    in_menu = {action.objectName() for action in window.devices.context_menu().actions()}
+    assert in_menu.isdisjoint({"action.grid.dark", "action.gateway.off"})
+    window.show_device("grid-1")
+    in_menu = {action.objectName() for action in window.devices.context_menu().actions()}
+    assert {"action.grid.dark", "action.grid.lit"} < in_menu
+    assert "action.gateway.off" not in in_menu
+    bench.trigger("grid.dark")
+    assert bench.workbench.state("grid-1").facts == {"is_hps_on": False}
+    assert window.notice.text.text().startswith("Grid 1 is dark: commands to its meters wait")
+    state = window.devices.model.index_of("grid-1").siblingAtColumn(1)
+    qtbot.waitUntil(lambda: str(state.data()).startswith("dark"), timeout=1000)
+    bench.trigger("grid.lit")
+    assert bench.workbench.state("grid-1").facts == {"is_hps_on": True}
+    window.show_device("gw-1")
+    bench.trigger("gateway.off")
+    assert bench.workbench.state("gw-1").facts == {"is_online": False, "is_switched_off": True}
+    assert "until somebody says that it is online" in window.notice.text.text()
+    bench.trigger("gateway.online")
+    assert bench.workbench.state("gw-1").facts == {"is_online": True}
+    assert window.notice.text.text().startswith("Gateway 1 is online.")
+
+
+def test_the_commissioning_of_the_chosen_meter(qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
+    bench = Bench(qtbot, theme, tmp_path, FakeWorkbench(prepaid_site()))
+    window = bench.window
+    panel = window.commissioning
+    assert panel is not None
+    assert "No meter chosen" in panel.empty_text()
+    window.show_device("p-1")
+    bench.trigger("device.commission")
+    assert window.tabs.tabText(window.tabs.currentIndex()) == "Commissioning"
+    panel.start.click()
+    question = bench.question()
+    assert question.go.text() == "Commission Meter 0371"
+    question.go.click()
+    assert panel.sentence.text() == "Step 1, Clear tamper, is queued."
+    bench.workbench.advance(1, Event.SEND)
+    qtbot.waitUntil(lambda: "on its way" in panel.sentence.text(), timeout=1000)
+    first = panel.steps.topLevelItem(0)
+    assert first is not None
+    panel.steps.itemActivated.emit(first, 0)
+    assert cast("FakeDetailPanel", window.detail).shown == [1]
+    window.show_device("p-2")
+    assert panel.status.text() == "not begun"
+    window.show_device("grid-1")
+    assert "not a meter" in panel.empty_text()
+    window.detach()
+    assert window.commissioning is None
+
+
 # ---------------------------------------------------------------- questions before risky commands
 
 
@@ -438,6 +499,13 @@ def test_a_write_names_meter_old_and_new_value(bench: Bench) -> None:
     assert dialog.stay.isDefault(), "Return alone must not write"
     dialog.stay.click()
     assert yes == []
+
+
+def test_a_parameter_may_have_another_name_than_what_it_changes(bench: Bench) -> None:
+    dialog = ask(bench.window, LIMIT_BY_TOKEN, [], target_power_limit=0)
+    said = words(dialog).splitlines()
+    assert said[said.index("Power limit now") + 1] == "50 W"
+    assert said[said.index("Power limit then") + 1] == "0 W"
 
 
 def test_a_dangerous_command_shows_its_warning(bench: Bench) -> None:

@@ -19,7 +19,8 @@ from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType, Ri
 from app.model.interaction import Failure, Interaction, Step
 from app.model.reading import LinkState
 from app.model.status import Status
-from tests.ui.fakes import FakeClock, FakeWorkbench, busy, site
+from tests.ui.fakes import FakeClock, FakeWorkbench, busy, prepaid_site, site
+from tests.ui.flows import fail_at_3, part_way, silent, whole_way
 from tests.ui.log_fakes import (
     ANSWER_BYTES,
     OUTGOING,
@@ -35,6 +36,7 @@ from tests.ui.log_fakes import (
 from tests.ui.test_records_panel import record_item
 from ui.log_access import LogAccess
 from ui.panels.command import CommandPanel
+from ui.panels.commissioning import CommissioningPanel
 from ui.panels.detail import DetailPanel, http_fields
 from ui.panels.log import LogPanel
 from ui.panels.ocmf import RecordsPanel
@@ -335,6 +337,49 @@ def test_command(theme: Theme, shoot: Shoot, qtbot: QtBot) -> None:
     workbench.set_link("m-0124", LinkState.FAULT, "No answer since 11:42.")
     danger.prefill("m-0124", "DISCONNECT_RELAY")
     shoot(danger, "command-danger-200", 300, 480, 2.0)
+
+
+# ---------------------------------------------------------------- commissioning
+
+
+def yes_at_once(*_args: object, on_yes: Callable[[], None], **_more: object) -> None:
+    """Stands for the dialog and a person who says yes."""
+    on_yes()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["empty", "never", "refused", "waiting", "registering", "running", "failed-at-3", "done-with-warning"],
+)
+def test_commissioning(theme: Theme, shoot: Shoot, open_log: OpenLog, name: str) -> None:
+    workbench = FakeWorkbench(prepaid_site())
+    panel = CommissioningPanel(workbench, open_log(MemoryReader()), theme, confirm=yes_at_once, zone=UTC)
+    match name:
+        case "empty" | "never":
+            pass
+        case "waiting":
+            silent(workbench, "p-1")
+        case "registering":
+            workbench.install("p-1")
+        case "running":
+            part_way(workbench, "p-1", 3)
+        case "failed-at-3":
+            fail_at_3(workbench, "p-1")
+        case "done-with-warning":
+            whole_way(workbench, "p-1", warning="More than 15 % away from 230 V: C 187.2 V.")
+        case "refused":
+            workbench.refuses = "Meter 0371 cannot be commissioned from here: it has no READ_POWER."
+    panel.set_device(None if name == "empty" else "p-1")
+    if name == "refused":
+        panel.start.click()
+    if name == "running":
+        third = panel.steps.topLevelItem(2)
+        assert third is not None
+        panel.steps.setCurrentItem(third)
+    shoot(panel, f"commissioning-{name}", 860, 420)
+    if name in ("running", "done-with-warning"):
+        panel.resize(420, 420)
+        shoot(panel, f"commissioning-{name}-narrow-200", 420, 420, 2.0)
 
 
 # ---------------------------------------------------------------- records

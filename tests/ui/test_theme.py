@@ -11,16 +11,20 @@ from PySide6.QtGui import QColor, QImage, QPainter, QPalette
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
+from app.model.flow import FlowStatus
 from app.model.reading import LinkState, Severity
 from app.model.status import Status
 from ui import theme as theme_module
 from ui.theme import (
+    FIELD_LOOKS,
+    FLOW_LOOKS,
     GROUND_ROLES,
     HEX_FIELDS,
     LINK_LOOKS,
     SEVERITY_LOOKS,
     STATUS_LOOKS,
     TEXT_ROLES,
+    FieldState,
     Look,
     Role,
     Shape,
@@ -101,7 +105,13 @@ def test_every_role_has_both_values() -> None:
 
 @pytest.mark.parametrize(
     ("looks", "states"),
-    [(STATUS_LOOKS, set(Status)), (LINK_LOOKS, set(LinkState)), (SEVERITY_LOOKS, set(Severity))],
+    [
+        (STATUS_LOOKS, set(Status)),
+        (LINK_LOOKS, set(LinkState)),
+        (SEVERITY_LOOKS, set(Severity)),
+        (FIELD_LOOKS, set(FieldState)),
+        (FLOW_LOOKS, set(FlowStatus)),
+    ],
 )
 def test_every_state_has_its_own_word_and_shape(looks: Mapping[object, Look], states: set[object]) -> None:
     assert set(looks) == states

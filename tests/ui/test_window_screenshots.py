@@ -18,12 +18,14 @@ from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 
 from app.model.device import Device, NodeKind
+from app.model.flow import IssueKind
 from app.model.reading import LinkState
 from app.model.status import Event
 from tests.ui.fakes import (
     CURRENT,
     DISCONNECT_RELAY,
     ENERGY,
+    LIMIT_BY_TOKEN,
     POWER,
     REFUSED,
     SET_LIMIT,
@@ -34,8 +36,10 @@ from tests.ui.fakes import (
     FakeSecrets,
     FakeWorkbench,
     busy,
+    prepaid_site,
     site,
 )
+from tests.ui.flows import part_way
 from tests.ui.stand_ins import StandInPanels, log_at
 from ui.dialogs.confirm import ask, confirm_command
 from ui.dialogs.connection import ConnectionDialog
@@ -139,6 +143,32 @@ def test_busy(qtbot: QtBot, theme: Theme, tmp_path: Path, shoot: Shoot) -> None:
     workbench.set_link("lem-1", LinkState.FAULT, "The cable was pulled.")
     qtbot.wait(150)
     shoot(window, "stale-and-notice")
+
+
+def test_commissioning(qtbot: QtBot, theme: Theme, tmp_path: Path, shoot: Shoot) -> None:
+    workbench = FakeWorkbench(prepaid_site())
+    window = make_window(qtbot, theme, tmp_path, workbench, (1280, 720))
+    live(workbench, qtbot)
+    workbench.raise_issue("p-1", IssueKind.NO_CREDIT, "0.0 kWh since 09:14.")
+    workbench.learn("gw-1", {"is_online": True})
+    workbench.fake_clock.move(601)  # and that is stale by now
+    workbench.learn("dcu-3", {"is_online": False})
+    assert window.devices is not None
+    window.devices.model.age()
+    window.show_device("grid-1")
+    window.verbs.action("grid.dark").trigger()
+    qtbot.wait(150)
+    menu = window.devices.context_menu()
+    menu.popup(window.mapToGlobal(window.rect().center()))
+    shoot(menu, "grid-context-menu")
+    menu.close()
+    part_way(workbench, "p-1", 3)
+    window.show_device("p-1")
+    window.verbs.action("device.commission").trigger()
+    window.show_interaction(4)
+    qtbot.wait(150)
+    shoot(window, "commissioning")
+    assert window.size().width() <= 1280
 
 
 def test_small_window(qtbot: QtBot, theme: Theme, tmp_path: Path, shoot: Shoot) -> None:
@@ -255,6 +285,7 @@ def test_questions(qtbot: QtBot, theme: Theme, shoot: Shoot) -> None:
     meter = Device(id="lem-1", name="LEM 4711", kind=NodeKind.METER, serial="4711")
     cases: tuple[tuple[str, Any, dict[str, Any], Any], ...] = (
         ("write", SET_LIMIT, {"power_limit": Decimal("22.5")}, Decimal("50")),
+        ("limit", LIMIT_BY_TOKEN, {"target_power_limit": 0}, 200),
         ("dangerous", DISCONNECT_RELAY, {}, None),
         ("top", TOP_UP, {"energy": Decimal("5"), "note": "goodwill"}, None),
     )

@@ -99,6 +99,12 @@ class Question(QDialog):
         return label
 
 
+def changed_param(spec: CommandSpec) -> str:
+    """The parameter with the new value of the shadow field that ``spec`` changes; "" when it changes none."""
+    source = spec.shadow.get(spec.changes, "")
+    return source.removeprefix("param:") if source.startswith("param:") else spec.changes
+
+
 class CommandQuestion(Question):
     """Names the meter, the old and the new value, the warning, and the verb."""
 
@@ -146,7 +152,7 @@ class CommandQuestion(Question):
             shown = self.tr("(not shown)") if param.type is ParamType.SECRET else _value(value, param.unit)
             if param.choices:
                 shown = next((title for key, title in param.choices if key == value), shown)
-            if name == spec.changes:
+            if name == changed_param(spec):
                 old = self.tr("unknown") if old_value is None else _value(old_value, param.unit)
                 self._row(facts, self.tr("{what} now").format(what=param.title), old)
                 self._row(facts, self.tr("{what} then").format(what=param.title), shown)

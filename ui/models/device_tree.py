@@ -30,12 +30,14 @@ from PySide6.QtGui import QColor, QIcon
 
 from app.errors import WorkbenchError
 from app.model.device import Device
+from app.model.flow import Issue, IssueStatus
 from app.model.interaction import Interaction
 from app.model.reading import DeviceState, LinkState, Quantity, SampleSet
 from app.model.records import Change, DeviceRemoved
 from app.model.status import PENDING
 from app.workbench import Workbench
-from ui.theme import Role, Theme, link_word
+from ui.field_state import FACTS, field_state, is_managed, is_switched_off, issue_text
+from ui.theme import FIELD_LOOKS, FieldState, Look, Role, Theme, link_word
 
 QUANTITY_MIME: Final = "application/x-meterwright-quantity"
 TELL_MS: Final = 250  # how often changed rows are told to the view; nobody reads faster
@@ -101,6 +103,8 @@ class _Node:
     links: dict[LinkState, int] = field(default_factory=dict)  # of those
     key_value: str = ""  # quantity shown in the value column
     age_text: str = ""
+    stands: FieldState | None = None  # a grid or a gateway
+    issues: dict[int, Issue] = field(default_factory=dict)  # open ones
 
 
 def natural(text: str) -> tuple[tuple[int, int, str], ...]:
@@ -157,6 +161,9 @@ class DeviceTreeModel(QAbstractItemModel):
         self._ager.start()
         theme.changed.connect(self._on_theme)
         self._load(workbench.devices())
+        for issue in workbench.issues():
+            self._on_issue(issue)
+        self._changed.clear()
 
     # ---------------------------------------------------------------- changes in
 
@@ -167,6 +174,8 @@ class DeviceTreeModel(QAbstractItemModel):
                     self._on_state(change)
                 case Interaction():
                     self._on_interaction(change)
+                case Issue():
+                    self._on_issue(change)
                 case Device():
                     self._save(change)
                 case DeviceRemoved():
@@ -216,6 +225,8 @@ class DeviceTreeModel(QAbstractItemModel):
         """Dim what has not come for longer than it should, and say how old it is."""
         now = self._workbench.clock.now()
         for node in self._by_device.values():
+            if node.stands is not None:
+                self._judge_field(node, now)
             if not node.readings:
                 continue
             is_linked = node.state is None or node.state.link in (LinkState.ONLINE, LinkState.REPLAY)
@@ -363,10 +374,13 @@ class DeviceTreeModel(QAbstractItemModel):
             case Column.NAME:
                 return node.device.name
             case Column.STATE:
-                return self._state_text(node)
+                told = _told(node) if not node.device.adapter else None
+                return told.text if told is not None else self._state_text(node)
             case _:
                 reading = node.readings.get(node.key_value)
-                return _value_text(reading) if reading is not None else ""
+                if reading is not None:
+                    return _value_text(reading)
+                return self._online_text(node) if not node.device.adapter and node.stands is not None else ""
 
     def _quantity_text(self, node: _Node, column: int) -> str:
         reading = node.parent.readings[node.quantity] if node.parent is not None else None
@@ -381,18 +395,35 @@ class DeviceTreeModel(QAbstractItemModel):
                 return self.tr("{age} old").format(age=node.age_text) if node.age_text else ""
 
     def _state_text(self, node: _Node) -> str:
+        told = _told(node)
         if node.device is not None and not node.device.adapter:
-            if not node.total:
-                return self.tr("empty")
-            if node.links.get(LinkState.REPLAY):
-                return link_word(LinkState.REPLAY)
-            return self.tr("{n} of {total} online").format(n=node.links.get(LinkState.ONLINE, 0), total=node.total)
-        word = link_word(node.state.link) if node.state is not None else link_word(LinkState.OFF)
+            below = self._below_text(node)
+            return f"{told.text}, {below}" if told is not None else below
+        link = node.state.link if node.state is not None else LinkState.OFF
+        word = link_word(link)
+        if told is not None:
+            word = told.text
+            if node.stands is not FieldState.OFFLINE and link in (LinkState.FAULT, LinkState.REPLAY):
+                word = f"{word}, {link_word(link)}"
         if node.waiting:
             return self.tr("{state}, {n} wait").format(state=word, n=len(node.waiting))
         if node.age_text:
             return self.tr("{state}, {age} old").format(state=word, age=node.age_text)
         return word
+
+    def _online_text(self, node: _Node) -> str:
+        """How many of those below a grid or gateway are online, short enough for the column of values."""
+        if not node.total:
+            return ""
+        return self.tr("{n} of {total}").format(n=node.links.get(LinkState.ONLINE, 0), total=node.total)
+
+    def _below_text(self, node: _Node) -> str:
+        """How many of the devices below a group are reached."""
+        if not node.total:
+            return self.tr("empty")
+        if node.links.get(LinkState.REPLAY):
+            return link_word(LinkState.REPLAY)
+        return self.tr("{n} of {total} online").format(n=node.links.get(LinkState.ONLINE, 0), total=node.total)
 
     def _link(self, node: _Node) -> LinkState:
         """Own link, or for a group what is most worth knowing about those below."""
@@ -407,6 +438,9 @@ class DeviceTreeModel(QAbstractItemModel):
     def _icon(self, node: _Node) -> QIcon | None:
         if node.device is None:
             return None
+        told = _told(node)
+        if told is not None:
+            return self._theme.icon(told)
         link = self._link(node)
         icon = self._link_icons.get(link)
         if icon is None:
@@ -419,6 +453,9 @@ class DeviceTreeModel(QAbstractItemModel):
             reading = holder.readings.get(name) if holder is not None else None
             return self._dimmed if reading is not None and reading.is_stale else None
         if column == Column.STATE:
+            told = _told(node)
+            if told is not None:
+                return self._theme.colour(told.role)
             return self._theme.link_colour(self._link(node)) if node.device is not None else self._dimmed
         return self._dimmed if node.quantity or (node.device is not None and not node.device.enabled) else None
 
@@ -434,6 +471,7 @@ class DeviceTreeModel(QAbstractItemModel):
         if device.serial:
             lines.append(self.tr("Serial number: {serial}").format(serial=device.serial))
         lines.append(self._state_text(node))
+        lines += self._field_lines(device, state, node.stands)
         if state is not None:
             if state.link_text:
                 lines.append(state.link_text)
@@ -442,7 +480,25 @@ class DeviceTreeModel(QAbstractItemModel):
             if state.last_contact is not None:
                 moment = state.last_contact.astimezone()
                 lines.append(self.tr("Last contact: {time}").format(time=moment.strftime("%Y-%m-%d %H:%M:%S %Z")))
+        lines += [self.tr("Open issue: {what}").format(what=issue_text(issue)) for issue in node.issues.values()]
         return "\n".join(lines)
+
+    def _field_lines(self, device: Device, state: DeviceState | None, stands: FieldState | None) -> list[str]:
+        """When a grid or gateway was last heard of, and what its state means for commands."""
+        lines: list[str] = []
+        told = state.facts_at.get(FACTS[device.kind]) if state is not None and stands is not None else None
+        if told is not None:
+            moment = told.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+            lines.append(self.tr("Last word on this: {time}").format(time=moment))
+        if state is not None and stands is FieldState.OFFLINE and is_switched_off(state):
+            lines.append(self.tr("Switched off by a person; this holds until somebody says that it is online."))
+        elif stands is FieldState.STALE:
+            lines.append(self.tr("Older than 10 minutes, so it counts as unknown and holds nothing back."))
+        elif stands is FieldState.DARK and not is_managed(device):
+            lines.append(self.tr("Its generation is not managed here, so this holds nothing back."))
+        elif stands in (FieldState.DARK, FieldState.OFFLINE):
+            lines.append(self.tr("Commands that need it wait until it is back for 5 minutes."))
+        return lines
 
     def _words(self, node: _Node) -> str:
         if node.device is None:
@@ -458,6 +514,7 @@ class DeviceTreeModel(QAbstractItemModel):
             node = self._new(self._root)
             node.device, node.order = device, _order(device)
             node.state = self._workbench.state(device.id)
+            self._judge_field(node)
             self._nodes[node.key] = node
             self._by_device[device.id] = node
         for name, node in self._by_device.items():
@@ -483,10 +540,12 @@ class DeviceTreeModel(QAbstractItemModel):
             node.device = device
             self._count(node, +1)
             self._move(node, device, above)
+            self._judge_field(node)
             return
         node = self._new(above)
         node.device, node.order = device, _order(device)
         node.state = self._workbench.state(device.id)
+        self._judge_field(node)
         row = _place(above.children, node.order)
         self.beginInsertRows(self._index(above), row, row)
         above.children.insert(row, node)
@@ -580,6 +639,27 @@ class DeviceTreeModel(QAbstractItemModel):
             self._count(node, +1)
         else:
             node.state = state
+        self._judge_field(node)
+        self._touch(node)
+
+    def _judge_field(self, node: _Node, now: datetime | None = None) -> None:
+        """See how a grid or gateway stands; a state that got stale is told."""
+        device, state = node.device, node.state
+        if device is None or state is None:
+            return
+        stands = field_state(device, state, now or self._workbench.clock.now())
+        if stands is not node.stands:
+            node.stands = stands
+            self._touch(node)
+
+    def _on_issue(self, issue: Issue) -> None:
+        node = self._by_device.get(issue.device)
+        if node is None:
+            return
+        if issue.status is IssueStatus.OPEN:
+            node.issues[issue.id] = issue
+        else:
+            node.issues.pop(issue.id, None)
         self._touch(node)
 
     def _on_interaction(self, interaction: Interaction) -> None:
@@ -676,6 +756,13 @@ class DeviceTreeModel(QAbstractItemModel):
         self._dimmed = self._theme.colour(Role.DIMMED)
         for node in self._by_device.values():
             self._touch(node)
+
+
+def _told(node: _Node) -> Look | None:
+    """The look of a grid or gateway; None where its own link says more, and for everything else."""
+    if node.device is None or node.stands is None or (node.stands is FieldState.UNKNOWN and node.device.adapter):
+        return None
+    return FIELD_LOOKS[node.stands]
 
 
 def _value_text(reading: _Reading) -> str:

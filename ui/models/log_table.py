@@ -28,6 +28,7 @@ from app.interaction_log.reader import LogReader
 from app.model.interaction import Interaction
 from app.model.status import Status
 from ui.log_access import LogAccess, Ticket
+from ui.reasons import reason_text
 from ui.theme import Theme, fixed_font, status_word
 
 AnyIndex: TypeAlias = QModelIndex | QPersistentModelIndex
@@ -201,7 +202,7 @@ def make_row(item: Interaction, zone: tzinfo | None) -> Row:
             item.device,
             item.command,
             "",
-            item.failure.text if item.failure is not None else "",
+            reason_text(item),
             summary_text(item.result),
             f"{duration_text(finished - item.created)} " if finished is not None else "",
             f"{item.attempts} " if item.attempts else "",

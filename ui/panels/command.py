@@ -36,9 +36,13 @@ from PySide6.QtWidgets import (
 from app.errors import ParameterError, WorkbenchError
 from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType, Risk
 from app.model.device import Device
+from app.model.flow import Issue
 from app.model.interaction import Interaction
 from app.model.reading import DeviceState
+from app.model.status import Status
 from app.workbench import Workbench
+from ui.field_state import issue_text
+from ui.reasons import reason_text, token_accepted
 from ui.theme import LINK_LOOKS, STATUS_LOOKS, Look, Role, Shape, Theme, fixed_font, link_word, space, status_word
 from ui.widgets.clipped_label import ClippedLabel
 
@@ -419,6 +423,9 @@ class CommandPanel(QWidget):
         row.addWidget(self._link_icon, 0, Qt.AlignmentFlag.AlignTop)
         row.addWidget(self.link, 1)
         head.addLayout(row)
+        self.issues = ClippedLabel(lines=2)
+        self.issues.hide()
+        head.addWidget(self.issues)
         return head
 
     def _build_list(self) -> QWidget:
@@ -527,6 +534,7 @@ class CommandPanel(QWidget):
         self._stack.setCurrentIndex(1)
         self.title.setText(self._device.name)
         self._show_link(self._workbench.state(self._device.id))
+        self._show_issues()
         self._fill(specs, refused)
         wanted = self._last_command.get(self._device.adapter) or next((s.name for s in specs), "")
         self.choose(wanted)
@@ -548,6 +556,15 @@ class CommandPanel(QWidget):
         elif state.busy_with:
             text = self.tr("{state}, busy with {what}").format(state=text, what=state.busy_with)
         self.link.setText(text)
+
+    def _show_issues(self) -> None:
+        """What is open about this meter; nothing where nothing is."""
+        found = self._workbench.issues(self.device) if self.device is not None else ()
+        text = "; ".join(issue_text(issue) for issue in found)
+        words = self.tr("Open issue: {what}") if len(found) == 1 else self.tr("{n} open issues: {what}")
+        self.issues.setText(words.format(n=len(found), what=text) if found else "")
+        self.issues.setVisible(bool(found))
+        self._tint(self.issues, Role.WARNING)
 
     def _fill(self, specs: Sequence[CommandSpec], refused: Mapping[str, str]) -> None:
         titles = {
@@ -683,6 +700,9 @@ class CommandPanel(QWidget):
 
     def _on_current(self, item: QTreeWidgetItem | None, _before: QTreeWidgetItem | None) -> None:
         name = item.data(0, _NAME_ROLE) if item is not None else None
+        refusal = item.data(0, _REASON_ROLE) if item is not None else None
+        if refusal and self._device is not None:
+            self._show_refusal(str(refusal))
         if name is None or self._device is None:
             return
         self._remember()
@@ -731,6 +751,18 @@ class CommandPanel(QWidget):
         self._show_risk(spec)
         self.send.setText(self.verb())
         self._show_reason()
+
+    def _show_refusal(self, reason: str) -> None:
+        """In place of a form: why this meter cannot do what was chosen, whole."""
+        self._remember()
+        self._show_form(None)
+        words = QLabel(reason)
+        words.setObjectName("refusal")
+        words.setWordWrap(True)
+        self._form_layout.addWidget(words)
+        words.show()
+        self._form_layout.addStretch(1)
+        self._divide_timer.start()
 
     def _show_reason(self) -> None:
         """The button can be pressed, or the line above it says why not."""
@@ -788,6 +820,7 @@ class CommandPanel(QWidget):
         self._colour_risk()
         if self._device is not None and self._stack.currentIndex() == 1:
             self._show_link(self._workbench.state(self._device.id))
+            self._show_issues()
             self._show_outcome()
 
     # ---------------------------------------------------------------- sending
@@ -876,10 +909,18 @@ class CommandPanel(QWidget):
         else:
             words = self.tr("{link}: {status}.").format(link=link, status=status_word(item.status))
         role = Role.TEXT if item is None else STATUS_LOOKS[item.status].role
-        if item is not None and item.failure is not None and item.failure.text:
-            words = f"{words} {_escape(item.failure.text)}"
+        said = self._answer_text(item) if item is not None else ""
+        if said:
+            words = f"{words} {_escape(said)}"
         self._tint(self.outcome, role)
         self.outcome.setText(words)
+
+    def _answer_text(self, item: Interaction) -> str:
+        """Why it waits or failed; of a token that reached the meter, whether it was accepted. Never the token."""
+        accepted = token_accepted(item)
+        if item.status is Status.SUCCESSFUL and accepted is not None:
+            return self.tr("The meter accepted the token.") if accepted else self.tr("The meter refused the token.")
+        return reason_text(item)
 
     def _on_link(self, target: str) -> None:
         if target.isdigit():
@@ -895,6 +936,8 @@ class CommandPanel(QWidget):
                     self._show_link(change)
                 case Interaction() if change.id == self._sent:
                     self._show_outcome()
+                case Issue() if change.device == self.device:
+                    self._show_issues()
                 case Device() if change.id == self.device:
                     self.set_device(change.id)
                 case _:

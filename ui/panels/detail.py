@@ -50,6 +50,7 @@ from app.model.status import Status
 from app.workbench import CancelResult, Workbench
 from ui.log_access import LogAccess, Ticket
 from ui.models.log_table import duration_text, scalar_text, summary_text, time_text, zone_text
+from ui.reasons import reason_text
 from ui.theme import HEX_FIELDS, STATUS_LOOKS, Role, Theme, fixed_font, severity_word, space, status_word
 from ui.widgets.clipped_label import ClippedLabel
 from ui.widgets.hex_view import ByteField, HexView
@@ -834,18 +835,15 @@ class DetailPanel(QWidget):
 
     def why_text(self, item: Interaction) -> str:
         """Why it stands where it stands, and what would let it go on."""
-        failure = item.failure
         if item.status is Status.SUCCESSFUL:
             finding = next((f for f in reversed(self._findings) if not f.cleared), None)
             if finding is not None:
                 return f"{severity_word(finding.severity)}: {finding.text}"
             shown = summary_text(item.result)
             return self.tr("Answer: {text}").format(text=shown) if shown else ""
-        if failure is not None and failure.text:
-            text = self.tr("Why: {reason}").format(reason=failure.text)
-            if failure.release and item.status in (Status.SUSPENDED, Status.DEFERRED):
-                return self.tr("{text}  Goes on when: {release}").format(text=text, release=failure.release)
-            return f"{text}  {failure.release}".rstrip()
+        reason = reason_text(item)
+        if reason:
+            return self.tr("Why: {reason}").format(reason=reason)
         line = next((s for s in reversed(self._steps) if s.text), None)
         return self.tr("{step}: {text}").format(step=step_title(line.step), text=line.text) if line is not None else ""
 
@@ -930,7 +928,7 @@ class DetailPanel(QWidget):
                     self._device_name(r.device),
                     r.command,
                     status_word(r.status),
-                    r.failure.text if r.failure is not None else summary_text(r.result),
+                    reason_text(r) or summary_text(r.result),
                 )
                 for r in self._related
             ]

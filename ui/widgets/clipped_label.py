@@ -35,9 +35,6 @@ class ClippedLabel(QLabel):
         """What is drawn."""
         return super().text()
 
-    def _most(self) -> int:
-        return self.fontMetrics().lineSpacing() * self._lines
-
     def _clip(self) -> None:
         shown = clipped(self._whole, self.fontMetrics(), self.contentsRect().width(), self._lines)
         if shown != super().text():
@@ -58,7 +55,7 @@ class ClippedLabel(QLabel):
         if not self._whole:
             return metrics.lineSpacing()
         box = metrics.boundingRect(QRect(0, 0, max(1, width), 10_000), _WRAP, self._whole)
-        return min(box.height(), self._most())
+        return box.height() if box.height() <= _most(metrics, self._lines) else metrics.lineSpacing() * self._lines
 
     def minimumSizeHint(self) -> QSize:
         return QSize(self.fontMetrics().averageCharWidth() * 12, self.fontMetrics().lineSpacing())
@@ -70,7 +67,7 @@ class ClippedLabel(QLabel):
 
 def clipped(text: str, metrics: QFontMetrics, width: int, lines: int) -> str:
     """``text``, or as many of its first words as fit, and an ellipsis."""
-    height = metrics.lineSpacing() * lines
+    height = _most(metrics, lines)
 
     def fits(part: str) -> bool:
         return metrics.boundingRect(QRect(0, 0, max(1, width), 10_000), _WRAP, part).height() <= height
@@ -88,6 +85,11 @@ def clipped(text: str, metrics: QFontMetrics, width: int, lines: int) -> str:
     if low:
         return _ended(words[:low])
     return metrics.elidedText(words[0], Qt.TextElideMode.ElideRight, width)
+
+
+def _most(metrics: QFontMetrics, lines: int) -> int:
+    """Height that so many lines may take: half a line more than they should, because Qt rounds fractions of a pixel."""
+    return metrics.lineSpacing() * lines + metrics.lineSpacing() // 2
 
 
 def _ended(words: list[str]) -> str:

@@ -35,6 +35,7 @@ from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from app.model.interaction import Interaction, Step, StepEntry
 from app.model.status import Status
+from ui.reasons import reason_text
 from ui.theme import STATUS_LOOKS, Look, Role, Shape, Theme, fixed_font, paint_shape, space, status_word
 
 QT_TRANSLATE_NOOP = cast("Callable[[str, str], str]", QtCore.QT_TRANSLATE_NOOP)
@@ -280,9 +281,7 @@ class StepStrip(QWidget):
 
     def _reason(self) -> str:
         item = self._interaction
-        if item is None or item.failure is None or item.status is Status.SUCCESSFUL:
-            return ""
-        return item.failure.text
+        return reason_text(item) if item is not None and item.status is not Status.SUCCESSFUL else ""
 
     def _mark_word(self, cell: Cell) -> str:
         item = self._interaction

@@ -1,0 +1,84 @@
+"""How grids and gateways stand, and open issues, in words: what the tree, the window and the panels say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final
+
+from PySide6.QtCore import QCoreApplication
+
+from app.model.device import Device, NodeKind
+from app.model.flow import Issue, IssueKind
+from app.model.reading import DeviceState
+from app.pipeline.field_twin import HPS_ON, ONLINE, SWITCHED_OFF
+from app.pipeline.gatekeeper import GatewayView
+from ui.theme import QT_TRANSLATE_NOOP, FieldState
+
+translate: Final = QCoreApplication.translate
+
+FACTS: Final[Mapping[NodeKind, str]] = MappingProxyType({NodeKind.GRID: HPS_ON, NodeKind.GATEWAY: ONLINE})
+
+ISSUE_WORDS: Final[Mapping[IssueKind, str]] = MappingProxyType(
+    {
+        IssueKind.NO_COMMUNICATION: QT_TRANSLATE_NOOP("Issue", "no communication"),
+        IssueKind.NO_CREDIT: QT_TRANSLATE_NOOP("Issue", "no credit"),
+        IssueKind.UNEXPECTED_POWER_LIMIT: QT_TRANSLATE_NOOP("Issue", "unexpected power limit"),
+        IssueKind.UNEXPECTED_METER_STATUS: QT_TRANSLATE_NOOP("Issue", "unexpected meter status"),
+    }
+)
+
+
+def field_state(device: Device, state: DeviceState, now: datetime) -> FieldState | None:
+    """How a grid or a gateway stands at ``now``; None for any other device.
+
+    What a gateway reported more than ten minutes ago is stale, as it is for the gatekeeper (D-06). A grid's state, and
+    a person's word that a gateway is off, stand until the next word.
+    """
+    fact = FACTS.get(device.kind)
+    if fact is None:
+        return None
+    value = state.facts.get(fact, device.attributes.get(fact) if device.kind is NodeKind.GRID else None)
+    known = value if isinstance(value, bool) else None
+    if device.kind is NodeKind.GRID:
+        return {True: FieldState.LIT, False: FieldState.DARK, None: FieldState.UNKNOWN}[known]
+    view = GatewayView(
+        id=device.id, is_online=known, updated_at=state.facts_at.get(fact), is_switched_off=is_switched_off(state)
+    )
+    is_up = view.state(now)
+    if is_up is None:
+        return FieldState.UNKNOWN if known is None else FieldState.STALE
+    return FieldState.ONLINE if is_up else FieldState.OFFLINE
+
+
+def is_switched_off(gateway: DeviceState) -> bool:
+    """Whether a person said that a gateway is off; that holds until a person says otherwise."""
+    return bool(gateway.facts.get(SWITCHED_OFF))
+
+
+def is_managed(grid: Device) -> bool:
+    """Whether a dark grid holds commands back: only where its generation is managed (3.7)."""
+    return bool(grid.attributes.get("is_generation_managed", False))
+
+
+def said_text(device: Device, is_up: bool) -> str:
+    """What follows from what a person has just said of a grid or a gateway."""
+    is_gateway = device.kind is NodeKind.GATEWAY
+    texts = {
+        (False, False): translate(
+            "FieldState", "{name} is dark: commands to its meters wait until it is lit for 5 minutes."
+        ),
+        (False, True): translate("FieldState", "{name} is lit. What waits for it goes on after 5 stable minutes."),
+        (True, False): translate(
+            "FieldState", "{name} is off: commands that need it wait until somebody says that it is online."
+        ),
+        (True, True): translate("FieldState", "{name} is online. What waits for it goes on after 5 stable minutes."),
+    }
+    return texts[is_gateway, is_up].format(name=device.name)
+
+
+def issue_text(issue: Issue) -> str:
+    """One open issue as a line: what, and what was seen."""
+    word = translate("Issue", ISSUE_WORDS[issue.kind])
+    return f"{word}: {issue.text}" if issue.text else word
