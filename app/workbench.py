@@ -135,6 +135,7 @@ class Workbench:
             secrets=secrets,
             spawn=self._spawn,
             sink=self._uplink,
+            opened=self._opened,
             register_secret=register_secret,
         )
         self._dispatcher = Dispatcher(
@@ -588,8 +589,8 @@ class Workbench:
 
     def _begin(self) -> None:
         self._effects.add(*self._snapshot.outbox)
+        self._links.sync(self._tree.nodes())  # before the messages: their references are known by connection
         self._dispatcher.adopt()
-        self._links.sync(self._tree.nodes())
         self._spawn(self._dispatcher.run(), "dispatch")
         self._spawn(self._sweep(), "sweep")
         self._spawn(self._watch_grids(), "grids")
@@ -679,6 +680,11 @@ class Workbench:
     def _settle_riders(self, interaction: Interaction, event: Event) -> None:
         self._admission.settle_riders(interaction, event)
 
+    def _opened(self) -> None:
+        """A connection stands: what waited for it may go on."""
+        self._tokens.link_changed()
+        self._dispatcher.kick()
+
     def _tell_flows(self) -> None:
         moved, self._moved = self._moved, []
         if self._group is not None:
@@ -738,7 +744,6 @@ class Workbench:
             return
         self._ledger.keep(state)
         if change.link in (LinkState.ONLINE, LinkState.REPLAY):
-            self._tokens.link_changed()
             self._admission.readjudicate(change.device, Status.SUSPENDED)
             self._effects.run()
         elif change.text:

@@ -80,6 +80,7 @@ def _relay(name: str, title: str, *, is_on: bool) -> CommandSpec:
         field_group="relay",
         supersedes=("TURN_ON", "TURN_OFF"),
         follow_up_on_failure="READ_CREDIT",
+        shadow={"is_on": is_on},
         confirm={"is_on": is_on},
     )
 

@@ -405,11 +405,8 @@ class CalinAdapter:
             return Answer(
                 execution=Execution.FAILURE, code=failure.value.upper(), text=done.sentence, result=result
             )  # fmt: skip
-        facts: dict[str, Any] = {}
-        if command in (Command.TURN_ON, Command.TURN_OFF):
-            facts["is_on"] = command is Command.TURN_ON
         samples = rules.samples_of(done.result, request.device, self._clock.now(), request.interaction.id)
-        return Answer(result=done.result, samples=samples, facts=facts)
+        return Answer(result=done.result, samples=samples)
 
     # ---------------------------------------------------------------- tokens (section 6)
 

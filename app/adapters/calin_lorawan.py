@@ -50,6 +50,7 @@ from app.ports import (
 )
 from app.protocols import calin_api as sts
 from app.protocols import calin_lorawan as lora
+from app.transports.chirpstack_grpc import GrpcCaller, is_grpc
 from app.transports.mqtt_link import MqttLink
 from app.transports.webhook import WebCaller, WebhookEvent, WebhookListener, client_context
 
@@ -119,8 +120,9 @@ UUID: Final = r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}"
 
 FORM: Final[tuple[ParamSpec, ...]] = (
     ParamSpec(
-        name="api_url", title="Network server", pattern=r"https?://[^\s?#@]+", max_bytes=500,
-        help="Address of ChirpStack's REST interface, for example http://127.0.0.1:8090.",
+        name="api_url", title="Network server", pattern=r"(?:https?|grpcs?)://[^\s?#@]+", max_bytes=500,
+        help="Address of ChirpStack's REST interface, for example http://127.0.0.1:8090, or of ChirpStack itself, "
+             "for example grpc://127.0.0.1:8080 or grpcs:// with TLS (needs the extra chirpstack).",
     ),
     _secret("api_token", "API token", "Made in ChirpStack under API keys.", required=True),
     ParamSpec(
@@ -323,7 +325,8 @@ class LorawanAdapter:
         self._relay_bit = lora.RelayBit(settings["relay_bit"])
         self._headers = lora.auth_headers(settings["api_token"])
         ca = settings["ca_certificate"]
-        self._rest = WebCaller(settings["api_url"], timeout_s=pace.call_s, ca_pem=ca, key="api_url")
+        caller = GrpcCaller if is_grpc(settings["api_url"]) else WebCaller
+        self._rest = caller(settings["api_url"], timeout_s=pace.call_s, ca_pem=ca, key="api_url")
         self._sts = None
         if settings["sts_url"]:
             self._sts = WebCaller(settings["sts_url"], timeout_s=pace.call_s, ca_pem=ca, key="sts_url")
@@ -700,12 +703,9 @@ class LorawanAdapter:
         result = lora.result(reply)
         if reply.warnings:
             result["warnings"] = list(reply.warnings)
-        facts: dict[str, Any] = {}
-        if sent is not None and sent.command in (lora.Command.TURN_ON, lora.Command.TURN_OFF):
-            facts["is_on"] = sent.command is lora.Command.TURN_ON
         number = sent.interaction if sent is not None else None
         samples = rules.samples_of(result, device, self._clock.now(), number)
-        return Answer(result=result, text=" ".join(reply.warnings), samples=samples, facts=facts)
+        return Answer(result=result, text=" ".join(reply.warnings), samples=samples)
 
     def _report(self, device: Device, outcome: lora.Outcome) -> Report:
         """The hourly report (section 4.2). Its facts are those of command-flow 6.2."""

@@ -12,6 +12,7 @@ from app.commands.common import DONE, FAILED, Printer, fail, finish, json_option
 from app.composition import open_session, running
 from app.demo import Stop, demo_site, tour
 from app.interaction_log.verify import verify
+from app.secrets import KeyringSecrets
 
 
 @click.command()
@@ -43,7 +44,8 @@ def _demo(path: Path, seconds: float, printer: Printer) -> int:
         printer.show(record, f"{word} {stop.title}: {stop.text}")
 
     async def main() -> list[Stop]:
-        with demo_site() as site, open_session(path) as session:
+        secrets = KeyringSecrets()
+        with demo_site(secrets) as site, open_session(path, secrets=secrets) as session:
             for device in site.devices:
                 session.workbench.save_device(device)
             async with running(session.workbench):

@@ -222,7 +222,8 @@ class CommandSpec:
     changes: str = ""  # shadow field whose old value the question shows; its new value is params[changes]
     follow_up: str = ""  # read sent after success
     follow_up_on_failure: str = ""  # read sent after failure
-    shadow: Mapping[str, str] = field(default_factory=dict)  # shadow field <- result field, on success
+    # shadow field <- result field, or "param:x", or a value that is no text, on success
+    shadow: Mapping[str, Any] = field(default_factory=dict)
     answer_timeout_s: float | None = None  # None: the adapter's
     pending_ttl_s: float | None = None  # None: the default for its kind and origin
     token: TokenUse = TokenUse.NONE

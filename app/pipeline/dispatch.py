@@ -217,10 +217,10 @@ class Dispatcher:
         """Why a device's messages must wait now (D-26); "" when they need not."""
         limits = self._site.limits(device)
         state = self._twin.state(device)
-        if limits.needs_link and (
-            state.link not in (LinkState.ONLINE, LinkState.REPLAY) or self._links.adapter(device) is None
-        ):
+        if limits.needs_link and state.link not in (LinkState.ONLINE, LinkState.REPLAY):
             return f"The link is {state.link.value}."
+        if self._links.adapter(device) is None:
+            return "The connection is not open."
         if state.busy_with:
             return f"Busy with {state.busy_with}."
         return self._site.trouble(device)
@@ -658,8 +658,14 @@ class Dispatcher:
             answer=answer,
             before=before,
             attempt=attempt,
-            is_contact=answer.code != "UNDECODABLE" and self._site.limits(message.device).reach is not Reach.DIRECT,
+            is_contact=answer.code != "UNDECODABLE" and self._speaks_for_the_meter(message),
         )
+
+    def _speaks_for_the_meter(self, message: Message) -> bool:
+        """Its answer is a word of a meter in the field, not of a server on the way."""
+        spec = self._spec_of(message)
+        is_direct = self._site.limits(message.device).reach is Reach.DIRECT
+        return not is_direct and spec is not None and spec.reaches_device
 
     def _phase_over(
         self, interaction: Interaction, message: Message, answer: Answer | None, rows: list[Change]

@@ -49,6 +49,9 @@ def plan(
     facts: dict[str, Any] = dict(answer.facts) if answer is not None else {}
     if spec is not None and succeeded:
         for name, field in spec.shadow.items():
+            if not isinstance(field, str):
+                facts[name] = field
+                continue
             source = interaction.params if field.startswith("param:") else (interaction.result or {})
             value = source.get(field.removeprefix("param:"))
             if value is not None:  # D-38: never touch a value the result does not contain

@@ -236,6 +236,11 @@ def _gateway_down(gate: GateInput) -> bool:
     return gateway is not None and gateway.state(gate.now) is False
 
 
+def _gateway_name(gate: GateInput) -> str:
+    gateway = _own_gateway(gate)
+    return (gateway.name if gateway is not None else "") or gate.meter.gateway
+
+
 def _grid_name(gate: GateInput) -> str:
     return gate.meter.grid.label if gate.meter.grid is not None else "the grid"
 
@@ -343,8 +348,8 @@ RULES: Final[tuple[Rule, ...]] = (
         _gateway_down,
         Status.SUSPENDED,
         "GATEWAY_DOWN",
-        lambda g: f"The gateway {g.meter.gateway} of {g.meter.label} is offline.",
-        lambda g: f"The gateway {g.meter.gateway} is online again for 5 minutes.",
+        lambda g: f"The gateway {_gateway_name(g)} of {g.meter.label} is offline.",
+        lambda g: f"The gateway {_gateway_name(g)} is online again for 5 minutes.",
     ),
     Rule(
         "retry of a commissioning",  # L3

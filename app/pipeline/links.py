@@ -53,6 +53,7 @@ class Links:
         secrets: Secrets,
         spawn: Spawn,
         sink: UplinkSink,
+        opened: Callable[[], None],
         register_secret: Callable[[str], None],
     ) -> None:
         self._types = types
@@ -61,6 +62,7 @@ class Links:
         self._secrets = secrets
         self._spawn = spawn
         self._sink = sink
+        self._opened = opened
         self._register_secret = register_secret
         self._connections: dict[str, _Connection] = {}
         self._scope_of: dict[str, str] = {}
@@ -165,6 +167,7 @@ class Links:
         adapter = connection.type.create(self.context(connection.type, connection.devices))
         async with adapter.open():
             connection.adapter = adapter
+            self._opened()
             async for uplink in adapter.uplinks():
                 if self._connections.get(connection.scope) is not connection:
                     return

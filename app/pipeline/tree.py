@@ -133,8 +133,15 @@ class Tree:
         return known[1]
 
     def lane(self, node: Device) -> str:
-        """The bottleneck a device's messages share (4.2)."""
-        return f"{node.adapter}:{self.types[node.adapter].lane(node)}"
+        """The bottleneck a device's messages share (4.2): its grid's radio, its gateway, or what the adapter says."""
+        match self.limits(node.id).reach:
+            case Reach.GRID:
+                place = self.grid_of(node)
+            case Reach.GATEWAY:
+                place = self.gateway_of(node)
+            case Reach.DIRECT:
+                place = ""
+        return f"{node.adapter}:{place or self.types[node.adapter].lane(node)}"
 
     def is_direct(self, device: str) -> bool:
         return self.limits(device).reach is Reach.DIRECT

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
@@ -53,15 +52,13 @@ async def grpc_side(sim: HttpSim, port: int = 0) -> AsyncIterator[int]:
         try:
             yield bound
         finally:
-            stopped, ended = server.stop(None), asyncio.Event()  # cancels every call, which frees its thread
-            threads.submit(_wait, stopped, lambda: loop.call_soon_threadsafe(ended.set))
-            await ended.wait()
-            threads.shutdown(wait=False)
+            await asyncio.to_thread(_stop, server, threads)
 
 
-def _wait(stopped: threading.Event, then: Callable[[], object]) -> None:
-    stopped.wait()
-    then()
+def _stop(server: Any, threads: ThreadPoolExecutor) -> None:
+    """End every call, which frees its thread; afterwards nothing of the server reaches for the loop."""
+    server.stop(None).wait()
+    threads.shutdown()
 
 
 async def _answer(sim: HttpSim, request: Request, reply: Future[Answer]) -> None:
@@ -98,7 +95,7 @@ def _function(route: Route, reply_kind: Any, ask: Callable[[Request, Future[Answ
     def function(message: Any, context: Any) -> Any:
         reply: Future[Answer] = Future()
         if not context.add_callback(reply.cancel):  # called when the caller goes away and when the server stops
-            reply.cancel()
+            return context.abort(found.grpc.StatusCode.CANCELLED, "the call has ended")
         ask(_request(route, found.json_format.MessageToDict(message), context.invocation_metadata()), reply)
         try:
             answer = reply.result()

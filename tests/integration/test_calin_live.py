@@ -24,6 +24,7 @@ from app.adapters.calin_lorawan import CalinLorawan
 from app.adapters.registry import Registry
 from app.clock import SystemClock
 from app.composition import open_session, running
+from app.errors import WorkbenchError
 from app.interaction_log.reader import LogReader
 from app.interaction_log.verify import verify
 from app.model.command import check_params
@@ -35,37 +36,41 @@ from app.model.status import Status
 from app.ports import AdapterContext, AdapterType, DeliveryFailure, Dispatch, Disposition, Limits, TokenMaker
 from app.protocols import calin_lorawan as lora
 from app.secrets import SessionSecrets
-from app.simulators.calin_meters import CalinMeter, calin_serial, demo_field
+from app.simulators.calin_meters import OLD_FIRMWARE, CalinMeter, calin_serial, demo_field
 from app.simulators.calin_vendor import CalinVendorSimulator, VendorConfig
 from app.simulators.chirpstack import ChirpStackConfig, ChirpStackSimulator
 from app.workbench import Workbench
 
 DEADLINE_S = 20.0
+ANSWER_S = 1.5  # for the twelve seconds of the real field: long enough for a busy machine
+LATER_S = 1.8
+AT_ONCE = 12
 GATEWAY = "0016c001f153a14c"
 CONCENTRATOR = "230401081"
 HOOK_TOKEN = "live-webhook-token"
 WORDS = {
     "api": "sim-api-token", "hook": HOOK_TOKEN, "admin": "adminpw", "pos": "pospw", "maintenance": "maintenancepw",
+    "app": "00112233445566778899aabbccddeeff",
 }  # fmt: skip
 PROTOCOLS = ("calin-lorawan", "calin-v1", "calin-v2")
 Sim = ChirpStackSimulator | CalinVendorSimulator
 
 
 class QuickLorawan(CalinLorawan):
-    """Waits a second where the real one waits twelve or more."""
+    """Waits ``ANSWER_S`` where the real one waits twelve seconds or more."""
 
     def limits(self, settings: Mapping[str, Any]) -> Limits:
         quick = replace(RETRY, retries=3, backoff_s=0.02)
         return replace(
-            super().limits(settings), spacing_s=0.0, device_timeout_s=1.0, stage_timeout_s=1.0, accept_timeout_s=1.5,
-            retry=quick,
+            super().limits(settings), spacing_s=0.0, device_timeout_s=ANSWER_S, stage_timeout_s=ANSWER_S,
+            accept_timeout_s=LATER_S, retry=quick,
         )  # fmt: skip
 
 
 def _quick_vendor(limits: Limits) -> Limits:
     return replace(
-        limits, first_poll_s=0.02, poll_s=(), poll_late_s=0.05, poll_grid_s=0.0, accept_timeout_s=1.0,
-        stage_timeout_s=2.0, max_in_flight=100, retry=replace(RETRY, retries=3, backoff_s=0.02),
+        limits, first_poll_s=0.02, poll_s=(), poll_late_s=0.05, poll_grid_s=0.0, accept_timeout_s=ANSWER_S,
+        stage_timeout_s=2 * ANSWER_S, max_in_flight=100, retry=replace(RETRY, retries=3, backoff_s=0.02),
     )  # fmt: skip
 
 
@@ -87,7 +92,7 @@ def kind_of(key: str) -> AdapterType:
     status = calin_api.Pace(status_poll_s=0.05)
     match key:
         case "calin-lorawan":
-            return QuickLorawan(pace=calin_lorawan.Pace(gateway_poll_s=0.05, call_s=1.0))
+            return QuickLorawan(pace=calin_lorawan.Pace(gateway_poll_s=0.05, call_s=ANSWER_S))
         case "calin-v1":
             return QuickV1(pace=status)
         case _:
@@ -101,14 +106,14 @@ def free_port() -> int:
         return port
 
 
-def simulator(key: str, meters: int = 1, faults: tuple[str, ...] = ()) -> Sim:
+def simulator(key: str, meters: int = 1, faults: tuple[str, ...] = (), *, is_registered: bool = True) -> Sim:
     field_ = demo_field(meters)
     if key == "calin-lorawan":
         return ChirpStackSimulator(
             field_,
             ChirpStackConfig(
-                gateways=(GATEWAY,), webhook_token=HOOK_TOKEN, downlink_s=0.01, uplink_s=0.01, confirmed_s=1.3,
-                join_s=0.01, report_every_s=0.0, faults=faults,
+                gateways=(GATEWAY,), webhook_token=HOOK_TOKEN, downlink_s=0.01, uplink_s=0.01, confirmed_s=LATER_S,
+                join_s=0.01, report_every_s=0.0, faults=faults, is_registered=is_registered,
             ),
         )  # fmt: skip
     version = 1 if key == "calin-v1" else 2
@@ -123,7 +128,7 @@ def settings_of(key: str, sim: Sim) -> dict[str, Any]:
         return {
             "api_url": sim.url, "api_token": "keyring:api", "application_id": sim.config.application_id,
             "device_profile_id": sim.config.device_profile_id, "webhook_port": port, "webhook_token": "keyring:hook",
-            "sts_url": sim.url,
+            "sts_url": sim.url, "application_key": "keyring:app",
         }  # fmt: skip
     shared = {
         "base_url": sim.url, "company_name": sim.config.company, "admin_username": sim.config.admin_user,
@@ -186,35 +191,48 @@ class Held:
 
 
 @asynccontextmanager
-async def engine(path: Path, key: str, *, meters: int = 1, faults: tuple[str, ...] = ()) -> AsyncIterator[Held]:
+async def engine(
+    path: Path, key: str, *, meters: int = 1, faults: tuple[str, ...] = (), is_registered: bool = True
+) -> AsyncIterator[Held]:
+    """A simulator with all its meters in the tree, and the engine running."""
+    async with simulator(key, meters, faults, is_registered=is_registered) as sim, attached(path, key, sim) as held:
+        if is_registered:
+            await held.hear_all()
+        yield held
+
+
+@asynccontextmanager
+async def attached(path: Path, key: str, sim: Sim) -> AsyncIterator[Held]:
+    """The engine on a workspace; a new one gets the tree of the simulator."""
     secrets = SessionSecrets()
     for name, words in WORDS.items():
         secrets.set(name, words)
-    async with simulator(key, meters, faults) as sim:
-        with open_session(path, adapter_types={key: kind_of(key)}, secrets=secrets) as session:
-            workbench = session.workbench
-            shared: dict[str, Any] = {"adapter": key, "parent": "g1", "settings": settings_of(key, sim)}
-            workbench.save_device(Device(id="g1", name="Grid", kind=NodeKind.GRID))
-            serial = GATEWAY if key == "calin-lorawan" else CONCENTRATOR
-            workbench.save_device(Device(id="gw1", name="Gateway", kind=NodeKind.GATEWAY, serial=serial, **shared))
-            for number in range(1, meters + 1):
-                meter = sim.field[calin_serial(number)]
-                secrets.set(f"key-{number}", meter.decoder_key)
-                attributes = {"gateway": "gw1", "phases": len(meter.phases), "decoder_key": f"keyring:key-{number}"}
-                name = f"Meter {number}"
-                workbench.save_device(
-                    Device(id=f"m{number}", name=name, serial=meter.serial, attributes=attributes, **shared)
-                )
-            held = Held(key, workbench, sim)
-            workbench.feed.subscribe(held.look)
-            async with running(workbench):
-                await held.until(lambda: "is_online" in held.facts("gw1"))
-                await held.hear_all()
-                yield held
+    for number, meter in enumerate(sim.field.meters.values(), 1):
+        secrets.set(f"key-{number}", meter.decoder_key)
+    with open_session(path, adapter_types={key: kind_of(key)}, secrets=secrets) as session:
+        held = Held(key, session.workbench, sim)
+        session.workbench.feed.subscribe(held.look)
+        if not session.workbench.devices():
+            plant(session.workbench, key, sim)
+        async with running(session.workbench):
+            await held.until(lambda: session.workbench.state("gw1").link in (LinkState.ONLINE, LinkState.FAULT))
+            yield held
     assert verify(path) == []
     for file in path.parent.glob(f"{path.name}*"):
         for words in WORDS.values():
             assert words.encode() not in file.read_bytes(), "a secret stands in the workspace"
+
+
+def plant(workbench: Workbench, key: str, sim: Sim) -> None:
+    """One grid with one gateway and every meter: m1 and on."""
+    shared: dict[str, Any] = {"adapter": key, "parent": "g1", "settings": settings_of(key, sim)}
+    workbench.save_device(Device(id="g1", name="Grid", kind=NodeKind.GRID))
+    serial = GATEWAY if key == "calin-lorawan" else CONCENTRATOR
+    workbench.save_device(Device(id="gw1", name="Gateway", kind=NodeKind.GATEWAY, serial=serial, **shared))
+    for number, meter in enumerate(sim.field.meters.values(), 1):
+        attributes = {"gateway": "gw1", "phases": len(meter.phases), "decoder_key": f"keyring:key-{number}"}
+        name = f"Meter {number}"
+        workbench.save_device(Device(id=f"m{number}", name=name, serial=meter.serial, attributes=attributes, **shared))
 
 
 # ---------------------------------------------------------------- what works
@@ -281,6 +299,50 @@ async def test_a_made_token_reaches_the_meter_once(tmp_path: Path, key: str) -> 
         assert before + 10 < held.meter().credit < before + 11
         if isinstance(held.sim, CalinVendorSimulator):
             assert [(sale.command, sale.value) for sale in held.sim.sales] == [("TOP_UP", Decimal("10.5"))]
+
+
+async def test_v1_firmware_that_hides_its_power_limit_is_known_once_it_was_read(tmp_path: Path) -> None:
+    async with engine(tmp_path / "w.mwk", "calin-v1") as held:
+        await held.done("READ_POWER_LIMIT")
+        held.meter().version = OLD_FIRMWARE
+        await held.done("READ_VERSION")
+        await held.until(lambda: held.facts().get("version") == OLD_FIRMWARE)
+        asked = held.sim.request_count
+        refused = await held.send("READ_POWER_LIMIT")
+        assert refused.status is Status.ABORTED
+        assert refused.failure is not None
+        assert (refused.failure.code, OLD_FIRMWARE in refused.failure.text) == ("UNSUPPORTED", True)
+        assert not [r for r in list(held.sim.requests)[asked:] if r.path == "/COMM_RemoteReading"]
+
+
+async def test_a_lorawan_meter_is_registered_joins_reports_and_answers(tmp_path: Path) -> None:
+    async with engine(tmp_path / "w.mwk", "calin-lorawan", is_registered=False) as held:
+        assert isinstance(held.sim, ChirpStackSimulator)
+        assert (await held.send("READ_CREDIT")).status is Status.ABORTED, "never heard"
+        first = await held.done("REGISTER")
+        assert first.result is not None
+        assert (first.result["was_new"], held.sim.is_known(held.meter().serial)) == (True, True)
+        await held.until(lambda: "joined_at" in held.facts())
+        again = await held.done("REGISTER")
+        assert again.result is not None
+        assert again.result["was_new"] is False
+        await held.hear_all()
+        await held.done("READ_CREDIT")
+
+
+@pytest.mark.parametrize(("key", "fault"), [("calin-lorawan", "no-up#1"), ("calin-v1", "lost-task#1"),
+                                            ("calin-v2", "lost-task#1")])  # fmt: skip
+async def test_a_token_that_is_refused_in_a_second_try_may_have_been_taken_in_the_first(
+    tmp_path: Path, key: str, fault: str
+) -> None:
+    async with engine(tmp_path / "w.mwk", key) as held:
+        before = held.meter().credit
+        held.sim.faults.set(fault)
+        done = await held.send("DELIVER_PREEXISTING_TOKEN", token=held.meter().issue("TOP_UP", Decimal(10)))
+        assert (done.status, done.attempts) == (Status.OUTCOME_UNKNOWN, 2)
+        assert done.failure is not None
+        assert "read the credit before another one is made" in done.failure.text
+        assert before + 9 < held.meter().credit < before + 11
 
 
 @pytest.mark.parametrize("key", PROTOCOLS)
@@ -399,7 +461,7 @@ RADIO = (
     Case("not-json@#1", attempts=2, executed=2),
     Case("lose-answer@#1", attempts=2, executed=2),
     Case("reset@#1", attempts=2, executed=2),
-    Case("slow-accept=1.2@#1", attempts=2, executed=2),
+    Case(f"slow-accept={LATER_S}@#1", attempts=2, executed=2),
     read("refuse@#1", failed("READ_NOT_EXECUTED"), 1, 0),
     read("garbage@#1", failed("UNDECODABLE")),
     read("wrong-checksum@#1", failed("UNDECODABLE")),
@@ -413,7 +475,7 @@ VENDOR = (
     Case("html@#1", attempts=2),
     Case("not-json@#1", attempts=2, executed=2),
     Case("lose-answer@#1", attempts=2, executed=2),
-    Case("slow-accept=1.3@#1", attempts=2, executed=2),
+    Case(f"slow-accept={LATER_S}@#1", attempts=2, executed=2),
     Case("poll-error=500@#2"),
     Case("pending@#2"),
     Case("no-result@#2"),
@@ -455,8 +517,9 @@ CASES = {"calin-lorawan": RADIO, "calin-v1": VENDOR + V1_ONLY, "calin-v2": VENDO
 
 @pytest.mark.parametrize("key", PROTOCOLS)
 async def test_each_fault_has_its_outcome_and_hurts_one_meter(tmp_path: Path, key: str) -> None:
-    """Every case on a meter of its own, all at once."""
+    """Every case on a meter of its own, several at once."""
     cases = CASES[key]
+    places = asyncio.Semaphore(AT_ONCE)
     async with engine(tmp_path / "w.mwk", key, meters=len(cases)) as held:
         for fault in EVERYWHERE[key]:
             held.sim.faults.set(fault)
@@ -464,7 +527,8 @@ async def test_each_fault_has_its_outcome_and_hurts_one_meter(tmp_path: Path, ke
         async def run(number: int, case: Case) -> tuple[Any, ...]:
             name, _, times = case.fault.partition("@")
             held.sim.faults.set(f"{name}@{calin_serial(number)}{times}")
-            done = await held.send(case.command, f"m{number}")
+            async with places:
+                done = await held.send(case.command, f"m{number}")
             code = done.failure.code if done.failure is not None else ""
             meter = held.meter(number)
             with contextlib.suppress(TimeoutError):
@@ -512,6 +576,56 @@ async def test_a_failure_that_worked_is_found_by_reading_back(
         await held.until(lambda: held.facts().get(shown[0]) == shown[1])
 
 
+@pytest.mark.parametrize("key", ["calin-lorawan", "calin-v1", "calin-v2"])
+async def test_a_command_under_way_is_carried_over_a_restart(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "w.mwk"
+    async with simulator(key) as sim:
+        async with attached(path, key, sim) as held:
+            await held.hear_all()
+            sim.faults.set("late=0.6")
+            number = held.workbench.submit("m1", "TURN_OFF")
+            event = "transmitted" if key == "calin-lorawan" else "accepted"
+            await held.until(lambda: any(e.event == event for e in held.of(StepEntry) if e.interaction == number))
+        async with attached(path, key, sim) as held:
+            async with asyncio.timeout(DEADLINE_S):
+                done = await held.workbench.settled(number)
+            assert (done.status, done.attempts) == (Status.SUCCESSFUL, 1)
+            assert [entry.command for entry in held.meter().effects] == ["TURN_OFF"]
+            if key != "calin-lorawan":  # its answer does not say which command it is one to
+                await held.until(lambda: held.facts().get("is_on") is False)
+
+
+@pytest.mark.parametrize("key", PROTOCOLS)
+async def test_the_dialogs_test_says_what_it_found(tmp_path: Path, key: str) -> None:
+    async with engine(tmp_path / "w.mwk", key) as held:
+        requests = held.sim.request_count
+        lines = await held.workbench.probe(key, held.workbench.device("m1").settings)
+        assert "1 of them online" in lines[0]
+        assert held.sim.request_count > requests
+        for secret in WORDS.values():
+            assert secret not in " ".join(lines)
+        held.sim.faults.set("http-error=503")
+        with pytest.raises(WorkbenchError) as caught:
+            await held.workbench.probe(key, held.workbench.device("m1").settings)
+        said = {"calin-lorawan": "fault on demand", "calin-v1": "503", "calin-v2": "login at the vendor's service"}
+        assert said[key] in str(caught.value)
+
+
+async def test_the_same_report_again_is_a_contact_and_no_row(tmp_path: Path) -> None:
+    async with engine(tmp_path / "w.mwk", "calin-lorawan") as held:
+        assert isinstance(held.sim, ChirpStackSimulator)
+        meter = held.meter()
+        rows = [i for i in held.of(Interaction) if i.command == "READ_REPORT" and i.is_settled]
+        assert len({row.id for row in rows}) == 1
+        await held.until(lambda: held.facts().get("is_on") is True)
+        assert abs(Decimal(str(held.facts()["kwh_credit_available"])) - meter.credit) < Decimal("0.01")
+        assert held.facts()["gateway"] == "gw1"
+        heard = held.workbench.state("m1").last_contact
+        await held.sim.report(meter.serial)
+        await held.until(lambda: held.workbench.state("m1").last_contact != heard)
+        assert len({i.id for i in held.of(Interaction) if i.command == "READ_REPORT"}) == 1
+
+
 async def test_v2_logs_in_again_as_often_as_it_must(tmp_path: Path) -> None:
     faults = ("login-fails#1", "login-no-exp#1")
     async with engine(tmp_path / "w.mwk", "calin-v2", faults=faults) as held:
@@ -527,7 +641,7 @@ async def test_v2_logs_in_again_as_often_as_it_must(tmp_path: Path) -> None:
 async def test_an_answer_after_the_timeout_completes_and_the_second_answer_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "w.mwk"
     async with engine(path, "calin-lorawan") as held:
-        held.sim.faults.set(f"late=1.15@{calin_serial(1)}#1")
+        held.sim.faults.set(f"late={LATER_S}@{calin_serial(1)}#1")
         done = await held.done("TURN_OFF")
         assert done.attempts == 2, "it was sent again after the timeout"
         await held.sim.wait_until(lambda: len(held.meter().effects) == 2)
@@ -565,7 +679,7 @@ async def test_a_flood_at_the_webhook_leaves_commands_alone(tmp_path: Path) -> N
                 assert set(await pour(held.sim.webhooks[0], [("up", token, "stranger-words")])) <= {401, 403}
             assert await pour(held.sim.webhooks[0], [("up", known, " " * ((1 << 20) + 1))]) == [413]
             done = await held.send("TURN_OFF")
-        assert set(drowned.result()) == {204, 400, 429}
+        assert {204, 400} <= set(drowned.result()) <= {204, 400, 429}
         assert done.status is Status.SUCCESSFUL
         await held.until(lambda: any(f.code == "WEBHOOK" and not f.cleared for f in held.of(Finding)))
         told = [f.text for f in held.of(Finding) if f.code == "WEBHOOK"]

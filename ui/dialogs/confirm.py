@@ -102,7 +102,8 @@ class Question(QDialog):
 def changed_param(spec: CommandSpec) -> str:
     """The parameter with the new value of the shadow field that ``spec`` changes; "" when it changes none."""
     source = spec.shadow.get(spec.changes, "")
-    return source.removeprefix("param:") if source.startswith("param:") else spec.changes
+    is_param = isinstance(source, str) and source.startswith("param:")
+    return str(source).removeprefix("param:") if is_param else spec.changes
 
 
 class CommandQuestion(Question):
