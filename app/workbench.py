@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any, Final, assert_never
 
 from app.errors import ConfigError, LocalProtocolError, ParameterError, StoreError, WorkbenchError
-from app.model.command import CommandSpec, check_params
+from app.model.command import CommandSpec, TokenUse, check_params
 from app.model.device import Device, NodeKind
 from app.model.flow import Batch, BatchRule, Commissioning, Issue, IssueKind, NewOrder, Order
 from app.model.interaction import Failure, Interaction, Origin, Step
@@ -43,6 +43,7 @@ from app.pipeline.links import Links
 from app.pipeline.reconciler import Plan
 from app.pipeline.tokens import TokenOffice
 from app.pipeline.tree import Tree
+from app.pipeline.triage import Decision
 from app.ports import (
     AdapterContext,
     AdapterType,
@@ -110,6 +111,7 @@ class Workbench:
         self._register_secret = register_secret
         self._secret_params: dict[int, dict[str, Any]] = {}
         self._state_kept: dict[str, float] = {}
+        self._written: dict[tuple[str, str], int] = {}  # device and field group -> the youngest write that took effect
         self._settled: dict[int, list[asyncio.Future[Interaction]]] = {}
         self._saving: dict[int, asyncio.Future[None]] = {}
         self._stop_wanted: asyncio.Event | None = None
@@ -191,9 +193,9 @@ class Workbench:
             admission=self._admission,
             commissioner=self._commissioner,
             snapshot=snapshot,
-            spawn=self._spawn,
             retry=self.retry,
         )
+        self._tokens.refused = self._flows.token_refused
         for interaction in snapshot.interactions:
             if interaction.token:
                 register_secret(interaction.token)
@@ -259,7 +261,6 @@ class Workbench:
     def _abort_all(self, device: str, code: str, text: str, actor: str) -> None:
         """T18: everything unfinished of a device, its messages cancelled where they can be (D-20)."""
         for waiting in self._ledger.unfinished_of(device):
-            self._dispatcher.cancel_messages(waiting.id)
             present = self._ledger.interaction(waiting.id)
             if present is None or present.status not in UNFINISHED:
                 continue
@@ -337,6 +338,8 @@ class Workbench:
             self._secret_params[request.id] = hidden
             for words in hidden.values():
                 self._register_secret(str(words))
+                if spec.token is TokenUse.GIVEN:
+                    self._register_secret(intake.clean_token(str(words)))
         self._call(lambda: self._take_in(request, supported=context_supported))
         return request.id
 
@@ -354,7 +357,8 @@ class Workbench:
             return CancelResult.NOT_FOUND
         if present.is_settled:
             return CancelResult.NOT_CANCELLABLE
-        if not self._dispatcher.cancel_messages(interaction):
+        cancelled = self._dispatcher.cancellable(interaction)
+        if cancelled is None:
             return CancelResult.NOT_CANCELLABLE
         now = self.clock.now()
         text = f"{present.command} was cancelled."
@@ -362,7 +366,7 @@ class Workbench:
             text += f" It waited because: {present.failure.text}"
         failure = Failure(code="CANCELLED", text=text, at=now, is_final=True)
         event = Event.FAIL if present.status is Status.PROCESSING else Event.ABORT
-        self._dispatcher.settle(present, event, failure=failure, step=Step.QUEUE, actor=actor)
+        self._dispatcher.settle(present, event, failure=failure, step=Step.QUEUE, actor=actor, before=cancelled)
         return CancelResult.CANCELLED
 
     def retry(self, interaction: int, actor: str = "user") -> None:
@@ -423,10 +427,15 @@ class Workbench:
         else:
             raise LocalProtocolError(f"{node.name} is a {node.kind}; only grids and gateways can be switched.")
         _log.info("%s says that %s is %s", actor, device, "up" if is_up else "down")
-        self._call(lambda: self._learn(device, facts, contact=False))
+        self._call(lambda: self._said(device, facts))
         if node.kind is NodeKind.GRID and not node.attributes.get("is_generation_managed"):
             # A person who switches a grid means it: from now on its word counts (3.7).
             self.save_device(replace(node, attributes={**node.attributes, "is_generation_managed": True}))
+
+    def _said(self, device: str, facts: Mapping[str, Any]) -> None:
+        """A person's word counts from now on, also for what may be released five minutes later."""
+        self._learn(device, facts, contact=False)
+        self._refresh_grids()
 
     # ---------------------------------------------------------------- commissioning (section 7)
 
@@ -631,12 +640,15 @@ class Workbench:
 
     async def _watch_grids(self) -> None:
         while True:
-            for recovery in self._grids.refresh(self._tree.pictures(), self.clock.now()):
-                for node in self._tree.meters_of(recovery.grid):
-                    self._flows.clean_slate(node.id)
-                    self._admission.readjudicate(node.id, Status.SUSPENDED)
+            self._refresh_grids()
             self._dispatcher.kick()
             await asyncio.sleep(TWIN_REFRESH_S)
+
+    def _refresh_grids(self) -> None:
+        for recovery in self._grids.refresh(self._tree.pictures(), self.clock.now()):
+            for node in self._tree.meters_of(recovery.grid):
+                self._flows.clean_slate(node.id)
+                self._admission.readjudicate(node.id, Status.SUSPENDED)
 
     async def _verify_again(self) -> None:
         while True:
@@ -799,7 +811,7 @@ class Workbench:
         interaction, changes = intake.unsolicited(
             self._ledger, node, report.command, report.answer.result, report.answer.text
         )
-        payload = {"facts": dict(report.answer.facts), "is_contact": report.is_contact}
+        payload = {"facts": dict(report.answer.facts)}
         item = self._ledger.outbox_item(interaction.id, Effect.FACTS, payload, self.clock.now())
         self._ledger.keep(*changes, *report.answer.samples, *report.answer.findings, item, durable=True)
         self._add_effects([item])
@@ -820,10 +832,13 @@ class Workbench:
         if interaction is None:
             return []
         facts = dict(item.payload.get("facts", {}))
-        if interaction.field_group:
-            sources = self._twin.state(interaction.device).facts_from
-            # A write that was overtaken must not undo what a younger one has set (G3).
-            facts = {name: value for name, value in facts.items() if sources.get(name, 0) <= interaction.id}
+        sequence = int(item.payload.get("sequence", 0))
+        if interaction.field_group and sequence:
+            field = (interaction.device, interaction.field_group)
+            if sequence < self._written.get(field, 0):
+                facts = {}  # a write that was overtaken must not undo what a younger one has set (G3)
+            else:
+                self._written[field] = sequence
         rows = self._flows.meter_update(interaction.device, facts, item.created, interaction.id)
         if not self._tree.is_direct(interaction.device):
             self._heard(interaction.device)
@@ -845,20 +860,31 @@ class Workbench:
             self._flows.progress(interaction)
         return []
 
-    def _effect_triage(self, item: OutboxItem) -> list[Change]:
+    def _effect_triage(self, item: OutboxItem) -> list[Change] | None:
         interaction = self._ledger.interaction(item.interaction)
-        if interaction is None:
+        outcome = self._flows.judge(interaction) if interaction is not None else None
+        if interaction is None or outcome is None:
             return []
-        command = self._flows.judge(interaction, item.payload)
-        return self._follow_up(interaction, command, interaction.priority, item) if command else []
+        if outcome.decision is Decision.RETRY_LATER:
+            self._spawn(self._retry_later(interaction, item), f"retry:{interaction.id}")
+            return None
+        if outcome.decision is Decision.READ_BACK:
+            return self._follow_up(interaction, outcome.command, interaction.priority, item)
+        return []
+
+    async def _retry_later(self, interaction: Interaction, item: OutboxItem) -> None:
+        await self._flows.retry_later(interaction)
+        self._effects.finish(item, [])
 
     def _effect_follow_up(self, item: OutboxItem) -> list[Change]:
         interaction = self._ledger.interaction(item.interaction)
         if interaction is None:
             return []
-        return self._follow_up(
-            interaction, str(item.payload.get("command")), int(item.payload.get("priority", 10)), item
-        )
+        command = str(item.payload.get("command"))
+        for other in self._ledger.unfinished_of(interaction.device):
+            if other.command == command and other.status is not Status.PROCESSING and other.commissioning is None:
+                return []  # an identical read waits already (D-39)
+        return self._follow_up(interaction, command, int(item.payload.get("priority", 10)), item)
 
     def _follow_up(self, interaction: Interaction, command: str, priority: int, item: OutboxItem) -> list[Change]:
         """A read that shows what came of a command (6.4); made and ended in one transaction."""
@@ -869,9 +895,6 @@ class Workbench:
             spec, supported = self._tree.known_command(node, command)
         except ParameterError:
             return []
-        for other in self._ledger.unfinished_of(node.id):
-            if other.command == command and other.status is not Status.PROCESSING and other.commissioning is None:
-                return []  # an identical read waits already (D-39)
         request = intake.Request(
             id=self._ledger.interaction_id(),
             device=node,

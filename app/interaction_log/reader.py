@@ -361,6 +361,7 @@ class LogReader:
         with self.one_moment():
             self._records.words.refresh()
             flows = self._open_flows()
+            flows = tuple(sorted((*flows, *self._completed_batches()), key=lambda record: record.id))
             unknown = self._word(Status.OUTCOME_UNKNOWN)
             owned = [number for record in flows if is_open(record) for number in interactions_of(record)]
             parameters = (unknown, self._word(AttemptEnd.OPEN), r.to_json(owned))
@@ -369,6 +370,10 @@ class LogReader:
                 " UNION SELECT id FROM interaction WHERE status_w = ?1"
                 " UNION SELECT interaction FROM outbox WHERE given_up IS NULL"
                 " UNION SELECT value FROM json_each(?3)"
+                # what an unfinished read, or one whose effects are not done, is to speak about
+                " UNION SELECT followup_of FROM interaction WHERE is_open = 1 AND followup_of IS NOT NULL"
+                " UNION SELECT i.followup_of FROM outbox AS o JOIN interaction AS i ON i.id = o.interaction"
+                " WHERE o.given_up IS NULL AND i.followup_of IS NOT NULL"
             )
             items = self._all(f"{r.SELECT_INTERACTION} WHERE id IN ({wanted}) ORDER BY id", parameters)
             messages = self._all(
@@ -420,11 +425,22 @@ class LogReader:
         )
         return tuple(map(flow_of, rows))
 
+    def _completed_batches(self) -> tuple[FlowRecord, ...]:
+        """Batches that are complete and have a member that still moves: they are counted again (D-45)."""
+        rows = self._all(
+            "SELECT kind, id, body FROM flow WHERE kind = ?1 AND is_open = 0 AND id IN"
+            " (SELECT batch FROM interaction WHERE is_open = 1 AND batch IS NOT NULL UNION"
+            " SELECT coalesce(i.batch, parent.batch) FROM outbox AS o JOIN interaction AS i ON i.id = o.interaction"
+            " LEFT JOIN interaction AS parent ON parent.id = i.followup_of WHERE o.given_up IS NULL)",
+            (KINDS[Batch],),
+        )
+        return tuple(map(flow_of, rows))
+
     def _batch_members(self, flows: Sequence[FlowRecord]) -> dict[int, dict[int, Status]]:
-        """Of the open batches in ``flows``: the interactions that carry their id."""
+        """Of the batches in ``flows``: the interactions that carry their id."""
         members: dict[int, dict[int, Status]] = {}
         for batch in flows:
-            if isinstance(batch, Batch) and is_open(batch):
+            if isinstance(batch, Batch):
                 rows = self._all("SELECT id, status_w FROM interaction WHERE batch = ? ORDER BY id", (batch.id,))
                 members[batch.id] = {number: self._records.status(word) for number, word in rows}
         return members

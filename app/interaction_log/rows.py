@@ -239,7 +239,8 @@ SEARCH_TEXT_SQL: Final = (
 
 def failure_json(failure: Failure) -> str:
     """The words first and no keys, so that full text holds nothing else."""
-    return _encode([failure.text, failure.release, failure.detail, int(failure.is_final), to_us(failure.at)])
+    cells = [failure.text, failure.release, failure.detail, int(failure.is_final), to_us(failure.at)]
+    return _encode([*cells, failure.disposition] if failure.disposition else cells)
 
 
 def interaction_row(i: Interaction, words: WordIds) -> Row:
@@ -359,7 +360,7 @@ class Records:
 
     def _failure(self, code: int | None, text: str) -> Failure:
         match from_json(text):
-            case [str(words), str(release), str(detail), int(is_final), int(at)]:
+            case [str(words), str(release), str(detail), int(is_final), int(at), *more] if len(more) < 2:
                 return Failure(
                     code="" if code is None else self.words[code],
                     text=words,
@@ -367,6 +368,7 @@ class Records:
                     release=release,
                     detail=detail,
                     is_final=bool(is_final),
+                    disposition=str(more[0]) if more else "",
                 )
             case _:
                 raise StoreError("The workspace holds a failure in an unknown form; run the check on it.")

@@ -79,6 +79,7 @@ class Failure:
     release: str = ""
     detail: str = ""
     is_final: bool = False
+    disposition: str = ""  # what it means for another try: "retry", "final", "unknown" (4.7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -202,8 +202,9 @@ class Admission:
         rows: list[Change] = [*(change for one in taken for change in one.changes), *extra]
         for one in taken:
             for old in one.replaces:
-                if self._dispatcher.cancel_messages(old.id):  # G3: else it is left, and D-25 sends it first
-                    rows = self._supersede(old, one.interaction, rows)
+                cancelled = self._dispatcher.cancellable(old.id)
+                if cancelled is not None:  # G3: else it is left, and D-25 sends it first
+                    rows = self._supersede(old, one.interaction, [*rows, *cancelled])
         saved = self._ledger.keep(*rows, durable=True)
         for one in taken:
             self._follow(one.interaction, one.spec, one.changes)
@@ -234,11 +235,11 @@ class Admission:
             spec,
             self._tree.lane(node),
             phases=phases_of(node, spec),
-            field_group=self._group_of_parent(interaction),
+            reads_back=self._read_back_of(interaction),
         )
 
-    def _group_of_parent(self, interaction: Interaction) -> str:
-        """A read-back leaves before any second write of the field it is about (G8)."""
+    def _read_back_of(self, interaction: Interaction) -> str:
+        """The field group of a failed write that this read follows; it leaves before any second one (G8)."""
         parent = self._ledger.interaction(interaction.followup_of) if interaction.followup_of is not None else None
         if parent is None or parent.status not in (Status.FAILED, Status.OUTCOME_UNKNOWN):
             return ""
@@ -305,13 +306,18 @@ class Admission:
 
     def settle_riders(self, leader: Interaction, event: Event) -> None:
         """Reads that waited for another one's answer end with it, or go their own way where it never left."""
-        riders = [r for r in self._ledger.unfinished_of(leader.device) if r.shared_with == leader.id]
+        riders = self._ledger.riders_of(leader.id)
         if not riders:
             return
         now = self._clock.now()
-        if event in (Event.SUCCEED, Event.FAIL, Event.LATE_SUCCESS):
+        was_cancelled = leader.failure is not None and leader.failure.code == "CANCELLED"
+        if event in (Event.SUCCEED, Event.FAIL, Event.LATE_SUCCESS) and not was_cancelled:
             outcome = Event.SUCCEED if leader.status is Status.SUCCESSFUL else Event.FAIL
             for rider in riders:
+                if rider.status is Status.FAILED and event is Event.LATE_SUCCESS:
+                    outcome = Event.LATE_SUCCESS
+                elif rider.is_settled:
+                    continue
                 self._dispatcher.settle(
                     replace(rider, result=leader.result, attempts=leader.attempts),
                     outcome,
@@ -319,7 +325,10 @@ class Admission:
                     step=Step.UPDATED,
                 )
             return
-        first, *others = (rider.edited(now, shared_with=None) for rider in riders)
+        waiting = [rider.edited(now, shared_with=None) for rider in riders if not rider.is_settled]
+        if not waiting:
+            return
+        first, *others = waiting
         spec = self._tree.spec(first.device, first.command)
         if spec is None:
             return
@@ -378,6 +387,8 @@ class Admission:
             edits: dict[str, Any] = {}
             if verdict.status is Status.DEFERRED:
                 edits["deferred_kind"] = "OWNED" if is_owned else "FOREIGN"
+                if not is_owned:
+                    edits["expires_at"] = interaction.created + intake.FOREIGN_TTL
             elif interaction.status is Status.DEFERRED:
                 edits |= {"deferred_kind": "", "expires_at": None}
             self._move(interaction, spec, verdict, "gatekeeper", **edits)
@@ -429,9 +440,19 @@ class Admission:
                 continue
             if wants_token(interaction, spec):
                 if self.tokens is not None:
-                    self.tokens.adopt(interaction)
+                    self.tokens.ask(interaction)
             elif interaction.shared_with not in self._ledger.interactions:
                 own = interaction.edited(self._clock.now(), shared_with=None)
                 changes: list[Change] = [own, *self._queue_rows(own, spec)]
                 self._ledger.keep(*changes, durable=True)
                 self._follow(own, spec, changes)
+
+    def is_token_awaited(self, row: Interaction) -> bool:
+        return self.tokens is not None and self.tokens.is_asked(row.id)
+
+    def adopt_order(self, row: Interaction) -> None:
+        """After a restart: a paid order that is held up or given up still gets its token (D-15)."""
+        spec = self._tree.spec(row.device, row.command)
+        is_owed = row.status in (Status.SUSPENDED, Status.ABORTED)
+        if spec is not None and is_owed and self.tokens is not None and wants_token(row, spec):
+            self.tokens.ask(row)

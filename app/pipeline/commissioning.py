@@ -374,7 +374,8 @@ class Commissioner:
         self._remember(record)  # siblings that end now find it over
         for step in record.steps:
             row = self._ledger.interaction(step.interaction)
-            if row is None or row.status not in PENDING or not self._dispatcher.cancel_messages(row.id):
+            cancelled = self._dispatcher.cancellable(step.interaction)
+            if row is None or row.status not in PENDING or cancelled is None:
                 continue
             failure = Failure(
                 code="COMMISSIONING_FAILED",
@@ -382,7 +383,9 @@ class Commissioner:
                 at=self._clock.now(),
                 is_final=True,
             )
-            self._dispatcher.settle(row, Event.ABORT, failure=failure, step=Step.QUEUE, actor=actor)
+            self._dispatcher.settle(
+                row, Event.ABORT, failure=failure, step=Step.QUEUE, actor=actor, before=cancelled
+            )
         self._end(self._seen(record))
 
     def _end(self, record: Commissioning) -> None:

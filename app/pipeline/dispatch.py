@@ -45,7 +45,7 @@ from app.model.records import Change, OutboxItem
 from app.model.status import CANCELLABLE, IN_FLIGHT, Delivery, Event, Move, Status
 from app.pipeline import phases
 from app.pipeline.correlate import Correlator, Expectation
-from app.pipeline.effects import closing_lines, outbox_of
+from app.pipeline.effects import closing_lines, is_doubtful, outbox_of
 from app.pipeline.field_twin import FieldTwin
 from app.pipeline.lanes import Lanes
 from app.pipeline.ledger import Ledger, entry, is_over
@@ -206,7 +206,7 @@ class Dispatcher:
                     self._expire(number)
                 case _:
                     raise AssertionError(kind)
-        if self._correlator.size and now - self._refs_checked >= SWEEP_REFS_S:
+        if self._correlator.size and now >= self._refs_checked + SWEEP_REFS_S:
             self._refs_checked = now
             swept = self._correlator.sweep(now)
             lost = {(scope, ref) for scope, ref, uplink in swept if isinstance(uplink, LateOrPushed)}
@@ -238,15 +238,15 @@ class Dispatcher:
             left = (interaction.expires_at - self._clock.now()).total_seconds()
             self._arm("expire", interaction.id, self._clock.monotonic() + max(0.0, left))
 
-    def cancel_messages(self, interaction: int) -> bool:
-        """Cancel every message of it, all or nothing (D-30). False: at least one was already handed over."""
+    def cancellable(self, interaction: int) -> list[Change] | None:
+        """Its messages as cancelled, all or nothing (D-30), for the transaction that settles it; None: at least one
+        was already handed over.
+        """
         messages = [m for m in self._ledger.messages_of(interaction) if not is_over(m)]
         if any(message.state not in CANCELLABLE for message in messages):
-            return False
+            return None
         now = self._clock.now()
-        for message in messages:
-            self._store(message.after(Move.CANCEL, now, holds_slot=False))
-        return True
+        return [message.after(Move.CANCEL, now, holds_slot=False) for message in messages]
 
     def reprioritise(self, message: Message, priority: int) -> None:
         """A waiting or flying message counts as more urgent from now on."""
@@ -276,12 +276,13 @@ class Dispatcher:
             return
         if interaction.expires_at is None or interaction.expires_at > self._clock.now():
             return  # it was given more time since
-        if not self.cancel_messages(number):
+        cancelled = self.cancellable(number)
+        if cancelled is None:
             return
         now = self._clock.now()
         text = f"{interaction.command} waited longer than it may and was given up before it was sent."
         failure = Failure(code="EXPIRED", text=text, at=now, is_final=True)
-        self.settle(interaction, Event.ABORT, failure=failure, step=Step.QUEUE)
+        self.settle(interaction, Event.ABORT, failure=failure, step=Step.QUEUE, before=cancelled)
 
     # ---------------------------------------------------------------- one attempt
 
@@ -641,7 +642,12 @@ class Dispatcher:
             combined = self._phase_over(interaction, message, answer, before)
             if combined is None:
                 return
-            answer, event = combined, _late_event(interaction.status, combined.execution) or event
+            moved = _late_event(interaction.status, combined.execution)
+            if moved is None:  # one more value of a read that stays failed
+                edited = interaction.edited(now, result=jsonable(combined.result))
+                self._ledger.keep(*before, edited, durable=True)
+                return
+            answer, event = combined, moved
             success = answer.execution is Execution.SUCCESS
         failure = None
         if not success:
@@ -753,7 +759,10 @@ class Dispatcher:
         if event is Event.LOSE_SIGHT:
             text = f"{text} Whether {interaction.command} took effect is not known; it is not sent again by itself."
             release = "Reading back shows what happened."
-        failure = Failure(code=code, text=text, at=now, detail=detail, release=release, is_final=event is Event.FAIL)
+        failure = Failure(
+            code=code, text=text, at=now, detail=detail, release=release, is_final=event is Event.FAIL,
+            disposition=disposition.value,
+        )  # fmt: skip
         self.settle(
             interaction,
             event,
@@ -762,7 +771,6 @@ class Dispatcher:
             answer=combined,
             before=[message, closed],
             attempt=message.attempt,
-            disposition=disposition,
         )
 
     def settle(
@@ -777,7 +785,6 @@ class Dispatcher:
         attempt: int | None = None,
         actor: str = "app",
         is_contact: bool = False,
-        disposition: Disposition = Disposition.UNKNOWN,
     ) -> Interaction:
         """Write a settled status with its outbox in one durable transaction, and start the effects."""
         now = self._clock.now()
@@ -787,16 +794,43 @@ class Dispatcher:
         code = failure.code if failure is not None else (answer.code if answer is not None else "")
         line = entry(after, now, step, event, changed=True, code=code, text=text, attempt=attempt, actor=actor)
         spec = self._site.spec(after.device, after.command)
-        items = outbox_of(self._ledger, after, spec, answer, is_contact=is_contact, disposition=disposition)
-        rows: list[Change] = [*(before or []), after, line, *items]
+        sequence = max((change.sequence for change in before or [] if isinstance(change, Message)), default=0)
+        items = outbox_of(self._ledger, after, spec, answer, is_contact=is_contact, sequence=sequence)
+        moved = [*(before or []), *self._left_behind(after.id, before or [])]
+        rows: list[Change] = [*moved, after, line, *items]
         if not items:
             rows += closing_lines(after, now)
         self._armed.pop(("expire", after.id), None)
         self._ledger.keep(*rows, durable=True)
+        for change in moved:
+            if isinstance(change, Message):
+                self._lanes.update(change)
+                if is_over(change):
+                    self._disarm(change.id)
+        if spec is not None and is_doubtful(after, spec):
+            self._lanes.block(after.device, after.field_group)  # until its effect was read back (G8)
         if items:
             self._add_effects(items)
         self._site.settled(after, event)
         return after
+
+    def _left_behind(self, interaction: int, moved: list[Change]) -> list[Change]:
+        """Messages of a settled row that wait or fly for nothing: they give up their places."""
+        ended = {change.id for change in moved if isinstance(change, Message)}
+        now = self._clock.now()
+        rows: list[Change] = []
+        for message in self._ledger.messages_of(interaction):
+            if message.id in ended or is_over(message):
+                continue
+            move = Move.CANCEL if message.state in CANCELLABLE else Move.GIVE_UP
+            self._correlator.retire(message.id, self._clock.monotonic())
+            rows.append(message.after(move, now, holds_slot=False, due=None))
+        return rows
+
+    def unblock(self, device: str, field_group: str) -> None:
+        """Writes of a field may leave again."""
+        self._lanes.unblock(device, field_group)
+        self.kick()
 
     # ---------------------------------------------------------------- read back, restart
 

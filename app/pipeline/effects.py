@@ -19,7 +19,7 @@ from app.model.interaction import Interaction, Origin, Step
 from app.model.records import Change, OutboxDone, OutboxItem
 from app.model.status import Status
 from app.pipeline.ledger import Ledger, entry
-from app.ports import Answer, Disposition
+from app.ports import Answer
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +41,12 @@ def plan(
     answer: Answer | None,
     *,
     is_contact: bool = False,
-    disposition: Disposition = Disposition.UNKNOWN,
+    sequence: int = 0,
 ) -> list[tuple[Effect, dict[str, Any]]]:
-    """The effects of an interaction that has just settled, in the order of 6.1."""
+    """The effects of an interaction that has just settled, in the order of 6.1.
+
+    ``sequence``: that of the message which was answered; it tells which of two writes was the younger one (G3).
+    """
     effects: list[tuple[Effect, dict[str, Any]]] = []
     succeeded = interaction.status is Status.SUCCESSFUL
     facts: dict[str, Any] = dict(answer.facts) if answer is not None else {}
@@ -57,15 +60,15 @@ def plan(
             if value is not None:  # D-38: never touch a value the result does not contain
                 facts[name] = value
     if facts or is_contact:
-        effects.append((Effect.FACTS, {"facts": facts, "is_contact": is_contact or bool(facts)}))
+        effects.append((Effect.FACTS, {"facts": facts, "sequence": sequence}))
     if answer is not None and answer.settings:
         effects.append((Effect.SETTINGS, {"settings": dict(answer.settings)}))
     if interaction.batch is not None or interaction.commissioning is not None or interaction.order is not None:
         effects.append((Effect.PROGRESS, {"status": interaction.status.value}))
     if interaction.followup_of is not None:
         effects.append((Effect.TRIAGE, {"of": interaction.followup_of}))
-    elif _is_doubtful(interaction, spec):
-        effects.append((Effect.TRIAGE, {"of": interaction.id, "disposition": disposition.value}))
+    elif spec is not None and is_doubtful(interaction, spec):
+        effects.append((Effect.TRIAGE, {"of": interaction.id}))
     elif interaction.status is Status.OUTCOME_UNKNOWN:
         effects.append((Effect.VERIFY, {}))
     else:
@@ -75,11 +78,10 @@ def plan(
     return effects
 
 
-def _is_doubtful(interaction: Interaction, spec: CommandSpec | None) -> bool:
+def is_doubtful(interaction: Interaction, spec: CommandSpec) -> bool:
     """A write that did not succeed as far as is known, and whose effect a read can show (G8)."""
     return (
-        spec is not None
-        and bool(spec.confirm)
+        bool(spec.confirm)
         and interaction.commissioning is None
         and interaction.status in (Status.FAILED, Status.OUTCOME_UNKNOWN)
         and (interaction.failure is None or interaction.failure.code not in NEVER_LEFT)
@@ -110,11 +112,11 @@ def outbox_of(
     answer: Answer | None = None,
     *,
     is_contact: bool = False,
-    disposition: Disposition = Disposition.UNKNOWN,
+    sequence: int = 0,
 ) -> list[OutboxItem]:
     """The planned effects as rows for the transaction that settles the interaction (D-37)."""
     now = ledger.clock.now()
-    planned = plan(interaction, spec, answer, is_contact=is_contact, disposition=disposition)
+    planned = plan(interaction, spec, answer, is_contact=is_contact, sequence=sequence)
     return [ledger.outbox_item(interaction.id, effect.value, payload, now) for effect, payload in planned]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
@@ -22,6 +22,7 @@ from app.model.flow import (
     Batch,
     BatchRule,
     Commissioning,
+    DeliveryStatus,
     FlowStatus,
     FsCommand,
     Issue,
@@ -42,15 +43,13 @@ from app.pipeline.field_twin import FieldTwin
 from app.pipeline.ledger import Ledger, entry
 from app.pipeline.reconciler import GridCase, MeterCase, Mode
 from app.pipeline.tree import Tree
-from app.pipeline.triage import COOL_DOWN, Case, Decision, triage
+from app.pipeline.triage import COOL_DOWN, Case, Decision, Outcome, triage
 from app.ports import Disposition, Snapshot
 
 _log = logging.getLogger(__name__)
 
 TICK_S: Final = 60.0  # rules have the resolution of a minute
 RECONCILER: Final = "reconciler"  # attribute of a grid: OFF or SHADOW
-
-Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
 
 class GridFacts:
@@ -94,7 +93,6 @@ class Flows:
         admission: Admission,
         commissioner: Commissioner,
         snapshot: Snapshot,
-        spawn: Spawn,
         retry: Callable[[int], None],
     ) -> None:
         self._ledger = ledger
@@ -103,7 +101,6 @@ class Flows:
         self._dispatcher = dispatcher
         self._admission = admission
         self._commissioner = commissioner
-        self._spawn = spawn
         self._retry = retry
         self._clock = ledger.clock
         self._grids = GridFacts(tree, twin)
@@ -117,7 +114,6 @@ class Flows:
         }
         self._gate = batches.RecountGate()
         self._retried: set[int] = set()
-        self._ended_by: dict[int, Disposition] = {}  # how writes ended that are still judged
         self._last_batch: dict[str, datetime] = {}
         self._corrected: dict[str, datetime] = {}  # when the reconciler last spoke about a meter
 
@@ -201,15 +197,26 @@ class Flows:
                 order=order.reference,
             )
             taken = self._admission.prepare(request)
-            record = orders.notify(replace(order, id=self._ledger.flow_id()), taken.interaction, self._clock.now())
+            record = replace(order, id=self._ledger.flow_id(), interaction=taken.interaction.id)
+            if taken.interaction.is_settled:  # its token is still to be made (D-15)
+                record = replace(record, delivery=DeliveryStatus.WAITING)
+            else:
+                record = orders.notify(record, taken.interaction, self._clock.now())
             self._orders[record.reference] = record
             self._references.add(record.reference)
             self._admission.keep([taken], record)
 
-    def _order_moved(self, row: Interaction) -> None:
+    def token_refused(self, row: Interaction) -> None:
+        """There will be no token for a row that was given up: its order has nothing to wait for any more."""
+        if row.order is not None:
+            self._order_moved(row, is_last=True)
+
+    def _order_moved(self, row: Interaction, *, is_last: bool = False) -> None:
         order = self._orders.get(row.order or "")
         if order is None:
             return
+        if row.is_settled and not row.token and not is_last and self._admission.is_token_awaited(row):
+            return  # the customer paid for it, and it is still to be made
         after = orders.notify(order, row, self._clock.now())
         if after != order:
             self._orders[order.reference] = after
@@ -293,13 +300,19 @@ class Flows:
         members[row.id] = row.status
         if self._gate.ask(row.batch, self._clock.monotonic()):
             self._recount(row.batch)
-        elif (at := self._gate.next_at()) is not None:
-            asyncio.get_running_loop().call_later(max(0.0, at - self._clock.monotonic()), self.recount_due)
+        else:
+            self._recount_later()
 
     def recount_due(self) -> None:
         """The trailing edge of the throttle."""
         for number in self._gate.due(self._clock.monotonic()):
             self._recount(number)
+        self._recount_later()
+
+    def _recount_later(self) -> None:
+        at = self._gate.next_at()
+        if at is not None:
+            asyncio.get_running_loop().call_later(max(0.0, at - self._clock.monotonic()), self.recount_due)
 
     def _recount(self, number: int) -> None:
         batch = self._batches.get(number)
@@ -497,27 +510,28 @@ class Flows:
         for order in list(self._orders.values()):
             row = self._ledger.interaction(order.interaction) if order.interaction is not None else None
             if row is not None:
+                self._admission.adopt_order(row)
                 self._order_moved(row)
         self._commissioner.adopt()
 
     # ---------------------------------------------------------------- triage (G8, G9)
 
-    def judge(self, row: Interaction, payload: Mapping[str, Any]) -> str:
-        """What to do about a failed write; returns the read to send, or "".
+    def judge(self, row: Interaction) -> Outcome | None:
+        """What to do about a failed write; done at once where it needs no time.
 
         ``row`` is the write itself, or the read that was to show its effect.
         """
         write = row if row.followup_of is None else self._ledger.interaction(row.followup_of)
         spec = self._tree.spec(write.device, write.command) if write is not None else None
         if write is None or spec is None or not spec.confirm:
-            return ""
+            return None
         state = self._twin.state(write.device)
         now = self._clock.now()
         outcome = triage(
             Case(
                 interaction=write,
                 now=now,
-                disposition=self._ended_by.setdefault(write.id, Disposition(payload.get("disposition", "unknown"))),
+                disposition=Disposition((write.failure.disposition if write.failure is not None else "") or "unknown"),
                 sent=self._sent(write),
                 confirm=spec.confirm,
                 facts=state.facts,
@@ -528,13 +542,13 @@ class Flows:
                 was_retried=write.id in self._retried,
             )
         )
+        if outcome.decision is not Decision.READ_BACK:
+            self._dispatcher.unblock(write.device, write.field_group)
         if outcome.decision is Decision.NOTHING:
-            return ""
+            return None
         self._ledger.keep(
             entry(write, now, Step.EFFECTS, "triage", code=outcome.decision.value, text=outcome.text, actor="triage")
         )
-        if outcome.decision is not Decision.READ_BACK:
-            self._ended_by.pop(write.id, None)
         match outcome.decision:
             case Decision.CONFIRMED:
                 self._dispatcher.settle(
@@ -542,19 +556,19 @@ class Flows:
                 )
             case Decision.OPEN_ISSUE if outcome.issue is not None:
                 self.open_issue(write.device, outcome.issue, outcome.text, write.id)
-            case Decision.RETRY_LATER:
-                self._retried.add(write.id)
-                self._spawn(self._retry_later(write.id), f"retry:{write.id}")
             case _:
                 pass
-        return outcome.command
+        return outcome
 
     def _sent(self, write: Interaction) -> datetime:
         """When its newest attempt was taken over; what was heard before proves nothing."""
         taken = [message.accepted for message in self._ledger.messages_of(write.id) if message.accepted is not None]
         return max(taken, default=write.created)
 
-    async def _retry_later(self, number: int) -> None:
+    async def retry_later(self, row: Interaction) -> None:
+        """Once more after the cool-down; ``row`` as for ``judge``. Its outbox item stays open until then."""
+        number = row.followup_of if row.followup_of is not None else row.id
+        self._retried.add(number)
         await asyncio.sleep(COOL_DOWN.total_seconds())
         present = self._ledger.interaction(number)
         if present is not None and present.status is Status.FAILED:

@@ -22,6 +22,7 @@ from app.pipeline.ledger import Ledger, entry
 
 READ_TTL_USER: Final = timedelta(hours=24)  # G6
 READ_TTL_AUTOMATIC: Final = timedelta(minutes=30)  # G6
+READ_BACK_RANK: Final = -1
 FOREIGN_TTL: Final = timedelta(days=7)  # DEFERRED_MAX_AGE, D-05
 EFFECT_TTL_DIRECT: Final = timedelta(minutes=10)  # ours: a start pressed on a dead link must not fire an hour later
 
@@ -144,9 +145,12 @@ def messages(
     lane: str,
     *,
     phases: Sequence[str] = ("",),
-    field_group: str = "",
+    reads_back: str = "",
 ) -> list[Change]:
-    """The messages that will deliver an admitted interaction, one for each phase, and its line at step 5."""
+    """The messages that will deliver an admitted interaction, one for each phase, and its line at step 5.
+
+    ``reads_back``: the field group of the write whose effect this read is to show; it goes before all writes of it.
+    """
     now = ledger.clock.now()
     made: list[Change] = [
         Message(
@@ -157,8 +161,8 @@ def messages(
             created=now,
             priority=interaction.priority,
             sequence=ledger.sequence(),
-            field_group=spec.field_group if spec.has_effect else field_group,
-            group_rank=spec.group_rank,
+            field_group=reads_back or (spec.field_group if spec.has_effect else ""),
+            group_rank=READ_BACK_RANK if reads_back else spec.group_rank,
             phase=phase,
             state_since=now,
         )

@@ -39,6 +39,7 @@ class Lanes:
         self._messages: dict[int, Message] = {}
         self._busy: dict[str, set[int]] = defaultdict(set)  # device -> messages in flight
         self._groups: dict[tuple[str, str], set[GroupKey]] = defaultdict(set)
+        self._blocked: set[tuple[str, str]] = set()  # field groups whose writes wait for a read-back
         self._look: set[str] = set()  # lanes where something has changed since the last pick
 
     def limit(self, lane: str, limits: Limits) -> None:
@@ -114,6 +115,16 @@ class Lanes:
                 break
         return picks, held, again
 
+    def block(self, device: str, field_group: str) -> None:
+        """Writes of this group wait; a read-back (rank below 0) goes (G8)."""
+        if field_group:
+            self._blocked.add((device, field_group))
+
+    def unblock(self, device: str, field_group: str) -> None:
+        if (device, field_group) in self._blocked:
+            self._blocked.discard((device, field_group))
+            self._look |= {message.lane for message in self._messages.values() if message.device == device}
+
     def is_busy(self, device: str) -> bool:
         return bool(self._busy.get(device))
 
@@ -154,5 +165,8 @@ class Lanes:
         """Writes of one field group leave in creation order; a younger one waits for an older one's retry (D-25)."""
         if not message.field_group:
             return True
-        group = self._groups.get((message.device, message.field_group))
+        key = (message.device, message.field_group)
+        if message.group_rank >= 0 and key in self._blocked:
+            return False
+        group = self._groups.get(key)
         return group is None or min(group) == (message.group_rank, message.sequence)

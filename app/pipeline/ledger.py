@@ -54,6 +54,7 @@ class Ledger:
         self.of_interaction: dict[int, list[int]] = {}
         self.last_effect: dict[str, int] = {}  # device -> its newest interaction that may change something
         self._of_device: dict[str, set[int]] = {}  # device -> unfinished interactions
+        self._riders: dict[int, set[int]] = {}  # read -> reads that ride on it (G5)
         self._recent: OrderedDict[int, tuple[Interaction, tuple[Message, ...]]] = OrderedDict()
         self._open_attempts: dict[tuple[int, int], Attempt] = {}
         self._message_owner: dict[int, int] = {}  # messages of recent interactions
@@ -98,6 +99,11 @@ class Ledger:
     def unfinished_of(self, device: str) -> list[Interaction]:
         """What waits or is under way for a device, oldest first."""
         return [self.interactions[number] for number in sorted(self._of_device.get(device, ()))]
+
+    def riders_of(self, leader: int) -> list[Interaction]:
+        """Reads that ride on another one, oldest first; also those that have settled lately."""
+        riders = (self.interaction(number) for number in sorted(self._riders.get(leader, ())))
+        return [rider for rider in riders if rider is not None and rider.shared_with == leader]
 
     def message(self, number: int) -> Message | None:
         return self.messages.get(number)
@@ -192,6 +198,8 @@ class Ledger:
         if isinstance(change, Interaction):
             if change.kind not in _HARMLESS and change.id > self.last_effect.get(change.device, 0):
                 self.last_effect[change.device] = change.id
+            if change.shared_with is not None:
+                self._riders.setdefault(change.shared_with, set()).add(change.id)
             if change.is_settled:
                 self._settle(change)
             else:
@@ -236,7 +244,8 @@ class Ledger:
         for message in messages:
             self._message_owner[message.id] = interaction.id
         while len(self._recent) > RECENT:
-            _number, (_old, gone) = self._recent.popitem(last=False)
+            old, (_old, gone) = self._recent.popitem(last=False)
+            self._riders.pop(old, None)
             for message in gone:
                 self._message_owner.pop(message.id, None)
 

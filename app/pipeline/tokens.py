@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from app.errors import LinkError, LocalProtocolError, ParameterError, RemoteProtocolError, StoreError
 from app.model.command import CommandSpec, TokenUse
 from app.model.interaction import Failure, Interaction, Step
+from app.model.records import Change
 from app.model.status import Event, Status
 from app.pipeline.dispatch import Dispatcher
 from app.pipeline.field_twin import FieldTwin
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 STS_SPACING: Final = timedelta(seconds=60)
 PAUSES_S: Final = (1.0, 3.0)  # between the three tries (D-16)
 ISSUED_AT: Final = "last_sts_token_issued_at"
-ISSUED_FOR: Final = "last_sts_token_for"
+MAKING: Final = "sts_tokens_being_made"  # the interactions they are for
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
@@ -42,11 +43,18 @@ class _Refusal:
 
     text: str
     again: bool  # another try may bring one
+    is_known: bool = True  # False: one may exist all the same
+    issued: datetime | None = None
 
 
 def wants_token(interaction: Interaction, spec: CommandSpec) -> bool:
     """Whether one has to be made before this can leave."""
     return spec.token is TokenUse.MADE and not interaction.token
+
+
+def _making(facts: Mapping[str, Any]) -> list[int]:
+    found = facts.get(MAKING)
+    return [number for number in found if isinstance(number, int)] if isinstance(found, list) else []
 
 
 def _is_given_up(interaction: Interaction) -> bool:
@@ -77,7 +85,9 @@ class TokenOffice:
         self._spawn = spawn
         self._ready = ready
         self._register_secret = register_secret
+        self.refused: Callable[[Interaction], None] | None = None  # told of rows that were settled before
         self._asked: set[int] = set()
+        self._in_doubt = self._left_open()
         self._linked = asyncio.Event()
 
     def ask(self, interaction: Interaction) -> None:
@@ -86,25 +96,25 @@ class TokenOffice:
             self._asked.add(interaction.id)
             self._spawn(self._make(interaction.id), f"token:{interaction.id}")
 
+    def is_asked(self, interaction: int) -> bool:
+        return interaction in self._asked
+
     def link_changed(self) -> None:
         """An adapter may have come up."""
         self._linked.set()
 
-    def adopt(self, interaction: Interaction) -> None:
-        """After a restart: ask again, unless one may have been sold already."""
-        facts = self._twin.state(interaction.device).facts
-        if self._tree.limits(interaction.device).token_is_sale and facts.get(ISSUED_FOR) == interaction.id:
-            text = "The program stopped while the token was being made. One may exist; look at the vendor's list."
-            self._refuse(interaction, text)
-        else:
-            self.ask(interaction)
+    def _left_open(self) -> set[int]:
+        """Rows for which a token was being made when the program ended: it may have been sold."""
+        return {number for state in self._twin.states() for number in _making(state.facts)}
 
     async def _make(self, number: int) -> None:
         try:
             refusal: _Refusal | None = None
+            issued: datetime | None = None
             for pause in (0.0, *PAUSES_S):
                 await asyncio.sleep(pause)
-                outcome = await self._try(number)
+                outcome = await self._try(number, issued)
+                issued = outcome.issued if isinstance(outcome, _Refusal) else None
                 if not isinstance(outcome, _Refusal):
                     return
                 refusal = outcome
@@ -116,22 +126,25 @@ class TokenOffice:
         finally:
             self._asked.discard(number)
 
-    async def _try(self, number: int) -> _Refusal | None:
-        """One try; None when it is done, either way."""
+    async def _try(self, number: int, issued: datetime | None) -> _Refusal | None:
+        """One try, with the issue time of the one before it; None when it is done, either way."""
         maker, interaction = await self._maker(number)
         spec = self._tree.spec(interaction.device, interaction.command) if interaction is not None else None
         if interaction is None or spec is None or not wants_token(interaction, spec):
             return None
+        if number in self._in_doubt and self._tree.limits(interaction.device).token_is_sale:
+            text = "The program stopped while the token was being made. One may exist; look at the vendor's list."
+            self._in_doubt.discard(number)  # a person who has looked may ask again
+            self._ledger.keep(*self._made(interaction.device, number))
+            return _Refusal(text, again=False)
         if maker is None:
             return _Refusal("This connection cannot make tokens.", again=False)
         request = self._dispatcher.request(interaction, attempt=0)
         if isinstance(request, DeliveryFailure):
             return _Refusal(str(request), again=False)
-        issued = self._issue_time(interaction.device, number)
-        state = self._twin.learn(
-            interaction.device, {ISSUED_AT: issued.isoformat(), ISSUED_FOR: number}, self._ledger.clock.now()
-        )
-        rows = [self._twin.state(interaction.device)] if state is not None else []
+        issued = issued if issued is not None else self._issue_time(interaction.device)
+        making = [*_making(self._twin.state(interaction.device).facts), number]
+        rows = self._reserve(interaction.device, {ISSUED_AT: issued.isoformat(), MAKING: making})
         line = entry(interaction, self._ledger.clock.now(), Step.ENCODE, "token asked")
         secured = self._ledger.keep(*rows, line, durable=True)
         if secured is None:
@@ -145,17 +158,33 @@ class TokenOffice:
             return None  # cancelled before anything was asked
         made = await self._call(maker, request, issued)
         if isinstance(made, _Refusal):
-            return made
+            if made.is_known:
+                self._ledger.keep(*self._made(interaction.device, number))
+            return replace(made, issued=issued)
         present = self._ledger.interaction(number) or interaction
         self._register_secret(made)
         now = self._ledger.clock.now()
         after = present.edited(now, token=made)
+        over = self._made(interaction.device, number)
         if after.status is Status.QUEUED:
             self._ready(after, spec)
+            self._ledger.keep(*over)
         else:
             text = f"The token came and is kept; the command itself is {after.status}."
-            self._ledger.keep(after, entry(after, now, Step.ENCODE, "token", text=text), durable=True)
+            self._ledger.keep(after, entry(after, now, Step.ENCODE, "token", text=text), *over, durable=True)
         return None
+
+    def _made(self, device: str, number: int) -> list[Change]:
+        """It is known what became of one."""
+        left = [other for other in _making(self._twin.state(device).facts) if other != number]
+        return self._reserve(device, {MAKING: left or None})
+
+    def _reserve(self, device: str, facts: dict[str, Any]) -> list[Change]:
+        """Facts of the issue, whatever a clock that was set back says."""
+        now = self._ledger.clock.now()
+        newest = max((self._twin.state(device).facts_at.get(name, now) for name in facts), default=now)
+        self._twin.learn(device, facts, max(now, newest))
+        return [self._twin.state(device)]
 
     async def _maker(self, number: int) -> tuple[TokenMaker | None, Interaction | None]:
         """The adapter that makes this one's token, as soon as it is open; the interaction as it is then."""
@@ -174,28 +203,30 @@ class TokenOffice:
         try:
             return await maker.make_token(request, issued)
         except DeliveryFailure as exc:
-            return _Refusal(str(exc), again=exc.disposition is Disposition.RETRY)
+            is_known = exc.disposition is not Disposition.UNKNOWN
+            return _Refusal(str(exc), again=exc.disposition is Disposition.RETRY, is_known=is_known)
         except LinkError as exc:
-            return _Refusal(str(exc), again=not (is_sale and exc.may_have_arrived))
+            is_known = not (is_sale and exc.may_have_arrived)
+            return _Refusal(str(exc), again=is_known, is_known=is_known)
         except RemoteProtocolError as exc:  # an answer that nobody can read: a sale may stand behind it
-            return _Refusal(str(exc), again=not is_sale)
+            return _Refusal(str(exc), again=not is_sale, is_known=not is_sale)
         except (LocalProtocolError, ParameterError) as exc:
             return _Refusal(str(exc), again=False)
 
-    def _issue_time(self, device: str, number: int) -> datetime:
-        """Now, or a minute after the last one where that is later (1.5, item 2); a further try keeps its time."""
+    def _issue_time(self, device: str) -> datetime:
+        """Now, or a minute after the last one where that is later (1.5, item 2)."""
         now = self._ledger.clock.now()
-        facts = self._twin.state(device).facts
-        if not isinstance(facts.get(ISSUED_AT), str):
-            return now
-        last = datetime.fromisoformat(facts[ISSUED_AT])
-        return last if facts.get(ISSUED_FOR) == number else max(now, last + STS_SPACING)
+        last = self._twin.state(device).facts.get(ISSUED_AT)
+        return max(now, datetime.fromisoformat(last) + STS_SPACING) if isinstance(last, str) else now
 
     def _refuse(self, interaction: Interaction, text: str) -> None:
         """No token, no command: the full after-effects of a failure; an ABORTED verdict stands (D-16)."""
         if interaction.is_settled:
             line = entry(interaction, self._ledger.clock.now(), Step.ENCODE, "no token", code="TOKEN_FAILED", text=text)
             self._ledger.keep(line)
+            self._asked.discard(interaction.id)
+            if self.refused is not None:
+                self.refused(interaction)
             return
         failure = Failure(
             code="TOKEN_FAILED", text=f"No token was made: {text}", at=self._ledger.clock.now(), is_final=True

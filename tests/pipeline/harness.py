@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import selectors
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -39,6 +40,7 @@ from app.ports import (
     Accepted,
     Adapter,
     AdapterContext,
+    AdapterType,
     Answer,
     DeliveryFailure,
     Dispatch,
@@ -58,6 +60,7 @@ from app.workbench import Workbench
 
 T = TypeVar("T")
 EPOCH = datetime(2026, 5, 1, tzinfo=UTC)
+TICKS = 2**20  # of virtual time in a second
 
 
 # ---------------------------------------------------------------- virtual time
@@ -89,7 +92,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._virtual
 
     def jump(self, seconds: float) -> None:
-        self._virtual += seconds
+        """Forward, up to the next tick: differences of two times are exact, as those of whole nanoseconds are."""
+        self._virtual = math.ceil((self._virtual + seconds) * TICKS) / TICKS
 
 
 class VirtualClock:
@@ -214,7 +218,17 @@ class MemoryStore:
         newest = {c.device: c.id for _number, c in sorted(records.items()) if isinstance(c, Commissioning)}
         flows = [c for _number, c in sorted(records.items()) if is_open(c) or c.id in newest.values()]
         open_owners = {item.interaction for item in outbox.values()}
+        moving = {i.id for i in interactions.values() if not i.is_settled or i.id in open_owners}
+        moving |= {parent for i in open_owners if (parent := interactions[i].followup_of) is not None}
+        counted = {interactions[number].batch for number in moving}
+        still = [c for c in records.values() if isinstance(c, Batch) and c.id in counted]
+        flows = sorted({c.id: c for c in [*flows, *still]}.values(), key=lambda c: c.id)
         open_owners |= {number for record in flows if is_open(record) for number in interactions_of(record)}
+        open_owners |= {
+            i.followup_of
+            for i in interactions.values()
+            if i.followup_of is not None and (not i.is_settled or i.id in open_owners)
+        }
         alive = {
             i.id: i
             for i in interactions.values()
@@ -232,8 +246,9 @@ class MemoryStore:
             batch_members={
                 batch.id: {i.id: i.status for i in interactions.values() if i.batch == batch.id}
                 for batch in flows
-                if isinstance(batch, Batch) and is_open(batch)
+                if isinstance(batch, Batch)
             },
+            order_references=frozenset(change.reference for change in self.durable if isinstance(change, Order)),
             last_interaction=max(interactions, default=0),
             last_message=max(messages, default=0),
             last_outbox=last_outbox,
@@ -600,13 +615,13 @@ async def bench(
     field_: Field,
     *,
     bench_type: BenchType | None = None,
-    bench_types: Sequence[BenchType] = (),
+    bench_types: Sequence[AdapterType] = (),
     devices: Sequence[Device] = (),
     snapshot: Snapshot | None = None,
 ) -> AsyncIterator[Workbench]:
     """A running workbench over a store and a field."""
     clock = VirtualClock(loop)
-    kinds = bench_types or (bench_type or BenchType(field_),)
+    kinds: Sequence[AdapterType] = bench_types or (bench_type or BenchType(field_),)
     if snapshot is None:
         store.durable += [device for device in devices if device not in store.of(Device)]
         snapshot = store.snapshot()
