@@ -502,6 +502,9 @@ class Flows:
             self._order_moved(row)
         if row.commissioning is not None:
             self._commissioner.advance(row)
+        batch = self._batches.get(row.batch or 0)
+        if batch is not None and batch.completed_at is not None:
+            self._recount(batch.id)  # nobody counts a complete one after a restart
 
     def adopt(self) -> None:
         """At the start: count open batches anew, let commissionings and orders go on."""

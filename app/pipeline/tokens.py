@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 STS_SPACING: Final = timedelta(seconds=60)
 PAUSES_S: Final = (1.0, 3.0)  # between the three tries (D-16)
+CALL_S: Final = 300.0  # an adapter's own limits are shorter; this one only keeps a row from hanging
 ISSUED_AT: Final = "last_sts_token_issued_at"
 MAKING: Final = "sts_tokens_being_made"  # the interactions they are for
 
@@ -201,7 +202,11 @@ class TokenOffice:
     async def _call(self, maker: TokenMaker, request: Dispatch, issued: datetime) -> str | _Refusal:
         is_sale = self._tree.limits(request.device.id).token_is_sale
         try:
-            return await maker.make_token(request, issued)
+            async with asyncio.timeout(CALL_S):
+                return await maker.make_token(request, issued)
+        except TimeoutError:
+            text = f"Whoever makes the tokens did not answer in {CALL_S:g} s."
+            return _Refusal(text, again=not is_sale, is_known=not is_sale)
         except DeliveryFailure as exc:
             is_known = exc.disposition is not Disposition.UNKNOWN
             return _Refusal(str(exc), again=exc.disposition is Disposition.RETRY, is_known=is_known)
