@@ -13,6 +13,7 @@ from app.clock import SystemClock
 from app.interaction_log.reader import LogReader
 from app.interaction_log.redaction import Redactor
 from app.interaction_log.writer import LogWriter
+from app.model.interaction import Interaction, Message
 from app.ports import AdapterType, Clock, Secrets, Snapshot
 from app.secrets import KeyringSecrets
 from app.workbench import Workbench
@@ -48,6 +49,11 @@ def open_session(
         with contextlib.closing(LogReader(path)) as reader:
             snapshot: Snapshot = reader.snapshot()
         redactor = Redactor()
+
+        def recall(number: int) -> tuple[Interaction, tuple[Message, ...]] | None:
+            with contextlib.closing(LogReader(path)) as reader:
+                return reader.recall(number)
+
         used_secrets = secrets if secrets is not None else KeyringSecrets()
         workbench = Workbench(
             store=writer,
@@ -57,6 +63,7 @@ def open_session(
             secrets=used_secrets,
             redact=redactor.redact,
             register_secret=redactor.add,
+            recall=recall,
         )
         yield Session(path, writer, workbench, redactor, used_secrets)
     finally:

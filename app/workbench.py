@@ -23,7 +23,7 @@ from app.errors import ConfigError, LocalProtocolError, ParameterError, StoreErr
 from app.model.command import CommandSpec, TokenUse, check_params
 from app.model.device import Device, NodeKind
 from app.model.flow import Batch, BatchRule, Commissioning, Issue, IssueKind, NewOrder, Order
-from app.model.interaction import Failure, Interaction, Origin, Step
+from app.model.interaction import Failure, Interaction, Message, Origin, Step
 from app.model.jsonable import jsonable
 from app.model.reading import DeviceState, Finding, LinkState, SampleSet, Severity
 from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Setting
@@ -97,6 +97,7 @@ class Workbench:
         rng: random.Random | None = None,
         redact: Callable[[bytes], bytes] = bytes,
         register_secret: Callable[[str], None] = lambda _words: None,
+        recall: Callable[[int], tuple[Interaction, tuple[Message, ...]] | None] = lambda _number: None,
     ) -> None:
         self.feed = ChangeFeed()
         self.clock = clock
@@ -109,6 +110,7 @@ class Workbench:
         self._grids = GridTwin(self._twin)
         self._tree = Tree(snapshot.devices, adapter_types, self._twin, self._grids)
         self._register_secret = register_secret
+        self._recall = recall
         self._secret_params: dict[int, dict[str, Any]] = {}
         self._state_kept: dict[str, float] = {}
         self._written: dict[tuple[str, str], int] = {}  # device and field group -> the youngest write that took effect
@@ -371,7 +373,7 @@ class Workbench:
 
     def retry(self, interaction: int, actor: str = "user") -> None:
         """Send a failed command again, through the gatekeeper (T19, D-19). Only from FAILED."""
-        present = self._ledger.interaction(interaction)
+        present = self._known(interaction)
         if present is None or present.status is not Status.FAILED:
             stands = present.status if present is not None else "not known any more"
             raise LocalProtocolError(f"Only a failed interaction can be retried; {interaction} is {stands}.")
@@ -382,10 +384,27 @@ class Workbench:
 
     def verify(self, interaction: int, actor: str = "user") -> None:
         """Read back what became of a command whose outcome nobody saw."""
-        present = self._ledger.interaction(interaction)
+        present = self._known(interaction)
         if present is None or present.status is not Status.OUTCOME_UNKNOWN:
             raise LocalProtocolError(f"Interaction {interaction} has no unknown outcome to read back.")
         self._call(lambda: self._start_verify(present, None, actor))
+
+    def _known(self, interaction: int) -> Interaction | None:
+        """An interaction of this run, or of an earlier one as the log has it."""
+        present = self._ledger.interaction(interaction)
+        if present is not None:
+            return present
+        recalled = self._recall(interaction)
+        if recalled is None:
+            return None
+        found, messages = recalled
+        if found.token:
+            if not found.token.isdigit():
+                raise LocalProtocolError(f"Interaction {interaction} came here without its token; send it anew.")
+            self._register_secret(found.token)
+        if found.is_settled:
+            self._call(lambda: self._ledger.bring_back(found, messages))
+        return found
 
     def interaction(self, interaction: int) -> Interaction | None:
         """An unfinished or lately settled interaction."""

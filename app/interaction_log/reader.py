@@ -632,6 +632,16 @@ class LogReader:
                 related=self._build(related, self._records.interaction),
             )
 
+    def recall(self, number: int) -> tuple[Interaction, tuple[Message, ...]] | None:
+        """One interaction with its token and messages, for the engine to go on with; None when it does not exist."""
+        with self.one_moment():
+            rows = self._all(f"{r.SELECT_INTERACTION} WHERE id = ?", (number,))
+            self._records.words.refresh()
+            if not rows:
+                return None
+            messages = self._build(self._of("message", r.MESSAGE_COLUMNS, number, "id"), self._records.message)
+            return self._records.interaction(rows[0], with_token=True), messages
+
     def _of(self, table: str, columns: str, number: int, order: str) -> list[r.Row]:
         return self._all(f"SELECT {columns} FROM {table} WHERE interaction = ? ORDER BY {order}", (number,))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -136,6 +136,12 @@ class Ledger:
         for interaction in self.interactions.values():
             counts[interaction.status] = counts.get(interaction.status, 0) + 1
         return counts
+
+    def bring_back(self, interaction: Interaction, messages: Iterable[Message]) -> None:
+        """An interaction that ended long ago and is to go on."""
+        self._settle(interaction)
+        for message in messages:
+            self._remember_message(message)
 
     # -- writing
     def keep(self, *changes: Change, durable: bool = False) -> asyncio.Future[None] | None:

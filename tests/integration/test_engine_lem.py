@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from app.composition import open_session, running
+from app.errors import LocalProtocolError
 from app.interaction_log.verify import verify
 from app.model.device import Device
 from app.model.interaction import Frame, Interaction
@@ -109,6 +110,24 @@ async def test_a_bad_answer_fails_one_command_and_the_poll_goes_on(tmp_path: Pat
         assert held.workbench.state("lem").link is LinkState.ONLINE
         held.meter.faults.clear()
         assert (await held.send("READ_SETTINGS")).status is Status.SUCCESSFUL
+
+
+async def test_what_failed_in_an_earlier_run_can_be_sent_again(tmp_path: Path) -> None:
+    path = tmp_path / "again.mwk"
+    async with engine(path) as held:
+        await held.until(lambda: held.polls > 0)
+        held.meter.faults.set("reset@GET/v1/settings")
+        failed = await held.send("READ_SETTINGS")
+        assert failed.status is Status.FAILED
+    async with engine(path) as held:
+        assert held.workbench.interaction(failed.id) is None
+        with pytest.raises(LocalProtocolError, match="not known"):
+            held.workbench.retry(failed.id + 1000)
+        held.workbench.retry(failed.id)
+        await held.until(lambda: any(row.id == failed.id and row.is_settled for row in held.of(Interaction)))
+        again = held.workbench.interaction(failed.id)
+        assert again is not None
+        assert again.status is Status.SUCCESSFUL
 
 
 async def test_nan_in_live_values_publishes_nothing_and_is_told_once(tmp_path: Path) -> None:
