@@ -22,6 +22,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGING = ROOT / "packaging"
 HASH = "sha256:" + "0" * 64
+LISTS = ("requirements.txt", "requirements-extras.txt")
 
 
 def _load() -> Any:
@@ -85,6 +86,49 @@ def test_compare_pins() -> None:
     assert "twice" in dev.compare_pins([one, one], [one])[0]
     assert "hashes" in dev.compare_pins([one], [one._replace(hashes=())])[0]
     assert dev.compare_pins([one], [one._replace(marker="x")])
+
+
+    assert all("list.txt" in fault for fault in dev.compare_pins([one, one], [two], "list.txt")[:2])
+
+
+def test_what_is_written_is_what_was_read() -> None:
+    pins = [dev.Pin("a", "1", "python_full_version < '3.12'", (HASH, HASH)), dev.Pin("b", "2", "", (HASH,))]
+    assert dev.parse_requirements(dev.format_requirements(pins)) == pins
+    listed = (PACKAGING / "requirements.txt").read_text("utf-8")
+    assert dev.BASE_HEADER + dev.format_requirements(dev.parse_requirements(listed)) == listed, "uv's layout"
+
+
+def test_compare_with_versions() -> None:
+    one, lock = dev.Pin("a", "1", "", (HASH,)), {("a", "1"): (HASH,)}
+    assert dev.compare_with_versions([one], lock, "x") == []
+    assert dev.compare_with_versions([one, one], lock, "x") == ["a 1 stands twice in x"]
+    assert dev.compare_with_versions([one._replace(version="2")], lock, "x") == ["x has a==2, uv.lock has not"]
+    assert dev.compare_with_versions([one], {("a", "1"): ()}, "x") == ["the hashes of a 1 differ from uv.lock"]
+
+
+def test_each_list_is_compared_with_the_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(dev.shutil, "which", lambda _name: None)
+    assert dev.compare_with_lock() == []
+    for number, name in enumerate(("REQUIREMENTS", "EXTRA_REQUIREMENTS")):
+        with monkeypatch.context() as changed:
+            listed = tmp_path / LISTS[number]
+            listed.write_text((PACKAGING / LISTS[number]).read_text("utf-8") + f"a==1 --hash={HASH}\n", "utf-8")
+            changed.setattr(dev, name, listed)
+            assert dev.compare_with_lock() == [f"{LISTS[number]} has a==1, uv.lock has not"]
+
+
+def test_the_extras_are_what_uv_adds_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two, three = (dev.Pin(name, "1", "", (HASH,)) for name in "abc")
+    asked: list[tuple[str, ...]] = []
+
+    def exported(*arguments: str) -> str:
+        asked.append(arguments)
+        return str(dev.format_requirements([one, two._replace(marker=""), three]))
+
+    monkeypatch.setattr(dev, "exported", exported)
+    changed = two._replace(marker="sys_platform == 'win32'")
+    assert dev.exported_extras("uv", [one, changed]) == [two, three], "another marker is another requirement"
+    assert asked == [("uv", "--frozen", "--extra", "chirpstack")]
 
 
 def test_clean_environment() -> None:
@@ -207,6 +251,93 @@ def test_as_root_on_debian_only_what_is_missing_is_installed(monkeypatch: pytest
     monkeypatch.setattr(dev, "install_with_apt", install)
     assert dev.ensure_system(fresh=False, x11=False) is True
     assert installed == ["libegl1"]
+
+
+def _debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, root: bool = True, manager: str = "apt-get") -> Path:
+    """A Debian without a broker, and an environment in a folder of the test; returns where the broker would be."""
+    monkeypatch.setattr(dev.sys, "platform", "linux")
+    monkeypatch.setattr(dev.shutil, "which", lambda _name, path=None: None)
+    monkeypatch.setattr(dev, "package_manager", lambda: manager)
+    monkeypatch.setattr(dev, "is_root", lambda: root)
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev, "VENV", tmp_path)
+    return tmp_path / "mosquitto"
+
+
+@pytest.mark.parametrize(("root", "manager"), [(False, "apt-get"), (True, "dnf")])
+def test_a_broker_is_fetched_by_root_on_debian_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: bool, manager: str
+) -> None:
+    place = _debian(monkeypatch, tmp_path, root=root, manager=manager)
+    monkeypatch.setattr(dev, "fetch_broker", lambda _place: pytest.fail("tried"))
+    assert dev.broker_folder() == ""
+    place.mkdir()
+    assert dev.broker_folder() == str(place / "bin"), "one that is there is used by anybody"
+
+
+def test_a_broker_the_system_has_is_the_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _debian(monkeypatch, tmp_path)
+    monkeypatch.setattr(dev, "fetch_broker", lambda _place: pytest.fail("tried"))
+    monkeypatch.setattr(dev.shutil, "which", lambda name, path: name if "/usr/sbin" in path.split(":") else None)
+    assert dev.broker_folder() == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(None, "ended after 50.0 s"), (100, "ended with 100"), (0, "it does not start")]
+)
+def test_no_broker_is_one_line_and_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    status: int | None,
+    words: str,
+) -> None:
+    place = _debian(monkeypatch, tmp_path)
+    monkeypatch.setattr(dev, "apt_install", lambda *_arguments: dev.Result(status, "much\nto read\n", 1.0))
+    assert dev.broker_folder() == ""
+    assert not place.exists()
+    (line,) = capsys.readouterr().out.splitlines()
+    assert words in line
+    assert "will be skipped" in line
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script")
+def test_an_unpacked_program_gets_the_libraries_beside_it(tmp_path: Path) -> None:
+    root = tmp_path / "a folder with blanks"
+    for name, text in (
+        ("sbin/program", '#!/bin/sh\nprintf "%s\\n" "$LD_LIBRARY_PATH" "$@"\n'),
+        ("bin/program", dev.library_wrapper("sbin/program", ["usr/lib/x", "lib/y"])),
+    ):
+        file = root / name
+        file.parent.mkdir(parents=True)
+        file.write_text(text, "utf-8")
+        file.chmod(0o755)
+    result = dev.quick([str(root / "bin" / "program"), "a b", "c"], os.environ)
+    above = root / "bin" / ".."
+    assert result.output.splitlines() == [f"{above}/usr/lib/x:{above}/lib/y", "a b", "c"]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_apt_refreshes_its_lists_only_when_that_is_needed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, known: bool
+) -> None:
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    if known:
+        (lists / "a_Packages").touch()
+    monkeypatch.setattr(dev, "Path", lambda _name: lists)
+    done: list[str] = []
+
+    def run(command: list[str], *_arguments: object) -> Any:
+        done.append("update" if "update" in command else "install")
+        return dev.Result(0 if "update" in done else 100, "", 0.0)
+
+    monkeypatch.setattr(dev, "run", run)
+    assert dev.apt_install(["p"], (), 60.0, tmp_path / "log", "").status == 0
+    assert done == (["install"] if known else []) + ["update", "install"]
+    done.clear()
+    assert dev.apt_install(["p"], (), -1.0, tmp_path / "log", "").status != 0
+    assert len(done) == 1, "no further step once the time is over"
 
 
 def test_a_machine_that_has_everything_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,6 +466,43 @@ def test_the_stamp_follows_the_list_and_the_project(monkeypatch: pytest.MonkeyPa
         dev.expected_stamp()
 
 
+def test_the_extras_are_added_once_and_again_when_their_list_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    listed = tmp_path / "requirements-extras.txt"
+    listed.write_text("a\n", "utf-8")
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev, "VENV", tmp_path)
+    monkeypatch.setattr(dev, "EXTRA_REQUIREMENTS", listed)
+    installed: list[Path] = []
+    monkeypatch.setattr(dev, "install_packages", lambda _own, _log, what, _size, _extras: installed.append(what))
+    for _ in range(2):
+        dev.set_up_extras()
+    assert installed == [listed]
+    listed.write_text("b\n", "utf-8")
+    dev.set_up_extras()
+    assert installed == [listed, listed]
+
+
+@pytest.mark.parametrize(("arguments", "extras"), [([], False), (["-k", "x"], False), (["--all"], True)])
+def test_only_all_adds_the_extras(monkeypatch: pytest.MonkeyPatch, arguments: list[str], extras: bool) -> None:
+    done: list[str] = []
+    for name in ("set_up", "set_up_extras"):
+        monkeypatch.setattr(dev, name, lambda name=name: done.append(name))
+    monkeypatch.setattr(dev, "broker_folder", lambda: "/a/broker")
+    monkeypatch.setattr(dev, "static_checks", lambda _environment: [])
+    paths: list[str] = []
+
+    def run(_command: list[str], environment: dict[str, str], _limit: float) -> Any:
+        paths.append(environment["PATH"])
+        return dev.Result(0, "", 0.0)
+
+    monkeypatch.setattr(dev, "run", run)
+    assert dev.main(["test", *arguments]) == 0
+    assert done == ["set_up", *(["set_up_extras"] if extras else [])]
+    assert paths[0].split(os.pathsep)[0] == "/a/broker"
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems always have a display")
 def test_a_display_that_does_not_answer_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("QT_QPA_PLATFORM", raising=False)
@@ -397,9 +565,12 @@ def test_wrong_use_ends_with_two() -> None:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def test_requirements_agree_with_the_lock() -> None:
+@pytest.mark.parametrize("name", LISTS)
+def test_requirements_agree_with_the_lock(name: str) -> None:
     lock = dev.pins_of_lock(tomllib.loads((ROOT / "uv.lock").read_text("utf-8")))
-    for pin in dev.parse_requirements((PACKAGING / "requirements.txt").read_text("utf-8")):
+    pins = dev.parse_requirements((PACKAGING / name).read_text("utf-8"))
+    assert pins
+    for pin in pins:
         assert lock[pin.name, pin.version] == pin.hashes
 
 
@@ -418,8 +589,19 @@ def test_requirements_keep_both_qt_pins_and_every_direct_dependency() -> None:
     assert not names & {"pyarrow", "grpcio", "chirpstack-api", "psycopg"}, "extras stay out of the quick set-up"
 
 
-def test_requirements_name_no_host_and_no_place() -> None:
-    text = (PACKAGING / "requirements.txt").read_text("utf-8")
+def test_the_second_list_is_what_the_extras_of_the_tests_add() -> None:
+    base, extra = (dev.parse_requirements((PACKAGING / name).read_text("utf-8")) for name in LISTS)
+    assert not set(base) & set(extra)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    names = {pin.name for pin in [*base, *extra]}
+    wanted = [line for name in dev.EXTRAS for line in extras[name]]
+    assert [line for line in wanted if dev.canonical(dev.re.split(r"[\s<>=!~;\[]", line)[0]) not in names] == []
+    assert not names & {"pyarrow", "psycopg"}, "no test needs them"
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_requirements_name_no_host_and_no_place(name: str) -> None:
+    text = (PACKAGING / name).read_text("utf-8")
     assert "://" not in text
     assert "file:" not in text
     for line in text.splitlines():

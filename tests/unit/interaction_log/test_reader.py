@@ -224,7 +224,11 @@ def test_the_snapshot_is_what_the_engine_needs(reader: LogReader) -> None:
     owned = {4, 5, 7}  # by the running commissioning and the open order; 8 and 9 by those that are over
     assert not wanted & {4, 5, 7, 8, 9}
     wanted |= owned
+    # what a read that is not done speaks about
+    speaking = [i for i in items.values() if i.followup_of is not None and (not i.is_settled or i.id in pending)]
+    wanted |= {i.followup_of for i in speaking}
     assert pending
+    assert speaking
     assert {i.id for i in snapshot.interactions} == wanted
     assert {m.interaction for m in snapshot.messages} <= wanted
     assert {a.interaction for a in snapshot.attempts} == {n for n in wanted if items[n].status is Status.PROCESSING}
