@@ -317,15 +317,8 @@ def judge(world: World, *, is_sale: bool) -> None:
     assert sum(row.order is not None for row in rows.values()) == sum(isinstance(r, Order) for r in records.values())
 
 
-KNOWN = {
-    ("failing batch", "eager"): "engine: a complete batch with a member under way again is not counted after a restart",
-}
-
-
 def case(name: str, store: str) -> Any:
-    known = KNOWN.get((name, store))
-    marks = [pytest.mark.xfail(strict=True, reason=known)] if known else []
-    return pytest.param(PLANS[name], store == "eager", id=f"{name}, {store}", marks=marks)
+    return pytest.param(PLANS[name], store == "eager", id=f"{name}, {store}")
 
 
 @pytest.mark.parametrize(("plan", "eager"), [case(name, store) for name in PLANS for store in ("lazy", "eager")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import configparser
 import importlib.util
@@ -86,8 +87,6 @@ def test_compare_pins() -> None:
     assert "twice" in dev.compare_pins([one, one], [one])[0]
     assert "hashes" in dev.compare_pins([one], [one._replace(hashes=())])[0]
     assert dev.compare_pins([one], [one._replace(marker="x")])
-
-
     assert all("list.txt" in fault for fault in dev.compare_pins([one, one], [two], "list.txt")[:2])
 
 
@@ -498,7 +497,7 @@ def test_only_all_adds_the_extras(monkeypatch: pytest.MonkeyPatch, arguments: li
         return dev.Result(0, "", 0.0)
 
     monkeypatch.setattr(dev, "run", run)
-    assert dev.main(["test", *arguments]) == 0
+    assert dev.verb_test(argparse.Namespace(rest=arguments)) == 0
     assert done == ["set_up", *(["set_up_extras"] if extras else [])]
     assert paths[0].split(os.pathsep)[0] == "/a/broker"
 
