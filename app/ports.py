@@ -66,6 +66,7 @@ class Dispatch:
     attempt: int
     tap: Tap
     phase: str = ""
+    was_sent_before: bool = False  # by an earlier attempt, or an earlier run of a retried command
 
 
 class Execution(StrEnum):

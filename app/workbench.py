@@ -195,6 +195,7 @@ class Workbench:
             admission=self._admission,
             commissioner=self._commissioner,
             snapshot=snapshot,
+            find=self._known,
             retry=self.retry,
         )
         self._tokens.refused = self._flows.token_refused
@@ -705,8 +706,8 @@ class Workbench:
         )
 
     # The dispatcher is built before the admission that it asks.
-    def _trouble(self, device: str) -> str:
-        return self._admission.trouble(device)
+    def _trouble(self, device: str, asked: dict[object, str]) -> str:
+        return self._admission.trouble(device, asked)
 
     def _settle_riders(self, interaction: Interaction, event: Event) -> None:
         self._admission.settle_riders(interaction, event)
@@ -887,8 +888,9 @@ class Workbench:
         if outcome.decision is Decision.RETRY_LATER:
             self._spawn(self._retry_later(interaction, item), f"retry:{interaction.id}")
             return None
-        if outcome.decision is Decision.READ_BACK:
-            return self._follow_up(interaction, outcome.command, interaction.priority, item)
+        is_read = outcome.decision is Decision.READ_BACK
+        if is_read and not self._follow_up(interaction, outcome.command, interaction.priority, item):
+            self._dispatcher.unblock(interaction.device, interaction.field_group)
         return []
 
     async def _retry_later(self, interaction: Interaction, item: OutboxItem) -> None:
@@ -903,17 +905,20 @@ class Workbench:
         for other in self._ledger.unfinished_of(interaction.device):
             if other.command == command and other.status is not Status.PROCESSING and other.commissioning is None:
                 return []  # an identical read waits already (D-39)
-        return self._follow_up(interaction, command, int(item.payload.get("priority", 10)), item)
+        self._follow_up(interaction, command, int(item.payload.get("priority", 10)), item)
+        return []
 
-    def _follow_up(self, interaction: Interaction, command: str, priority: int, item: OutboxItem) -> list[Change]:
-        """A read that shows what came of a command (6.4); made and ended in one transaction."""
+    def _follow_up(self, interaction: Interaction, command: str, priority: int, item: OutboxItem) -> bool:
+        """A read that shows what came of a command (6.4); made in the transaction that ends the effect. False: the
+        device is gone or has no such read.
+        """
         node = self._tree.get(interaction.device)
         if node is None:
-            return []
+            return False
         try:
             spec, supported = self._tree.known_command(node, command)
         except ParameterError:
-            return []
+            return False
         request = intake.Request(
             id=self._ledger.interaction_id(),
             device=node,
@@ -927,7 +932,7 @@ class Workbench:
             priority=priority,
         )
         self._take_in(request, supported=supported, extra=[OutboxDone(item.id, self.clock.now())])
-        return []
+        return True
 
     def _effect_verify(self, item: OutboxItem) -> list[Change] | None:
         interaction = self._ledger.interaction(item.interaction)

@@ -228,7 +228,7 @@ def token_of(request: Dispatch) -> str:
 
 def may_be_used(request: Dispatch) -> bool:
     """Whether a token that is refused now may have been taken in an earlier try whose answer was lost (D-24)."""
-    return request.spec.kind is CommandKind.TOKEN and request.attempt > 1
+    return request.spec.kind is CommandKind.TOKEN and request.was_sent_before
 
 
 USED: Final = "An earlier try may have delivered this token: read the credit before another one is made."

@@ -118,21 +118,29 @@ class Admission:
             ),
         )
 
-    def trouble(self, device: str) -> str:
-        """Why a queued command of this device has to wait for the field (D-26)."""
+    def trouble(self, device: str, asked: dict[object, str]) -> str:
+        """Why a queued command of this device has to wait for the field (D-26).
+
+        ``asked`` remembers what was found for others of the same place in this pass.
+        """
         node = self._tree.get(device)
         limits = self._tree.limits(device)
         if node is None or limits.reach is _DIRECT:
             return ""
-        view = MeterView(
-            id=device,
-            name=node.name,
-            adapter=node.adapter,
-            reach=limits.reach,
-            grid=self._tree.picture(self._tree.grid_of(node)),
-            gateway=self._tree.gateway_of(node),
-        )
-        return field_trouble(GateInput(command="", kind=CommandKind.READ, meter=view, now=self._clock.now()))
+        grid, gateway = self._tree.grid_of(node), self._tree.gateway_of(node)
+        place = (node.adapter, grid, gateway if limits.reach is Reach.GATEWAY else "")
+        if place not in asked:
+            view = MeterView(
+                id=device,
+                name=node.name,
+                adapter=node.adapter,
+                reach=limits.reach,
+                grid=self._tree.picture(grid),
+                gateway=gateway,
+            )
+            gate = GateInput(command="", kind=CommandKind.READ, meter=view, now=self._clock.now())
+            asked[place] = field_trouble(gate)
+        return asked[place]
 
     def _is_behind(
         self, device: str, spec: CommandSpec, interaction: Interaction | None, replaces: Sequence[Interaction]
@@ -201,9 +209,10 @@ class Admission:
         """One durable transaction for all of them; what they replace goes with it."""
         rows: list[Change] = [*(change for one in taken for change in one.changes), *extra]
         for one in taken:
-            for old in one.replaces:
-                cancelled = self._dispatcher.cancellable(old.id)
-                if cancelled is not None:  # G3: else it is left, and D-25 sends it first
+            for replaced in one.replaces:
+                old = self._ledger.interactions.get(replaced.id)
+                cancelled = self._dispatcher.cancellable(replaced.id)
+                if old is not None and cancelled is not None:  # G3: else it is left, and D-25 sends it first
                     rows = self._supersede(old, one.interaction, [*rows, *cancelled])
         saved = self._ledger.keep(*rows, durable=True)
         for one in taken:
@@ -215,7 +224,8 @@ class Admission:
         for change in changes:
             if isinstance(change, Message):
                 self._dispatcher.enqueue(change)
-        self._dispatcher.watch_expiry(interaction)
+        if not interaction.is_settled:
+            self._dispatcher.watch_expiry(interaction)
         items = [change for change in changes if isinstance(change, OutboxItem)]
         if items:
             self._add_effects(items)

@@ -7,7 +7,7 @@ names it.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -40,6 +40,7 @@ class Correlator:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], _Entry] = {}
         self._by_message: dict[int, list[tuple[str, str]]] = {}
+        self._retired: deque[tuple[float, tuple[str, str]]] = deque()  # in the order of their time
         self._parked: OrderedDict[int, tuple[float, str, str, RefUplink]] = OrderedDict()
         self._ticket = 0
 
@@ -74,6 +75,7 @@ class Correlator:
             entry = self._known.get(key)
             if entry is not None and entry.forget_at is None:
                 entry.forget_at = now + LATE_S
+                self._retired.append((entry.forget_at, key))
 
     def park(self, scope: str, ref: str, uplink: RefUplink, now: float) -> None:
         self._ticket += 1
@@ -83,18 +85,27 @@ class Correlator:
 
     def sweep(self, now: float) -> Iterator[tuple[str, str, RefUplink]]:
         """Forget what is too old; yields the parked uplinks that nobody claimed."""
-        old = [key for key, entry in self._known.items() if entry.forget_at is not None and entry.forget_at <= now]
-        for key in old:
-            entry = self._known.pop(key)
+        while self._retired and self._retired[0][0] <= now:
+            forget_at, key = self._retired.popleft()
+            entry = self._known.get(key)
+            if entry is None or entry.forget_at != forget_at:
+                continue  # the reference was given anew meanwhile
+            del self._known[key]
             keys = self._by_message.get(entry.expectation.message, [])
             if key in keys:
                 keys.remove(key)
             if not keys:
                 self._by_message.pop(entry.expectation.message, None)
-        for ticket in [ticket for ticket, parked in self._parked.items() if parked[0] <= now]:
-            _until, scope, ref, uplink = self._parked.pop(ticket)
+        while self._parked:
+            ticket, (until, scope, ref, uplink) = next(iter(self._parked.items()))
+            if until > now:
+                break
+            del self._parked[ticket]
             yield scope, ref, uplink
 
-    @property
-    def size(self) -> int:
-        return len(self._known) + len(self._parked)
+    def next_at(self) -> float | None:
+        """When ``sweep`` will have something to do; None: never."""
+        moments = [self._retired[0][0]] if self._retired else []
+        if self._parked:
+            moments.append(next(iter(self._parked.values()))[0])
+        return min(moments, default=None)

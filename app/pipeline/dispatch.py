@@ -70,7 +70,6 @@ from app.ports import (
 _log = logging.getLogger(__name__)
 
 IDLE_S: Final = 3600.0
-SWEEP_REFS_S: Final = 1.0
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
@@ -82,7 +81,7 @@ class Site:
     device: Callable[[str], Device | None]
     spec: Callable[[str, str], CommandSpec | None]
     limits: Callable[[str], Limits]
-    trouble: Callable[[str], str]  # why the field between here and the device is down (D-26)
+    trouble: Callable[[str, dict[object, str]], str]  # why the field between here and the device is down (D-26)
     secrets: Callable[[int], Mapping[str, Any]]  # parameters that are never written down
     settled: Callable[[Interaction, Event], None]  # told after the outcome was written
 
@@ -126,7 +125,6 @@ class Dispatcher:
         self._wake = asyncio.Event()
         self._started = self._clock.monotonic()
         self._again: float | None = None
-        self._refs_checked = self._started
         self._running = False
 
     # ---------------------------------------------------------------- the scheduler
@@ -153,7 +151,8 @@ class Dispatcher:
             return
         now = self._clock.monotonic()
         self._fire(now)
-        picks, held, self._again = self._lanes.pick(now, self._hold)
+        asked: dict[object, str] = {}
+        picks, held, self._again = self._lanes.pick(now, lambda device: self._hold(device, asked))
         for number, reason in held.items():
             message = self._ledger.message(number)
             if message is not None and message.hold_reason != reason:
@@ -169,8 +168,9 @@ class Dispatcher:
             moments.append(self._heap[0][0])
         if self._again is not None:
             moments.append(self._again)
-        if self._correlator.size:
-            moments.append(self._refs_checked + SWEEP_REFS_S)
+        due = self._correlator.next_at()
+        if due is not None:
+            moments.append(due)
         return min(moments)
 
     def _arm(self, kind: str, number: int, at: float) -> None:
@@ -206,14 +206,14 @@ class Dispatcher:
                     self._expire(number)
                 case _:
                     raise AssertionError(kind)
-        if self._correlator.size and now >= self._refs_checked + SWEEP_REFS_S:
-            self._refs_checked = now
+        due = self._correlator.next_at()
+        if due is not None and due <= now:
             swept = self._correlator.sweep(now)
             lost = {(scope, ref) for scope, ref, uplink in swept if isinstance(uplink, LateOrPushed)}
             for scope, ref in sorted(lost):
                 self._unmatched(scope, ref)
 
-    def _hold(self, device: str) -> str:
+    def _hold(self, device: str, asked: dict[object, str]) -> str:
         """Why a device's messages must wait now (D-26); "" when they need not."""
         limits = self._site.limits(device)
         state = self._twin.state(device)
@@ -223,7 +223,7 @@ class Dispatcher:
             return "The connection is not open."
         if state.busy_with:
             return f"Busy with {state.busy_with}."
-        return self._site.trouble(device)
+        return self._site.trouble(device, asked)
 
     # ---------------------------------------------------------------- in and out of the lanes
 
@@ -349,6 +349,9 @@ class Dispatcher:
             self._answered(message.id, message.attempt, answer, crossing)
         except (LocalProtocolError, ParameterError) as exc:
             self._failed(message, crossing, "UNSUPPORTED", str(exc), Disposition.FINAL)
+        except Exception as exc:  # noqa: BLE001 - crash boundary of one attempt (DECISIONS D-005)
+            _log.exception("the adapter of %s failed", message.device)
+            self._failed(message, crossing, FAULT, _fault(exc), _unless_safe(request.spec, Disposition.FINAL))
         else:
             if isinstance(outcome, Accepted):
                 self._accepted(message, outcome.ref, crossing)
@@ -385,7 +388,13 @@ class Dispatcher:
             attempt=attempt,
             tap=self._timed(tap, crossing) if crossing is not None else tap,
             phase=phase,
+            was_sent_before=attempt > 1 or self._was_sent_before(interaction, phase),
         )
+
+    def _was_sent_before(self, interaction: Interaction, phase: str) -> bool:
+        """An earlier run of a retried interaction left this program."""
+        runs = [m for m in self._ledger.messages_of(interaction.id) if m.phase == phase and m.attempt > 0]
+        return len(runs) > 1
 
     def _timed(self, tap: Tap, crossing: _Crossing) -> Tap:
         def timed(direction: Direction, data: bytes, note: str = "", *, link: str = "") -> None:
@@ -485,6 +494,9 @@ class Dispatcher:
                 # D-28: a failed poll is polled again; it never sends the command a second time.
                 _log.info("poll of %s failed: %s", message.ref, exc, extra={"interaction": message.interaction})
                 answer = None
+            except Exception:  # noqa: BLE001 - crash boundary of one poll (DECISIONS D-005)
+                _log.exception("the adapter of %s failed on a poll", message.device)
+                answer = None
             if answer is not None:
                 self._answered(message.id, message.attempt, answer, crossing)
                 self.kick()
@@ -517,6 +529,8 @@ class Dispatcher:
                     waiting = await adapter.is_waiting(request, message.ref)
             except (TimeoutError, LinkError, ProtocolError, ParameterError, DeliveryFailure) as exc:
                 _log.info("asking for %s failed: %s", message.ref, exc, extra={"interaction": message.interaction})
+            except Exception:  # noqa: BLE001 - crash boundary of one question (DECISIONS D-005)
+                _log.exception("the adapter of %s failed when asked for %s", message.device, message.ref)
         present = self._current(message)
         if present is None:
             return
@@ -797,6 +811,7 @@ class Dispatcher:
         sequence = max((change.sequence for change in before or [] if isinstance(change, Message)), default=0)
         items = outbox_of(self._ledger, after, spec, answer, is_contact=is_contact, sequence=sequence)
         moved = [*(before or []), *self._left_behind(after.id, before or [])]
+        moved += self._open_attempts(moved, now)
         rows: list[Change] = [*moved, after, line, *items]
         if not items:
             rows += closing_lines(after, now)
@@ -827,6 +842,18 @@ class Dispatcher:
             rows.append(message.after(move, now, holds_slot=False, due=None))
         return rows
 
+    def _open_attempts(self, moved: list[Change], now: datetime) -> list[Change]:
+        """Attempts of messages that are over and that no answer of their own will end."""
+        closed = {(change.message, change.number) for change in moved if isinstance(change, Attempt)}
+        text = "Another attempt was answered, or the command was given up, while this one was under way."
+        return [
+            replace(attempt, end=AttemptEnd.LOST, ended=now, code="OVERTAKEN", text=text)
+            for change in moved
+            if isinstance(change, Message) and is_over(change)
+            for attempt in self._ledger.open_attempts(change.id)
+            if (attempt.message, attempt.number) not in closed
+        ]
+
     def unblock(self, device: str, field_group: str) -> None:
         """Writes of a field may leave again."""
         self._lanes.unblock(device, field_group)
@@ -852,6 +879,10 @@ class Dispatcher:
         except (TimeoutError, LinkError, ProtocolError, ParameterError, DeliveryFailure) as exc:
             text = f"Reading back failed: {exc}"
             self._ledger.keep(entry(interaction, self._clock.now(), Step.EFFECTS, "read back", text=text))
+            return None
+        except Exception as exc:  # noqa: BLE001 - crash boundary of one read-back (DECISIONS D-005)
+            _log.exception("the adapter of %s failed on a read-back", interaction.device)
+            self._ledger.keep(entry(interaction, self._clock.now(), Step.EFFECTS, "read back", text=_fault(exc)))
             return None
         present = self._ledger.interaction(interaction.id)
         if answer is None or present is None or present.status is not Status.OUTCOME_UNKNOWN:
@@ -927,6 +958,13 @@ class Dispatcher:
     def _spec_of(self, message: Message) -> CommandSpec | None:
         interaction = self._ledger.interaction(message.interaction)
         return self._site.spec(message.device, interaction.command) if interaction is not None else None
+
+
+FAULT: Final = "ADAPTER_FAULT"
+
+
+def _fault(exc: Exception) -> str:
+    return f"The adapter has a fault of its own ({type(exc).__name__}); the program's log has the details."
 
 
 def _unless_safe(spec: CommandSpec, disposition: Disposition) -> Disposition:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -48,6 +49,7 @@ from app.ports import Disposition, Snapshot
 
 _log = logging.getLogger(__name__)
 
+KEPT: Final = 1000  # orders that have ended and are still counted here when a person sends them again
 TICK_S: Final = 60.0  # rules have the resolution of a minute
 RECONCILER: Final = "reconciler"  # attribute of a grid: OFF or SHADOW
 
@@ -80,6 +82,11 @@ class GridFacts:
         return meter_state.power_limit_hps(node)
 
 
+def _mode(grid: Device) -> Mode:
+    """What the reconciler may do in a grid: nothing, or say what it would do."""
+    return Mode.SHADOW if str(grid.attributes.get(RECONCILER, "")).upper() == Mode.SHADOW else Mode.OFF
+
+
 class Flows:
     """Orders, batches, rules and issues of the workspace."""
 
@@ -93,6 +100,7 @@ class Flows:
         admission: Admission,
         commissioner: Commissioner,
         snapshot: Snapshot,
+        find: Callable[[int], Interaction | None],
         retry: Callable[[int], None],
     ) -> None:
         self._ledger = ledger
@@ -101,6 +109,7 @@ class Flows:
         self._dispatcher = dispatcher
         self._admission = admission
         self._commissioner = commissioner
+        self._find = find
         self._retry = retry
         self._clock = ledger.clock
         self._grids = GridFacts(tree, twin)
@@ -109,6 +118,7 @@ class Flows:
         self._rules = {record.id: record for record in snapshot.flows if isinstance(record, BatchRule)}
         self._issues = {record.id: record for record in snapshot.flows if isinstance(record, Issue)}
         self._references = set(snapshot.order_references)
+        self._ended_orders: deque[str] = deque()
         self._members: dict[int, dict[int, Status]] = {
             batch: dict(members) for batch, members in snapshot.batch_members.items()
         }
@@ -221,6 +231,10 @@ class Flows:
         if after != order:
             self._orders[order.reference] = after
             self._ledger.keep(after)
+            if after.is_over:
+                self._ended_orders.append(after.reference)
+                if len(self._ended_orders) > KEPT:
+                    self._orders.pop(self._ended_orders.popleft(), None)
 
     # ---------------------------------------------------------------- batches (6.7)
 
@@ -243,6 +257,7 @@ class Flows:
             ParameterError: a parameter is wrong; nothing was made.
         """
         now = self._clock.now()
+        devices = list({node.id: node for node in devices}.values())
         batch = Batch(
             id=number if number is not None else self._ledger.flow_id(),
             name=name, created=now, updated=now, grid=grid.id if grid is not None else "", rule=rule,
@@ -431,7 +446,7 @@ class Flows:
         for issue in self.issues(device):
             if meter_state.issue_closed_by(issue, learnt, True, intended):
                 closed = replace(issue, status=IssueStatus.CLOSED, closed_at=at, updated=at)
-                self._issues[issue.id] = closed
+                del self._issues[issue.id]
                 rows.append(closed)
         warning = meter_state.link_warning(node, learnt)
         if warning:
@@ -480,8 +495,8 @@ class Flows:
         """The meter is gone."""
         now = self._clock.now()
         for issue in self.issues(device):
-            self._issues[issue.id] = replace(issue, status=IssueStatus.CLOSED, closed_at=now, updated=now)
-            self._ledger.keep(self._issues[issue.id])
+            del self._issues[issue.id]
+            self._ledger.keep(replace(issue, status=IssueStatus.CLOSED, closed_at=now, updated=now))
 
     # ---------------------------------------------------------------- progress
 
@@ -524,7 +539,7 @@ class Flows:
 
         ``row`` is the write itself, or the read that was to show its effect.
         """
-        write = row if row.followup_of is None else self._ledger.interaction(row.followup_of)
+        write = row if row.followup_of is None else self._find(row.followup_of)
         spec = self._tree.spec(write.device, write.command) if write is not None else None
         if write is None or spec is None or not spec.confirm:
             return None
@@ -588,6 +603,8 @@ class Flows:
                     self._reconcile(node)
 
     def _reconcile(self, grid: Device) -> None:
+        if _mode(grid) is Mode.OFF:
+            return
         now = self._clock.now()
         for correction in self.corrections(grid.id).corrections:
             self._corrected[correction.device] = now
@@ -603,7 +620,6 @@ class Flows:
         view = self._tree.picture(grid)
         if node is None or view is None:
             raise LocalProtocolError(f"{grid!r} is not a grid of this workspace.")
-        mode = Mode.SHADOW if str(node.attributes.get(RECONCILER, "")).upper() == Mode.SHADOW else Mode.OFF
         now = self._clock.now()
         meters = [
             MeterCase(
@@ -616,7 +632,7 @@ class Flows:
         ]
         soon = [at for rule in self.rules() if rule.grid == grid for at in self._next_runs(rule, now)]
         case = GridCase(view=view, last_batch=self._last_batch.get(grid), next_batch=min(soon, default=None))
-        return reconciler.corrections(case, meters, now, mode)
+        return reconciler.corrections(case, meters, now, _mode(node))
 
     def _next_runs(self, rule: BatchRule, now: datetime) -> Iterable[datetime]:
         zone = self.zone_of(rule.grid)
@@ -628,7 +644,7 @@ class Flows:
         """A long suspension ends: what one fresh command for each field would do in place of the backlog (G12)."""
         node = self._tree.get(device)
         grid = self._grids.grid(node) if node is not None else None
-        if grid is None or str(grid.attributes.get(RECONCILER, "")).upper() != Mode.SHADOW:
+        if grid is None or _mode(grid) is Mode.OFF:
             return
         state = self._twin.state(device)
         rows = self._ledger.unfinished_of(device)

@@ -175,6 +175,10 @@ class Rule:
         )
 
 
+def _unsupported(gate: GateInput) -> str:
+    return gate.meter.unsupported_reason.rstrip(".") or "it is not offered"
+
+
 def _nothing(_gate: GateInput) -> str:
     return ""
 
@@ -306,7 +310,7 @@ RULES: Final[tuple[Rule, ...]] = (
         lambda g: not g.meter.supported,
         Status.ABORTED,
         "UNSUPPORTED",
-        lambda g: f"{g.meter.label} cannot do {g.command}: {g.meter.unsupported_reason or 'it is not offered'}.",
+        lambda g: f"{g.meter.label} cannot do {g.command}: {_unsupported(g)}.",
         _nothing,
         is_final=True,
     ),

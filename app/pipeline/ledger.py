@@ -131,6 +131,9 @@ class Ledger:
         )
         return replace(opened, end=end, ended=now, ref=message.ref, code=code, text=text)
 
+    def open_attempts(self, message: int) -> list[Attempt]:
+        return [attempt for (owner, _number), attempt in self._open_attempts.items() if owner == message]
+
     def counts(self) -> dict[Status, int]:
         counts: dict[Status, int] = {}
         for interaction in self.interactions.values():

@@ -217,6 +217,10 @@ class TokenOffice:
             return _Refusal(str(exc), again=not is_sale, is_known=not is_sale)
         except (LocalProtocolError, ParameterError) as exc:
             return _Refusal(str(exc), again=False)
+        except Exception as exc:  # noqa: BLE001 - crash boundary of one token (DECISIONS D-005)
+            _log.exception("the adapter of %s failed on a token", request.device.id)
+            text = f"The adapter has a fault of its own ({type(exc).__name__}); the program's log has the details."
+            return _Refusal(text, again=False, is_known=not is_sale)
 
     def _issue_time(self, device: str) -> datetime:
         """Now, or a minute after the last one where that is later (1.5, item 2)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -12,8 +13,10 @@ from app.errors import ParameterError, StoreError, WorkbenchError
 from app.model.interaction import Attempt, AttemptEnd, Interaction, Step
 from app.model.reading import Finding, LinkState
 from app.model.status import Status
+from app.ports import Answer, Dispatch
 from app.workbench import CancelResult, Workbench
 from tests.pipeline.harness import (
+    BenchAdapter,
     BenchType,
     Field,
     MemoryStore,
@@ -480,4 +483,27 @@ def test_many_commands_end_and_writes_of_one_group_keep_their_order() -> None:
     for n in range(1, 11):
         marks = [int(mark) for mark in field.meter(f"m{n}").executed]
         assert marks == sorted(marks)
+    store.check()
+
+
+def test_a_bug_of_an_adapter_ends_one_attempt_and_not_the_program() -> None:
+    """DECISIONS D-005: what was sent is not sent again where that could do harm."""
+    field, store = Field(), MemoryStore()
+
+    async def broken(_self: BenchAdapter, _request: Dispatch) -> Answer:
+        raise ZeroDivisionError
+
+    async def main(loop: VirtualLoop) -> None:
+        async with bench(loop, store, field, devices=[bench_device()]) as workbench:
+            await asyncio.sleep(0.1)
+            with mock.patch.object(BenchAdapter, "submit", broken), mock.patch.object(BenchAdapter, "verify", broken):
+                read, write = workbench.submit("m1", "READ_DIRECT"), workbench.submit("m1", "SET_DIRECT", {"value": 1})
+                done = await settle_all(workbench, [read, write])
+                await asyncio.sleep(60)
+            assert [row.status for row in done] == [Status.FAILED, Status.OUTCOME_UNKNOWN]
+            assert {row.failure.code for row in done if row.failure is not None} == {"ADAPTER_FAULT"}
+            (again,) = await settle_all(workbench, [workbench.submit("m1", "READ_DIRECT")])
+            assert again.status is Status.SUCCESSFUL
+
+    run_virtual(main)
     store.check()
