@@ -30,16 +30,20 @@ from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Set
 from app.model.status import UNFINISHED, Event, Status
 from app.pipeline import intake
 from app.pipeline.admission import Admission
+from app.pipeline.batch_runner import BatchRunner
 from app.pipeline.changes import ChangeFeed
 from app.pipeline.commissioning import Commissioner
 from app.pipeline.dispatch import Dispatcher, Site
 from app.pipeline.effects import Effect, EffectRunner
 from app.pipeline.field_twin import HPS_ON, ONLINE, SWITCHED_OFF, TWIN_REFRESH_S, FieldTwin, GridTwin
-from app.pipeline.flows import Flows, GridFacts
+from app.pipeline.flows import Flows
 from app.pipeline.gatekeeper import SWEEP_S, Context, GateInput, Verdict, adjudicate
+from app.pipeline.grid_facts import GridFacts
 from app.pipeline.lanes import Lanes
 from app.pipeline.ledger import Ledger, entry
 from app.pipeline.links import Links
+from app.pipeline.meter_care import MeterCare
+from app.pipeline.order_desk import OrderDesk
 from app.pipeline.reconciler import Plan
 from app.pipeline.tokens import TokenOffice
 from app.pipeline.tree import Tree
@@ -159,12 +163,13 @@ class Workbench:
             spawn=self._spawn,
             add_effects=self._add_effects,
         )
+        grid_facts = GridFacts(self._tree, self._twin)
         self._commissioner = Commissioner(
             ledger=self._ledger,
             twin=self._twin,
             tree=self._tree,
             dispatcher=self._dispatcher,
-            site=GridFacts(self._tree, self._twin),
+            site=grid_facts,
             records=[record for record in snapshot.flows if isinstance(record, Commissioning)],
             ended=lambda device: self._admission.readjudicate(device, Status.DEFERRED),
         )
@@ -187,18 +192,31 @@ class Workbench:
             register_secret=register_secret,
         )
         self._commissioner.admission = self._admission
-        self._flows = Flows(
+        self._batches = BatchRunner(
             ledger=self._ledger,
             twin=self._twin,
             tree=self._tree,
-            dispatcher=self._dispatcher,
             admission=self._admission,
+            known=self._commissioner.known,
+            snapshot=snapshot,
+        )
+        self._care = MeterCare(
+            ledger=self._ledger,
+            twin=self._twin,
+            tree=self._tree,
+            grids=grid_facts,
+            dispatcher=self._dispatcher,
             commissioner=self._commissioner,
             snapshot=snapshot,
+            around=self._batches.around,
             find=self._known,
             retry=self.retry,
         )
-        self._tokens.refused = self._flows.token_refused
+        self._orders = OrderDesk(
+            ledger=self._ledger, tree=self._tree, grids=grid_facts, admission=self._admission, snapshot=snapshot
+        )
+        self._flows = Flows(self._orders, self._batches, self._commissioner)
+        self._tokens.refused = self._orders.token_refused
         for interaction in snapshot.interactions:
             if interaction.token:
                 register_secret(interaction.token)
@@ -500,7 +518,7 @@ class Workbench:
         node = self.device(device)
         self._abort_all(device, "UNINSTALLED", f"{node.name} was uninstalled.", actor)
         self._commissioner.uninstalled(device)
-        self._flows.close_issues(device)
+        self._care.close_issues(device)
         attributes = {name: value for name, value in node.attributes.items() if name not in ("gateway", "pole")}
         self.save_device(replace(node, attributes=attributes, enabled=False))
 
@@ -508,11 +526,11 @@ class Workbench:
 
     def orders(self) -> tuple[Order, ...]:
         """Open orders, and those that ended in this run."""
-        return self._flows.orders()
+        return self._orders.orders()
 
     def check_orders(self, given: Sequence[NewOrder]) -> list[Order]:
         """Orders as they would be kept. Raises ParameterError: names the order and what is wrong with it."""
-        return self._flows.check_orders(given)
+        return self._orders.check(given)
 
     def add_orders(self, given: Sequence[NewOrder], *, actor: str = "user") -> int:
         """Take paid orders in, each with its top-up; returns how many.
@@ -520,13 +538,13 @@ class Workbench:
         Raises:
             ParameterError: names the order and what is wrong with it; nothing was taken in.
         """
-        checked = self._flows.check_orders(given)
-        self._call(lambda: self._flows.add_orders(checked, actor))
+        checked = self._orders.check(given)
+        self._call(lambda: self._orders.add(checked, actor))
         return len(checked)
 
     def batches(self) -> tuple[Batch, ...]:
         """Open batches, and those that ended in this run."""
-        return self._flows.batches()
+        return self._batches.batches()
 
     def run_batch(
         self, devices: Sequence[str], command: str, params: Mapping[str, Any] | None = None, *, name: str = ""
@@ -543,31 +561,31 @@ class Workbench:
                 self._admission.check(node, spec, check_params(spec.params, dict(params or {}), spec.name))
         number = self._ledger.flow_id()
         self._call(
-            lambda: self._flows.run_batch(nodes, name=name or command, command=command, params=params, number=number)
+            lambda: self._batches.run(nodes, name=name or command, command=command, params=params, number=number)
         )
         return number
 
     def rules(self) -> tuple[BatchRule, ...]:
-        return self._flows.rules()
+        return self._batches.rules()
 
     def save_rule(self, rule: BatchRule) -> BatchRule:
         """Add (id 0) or change a rule. Raises ParameterError or ConfigError: what is wrong with it."""
-        return self._flows.save_rule(rule)
+        return self._batches.save_rule(rule)
 
     def delete_rule(self, rule: int) -> None:
-        self._flows.delete_rule(rule)
+        self._batches.delete_rule(rule)
 
     def corrections(self, grid: str) -> Plan:
         """What the reconciler would do in a grid now, and why it leaves the other meters alone (G10, G11)."""
-        return self._flows.corrections(grid)
+        return self._care.corrections(grid)
 
     def issues(self, device: str | None = None) -> tuple[Issue, ...]:
         """Open issues, oldest first."""
-        return self._flows.issues(device)
+        return self._care.issues(device)
 
     def open_issue(self, device: str, kind: IssueKind, text: str = "") -> Issue:
         """A person reports something about a meter."""
-        return self._flows.open_issue(self.device(device).id, kind, text)
+        return self._care.open_issue(self.device(device).id, kind, text)
 
     # ---------------------------------------------------------------- life
 
@@ -624,8 +642,8 @@ class Workbench:
         self._spawn(self._sweep(), "sweep")
         self._spawn(self._watch_grids(), "grids")
         self._spawn(self._verify_again(), "verify again")
-        self._spawn(self._flows.watch_rules(), "rules")
-        self._spawn(self._flows.watch_grids(), "reconciler")
+        self._spawn(self._batches.watch_rules(), "rules")
+        self._spawn(self._care.watch_grids(), "reconciler")
         self._admission.adopt()
         for node in self._tree.nodes():
             self._admission.readjudicate(node.id, Status.SUSPENDED, Status.DEFERRED)
@@ -667,7 +685,7 @@ class Workbench:
     def _refresh_grids(self) -> None:
         for recovery in self._grids.refresh(self._tree.pictures(), self.clock.now()):
             for node in self._tree.meters_of(recovery.grid):
-                self._flows.clean_slate(node.id)
+                self._care.clean_slate(node.id)
                 self._admission.readjudicate(node.id, Status.SUSPENDED)
 
     async def _verify_again(self) -> None:
@@ -731,7 +749,7 @@ class Workbench:
             self._saving[request.id] = done
             done.add_done_callback(lambda _done: self._saving.pop(request.id, None))
         taken = self._ledger.interaction(request.id)
-        intended = self._flows.intend(taken) if taken is not None else []
+        intended = self._care.intend(taken) if taken is not None else []
         if intended:
             self._ledger.keep(*intended)
 
@@ -859,7 +877,7 @@ class Workbench:
                 facts = {}  # a write that was overtaken must not undo what a younger one has set (G3)
             else:
                 self._written[field] = sequence
-        rows = self._flows.meter_update(interaction.device, facts, item.created, interaction.id)
+        rows = self._care.meter_update(interaction.device, facts, item.created, interaction.id)
         if not self._tree.is_direct(interaction.device):
             self._heard(interaction.device)
         return rows
@@ -882,7 +900,7 @@ class Workbench:
 
     def _effect_triage(self, item: OutboxItem) -> list[Change] | None:
         interaction = self._ledger.interaction(item.interaction)
-        outcome = self._flows.judge(interaction) if interaction is not None else None
+        outcome = self._care.judge(interaction) if interaction is not None else None
         if interaction is None or outcome is None:
             return []
         if outcome.decision is Decision.RETRY_LATER:
@@ -894,7 +912,7 @@ class Workbench:
         return []
 
     async def _retry_later(self, interaction: Interaction, item: OutboxItem) -> None:
-        await self._flows.retry_later(interaction)
+        await self._care.retry_later(interaction)
         self._effects.finish(item, [])
 
     def _effect_follow_up(self, item: OutboxItem) -> list[Change]:

@@ -36,8 +36,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 REQUIREMENTS = ROOT / "packaging" / "requirements.txt"
+EXTRA_REQUIREMENTS = ROOT / "packaging" / "requirements-extras.txt"  # what EXTRAS need beyond the first list
+EXTRAS = ("chirpstack",)  # the project's extras that ``test --all`` installs
+BUILD_GROUP = "build"  # what their packages without a wheel are built with, pinned like the rest
+SOURCE_ONLY = frozenset(("chirpstack-api",))
 ARTIFACTS = ROOT / "artifacts"
 STAMP = "meterwright-stamp.json"
+EXTRAS_STAMP = "meterwright-extras-stamp"
 PENDING = "meterwright-setup-unfinished"
 LOG = "meterwright-setup.log"
 STAMP_FORMAT = 1
@@ -47,7 +52,8 @@ OLDEST_GLIBC = (2, 34)  # the PySide6 wheels are manylinux_2_34
 DISK_NEEDED = 900 * 1024 * 1024  # measured: 420 MB installed, 140 MB of wheels twice (download, cache), bytecode
 
 SETUP_LIMIT_S = 1800.0
-APT_LIMIT_S = 900.0
+APT_LIMIT_S = 1800.0
+BROKER_LIMIT_S = 50.0  # an optional tool may cost a minute, unpacking and all
 TOUR_LIMIT_S = 300.0
 CHECK_LIMIT_S = 900.0
 PYTEST_LIMIT_S = 4800.0  # CI ends a run after 5400 s without a word; end it before that, with one
@@ -97,6 +103,7 @@ FONT_PACKAGE = {
     "zypper": "dejavu-fonts",
 }
 CERTIFICATE_PACKAGE = "ca-certificates"  # the same name everywhere
+BROKER = "mosquitto"  # Debian's package and its program; the MQTT tests skip themselves without it
 INSTALL_COMMAND = {
     "apt-get": "apt-get update && sudo apt-get install -y --no-install-recommends",
     "dnf": "dnf install -y",
@@ -186,12 +193,26 @@ def parse_requirements(text: str) -> list[Pin]:
     return pins
 
 
-def compare_pins(listed: Iterable[Pin], locked: Iterable[Pin]) -> list[str]:
-    """Say in words where the exported list and the lock differ; an empty list when they agree."""
+def format_requirements(pins: Iterable[Pin]) -> str:
+    """Write pins as the list they are read from, in uv's layout."""
+    return "".join(
+        " \\\n    ".join(
+            [
+                "{}=={}{}".format(pin.name, pin.version, " ; " + pin.marker if pin.marker else ""),
+                *("--hash=" + item for item in pin.hashes),
+            ]
+        )
+        + "\n"
+        for pin in pins
+    )
+
+
+def compare_pins(listed: Iterable[Pin], locked: Iterable[Pin], title: str = "requirements.txt") -> list[str]:
+    """Say in words where an exported list and the lock differ; an empty list when they agree."""
     faults = []
     left: dict[tuple[str, str, str], tuple[str, ...]] = {}
     right: dict[tuple[str, str, str], tuple[str, ...]] = {}
-    for rows, pins, name in ((left, listed, "requirements.txt"), (right, locked, "uv.lock")):
+    for rows, pins, name in ((left, listed, title), (right, locked, "uv.lock")):
         for pin in pins:
             key = (pin.name, pin.version, pin.marker)
             if key in rows:
@@ -200,9 +221,9 @@ def compare_pins(listed: Iterable[Pin], locked: Iterable[Pin]) -> list[str]:
     for key in sorted(set(left) | set(right)):
         shown = "{}=={}{}".format(key[0], key[1], " ; " + key[2] if key[2] else "")
         if key not in right:
-            faults.append(f"requirements.txt has {shown}, uv.lock has not")
+            faults.append(f"{title} has {shown}, uv.lock has not")
         elif key not in left:
-            faults.append(f"uv.lock has {shown}, requirements.txt has not")
+            faults.append(f"uv.lock has {shown}, {title} has not")
         elif left[key] != right[key]:
             faults.append(f"the hashes of {shown} differ")
     return faults
@@ -219,6 +240,21 @@ def pins_of_lock(lock: Mapping[str, Any]) -> dict[tuple[str, str], tuple[str, ..
             hashes = tuple(sorted(item["hash"] for item in files if "hash" in item))
             versions[canonical(package["name"]), package["version"]] = hashes
     return versions
+
+
+def compare_with_versions(
+    listed: Sequence[Pin], lock: Mapping[tuple[str, str], tuple[str, ...]], title: str
+) -> list[str]:
+    """Say in words what an exported list has twice, or has that is not in the lock (see ``pins_of_lock``)."""
+    seen = [(pin.name, pin.version, pin.marker) for pin in listed]
+    faults = [f"{key[0]} {key[1]} stands twice in {title}" for key in sorted(set(seen)) if seen.count(key) > 1]
+    for pin in listed:
+        hashes = lock.get((pin.name, pin.version))
+        if hashes is None:
+            faults.append(f"{title} has {pin.name}=={pin.version}, uv.lock has not")
+        elif hashes != pin.hashes:
+            faults.append(f"the hashes of {pin.name} {pin.version} differ from uv.lock")
+    return faults
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -308,6 +344,18 @@ def missing_command(manager: str | None, packages: Sequence[str], root: bool) ->
 def packages_for(libraries: Iterable[Library], manager: str) -> list[str]:
     """Return the packages that bring libraries, each once, in order."""
     return list(dict.fromkeys(library.packages[manager] for library in libraries))
+
+
+def library_wrapper(program: str, libraries: Sequence[str]) -> str:
+    """Return a shell script that starts a program with libraries that lie beside it.
+
+    Args:
+        program: its path from the folder above the script's own.
+        libraries: the folders with the libraries, from the same place.
+    """
+    path = ":".join('"$root"/' + shlex.quote(item) for item in libraries)
+    lines = ["#!/bin/sh", "root=${0%/*}/..", "export LD_LIBRARY_PATH=" + path]
+    return "\n".join([*lines, 'exec "$root"/' + shlex.quote(program) + ' "$@"']) + "\n"
 
 
 def seconds(value: float) -> str:
@@ -754,38 +802,53 @@ def venv_package() -> str:
     return "python{}.{}-venv".format(*sys.version_info[:2])
 
 
-def install_with_apt(packages: Sequence[str]) -> None:
-    """Install Debian packages without questions; refresh the lists only when that turns out to be needed."""
+def apt_install(packages: Sequence[str], more: Sequence[str], limit_s: float, log: Path, doing: str) -> Result:
+    """Call ``apt-get install`` without questions; refresh the lists only when that turns out to be needed.
+
+    Args:
+        packages: Debian packages.
+        more: further options.
+        limit_s: for everything together.
+        log: where the output goes besides the result.
+        doing: what to say while it takes long.
+    """
     environment = dict(os.environ)
     environment.update(
         DEBIAN_FRONTEND="noninteractive", NEEDRESTART_SUSPEND="1", APT_LISTCHANGES_FRONTEND="none", LC_ALL="C.UTF-8"
     )
     options = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3", "-o", "Dpkg::Options::=--force-confold"]
+    options += more
     install = ["apt-get", "-y", "-q", *options, "install", "--no-install-recommends", *packages]
     update = ["apt-get", "-q", *options, "update"]
+    lists = Path("/var/lib/apt/lists")
+    known = lists.is_dir() and any("_Packages" in item.name for item in lists.iterdir())
+    started, output = time.monotonic(), ""
+    deadline = started + limit_s
+    tried = Result(None, "", 0.0)
+    for refresh in (False, True) if known else (True,):
+        if refresh:
+            refreshed = run(update, environment, deadline - time.monotonic(), log, "refreshing the package lists")
+            if refreshed.status != 0:
+                output += refreshed.output
+                output += f"apt-get update ended with {refreshed.status}\n"
+            if time.monotonic() >= deadline:
+                break
+        tried = run(install, environment, deadline - time.monotonic(), log, doing)
+        output += tried.output
+        if tried.status == 0 or time.monotonic() >= deadline:
+            break
+    return Result(tried.status, output, time.monotonic() - started)
+
+
+def install_with_apt(packages: Sequence[str]) -> None:
+    """Install Debian packages."""
     say("Installing system packages: " + " ".join(packages))
-    handle, name = tempfile.mkstemp(prefix="meterwright-apt-", suffix=".log")
-    os.close(handle)
-    log = Path(name)
-    try:
-        lists = Path("/var/lib/apt/lists")
-        known = lists.is_dir() and any("_Packages" in item.name for item in lists.iterdir())
-        result = Result(1, "", 0.0)
-        for refresh in (False, True) if known else (True,):
-            if refresh:
-                refreshed = run(update, environment, APT_LIMIT_S, log, "refreshing the package lists")
-                if refreshed.status != 0:
-                    warn(f"apt-get update ended with {refreshed.status}")
-                    result = Result(result.status, result.output + refreshed.output, result.took)
-            tried = run(install, environment, APT_LIMIT_S, log, "installing system packages")
-            result = Result(tried.status, result.output + tried.output, result.took + tried.took)
-            if tried.status == 0:
-                say("  done in " + seconds(tried.took))
-                return
+    with tempfile.TemporaryDirectory(prefix="meterwright-apt-") as folder:
+        result = apt_install(packages, (), APT_LIMIT_S, Path(folder) / "log", "installing system packages")
+    if result.status != 0:
         say("\n".join("  | " + line for line in result.output.splitlines()[-20:]))
         raise Trouble("apt-get could not install {}. {}".format(" ".join(packages), explain_failure(result.output)))
-    finally:
-        log.unlink()
+    say("  done in " + seconds(result.took))
 
 
 def ensure_system(fresh: bool, x11: bool) -> bool:
@@ -843,10 +906,10 @@ def venv_python() -> Path:
     return VENV / "Scripts" / "python.exe" if os.name == "nt" else VENV / "bin" / "python"
 
 
-def expected_stamp() -> dict[str, Any]:
-    """Return what the stamp of a finished, current environment says."""
+def digest_of(*paths: Path) -> str:
+    """Return one digest of some of the project's text files; how their lines end does not matter."""
     digest = hashlib.sha256()
-    for path in (REQUIREMENTS, ROOT / "pyproject.toml"):
+    for path in paths:
         try:
             digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
         except OSError as exc:
@@ -854,9 +917,14 @@ def expected_stamp() -> dict[str, Any]:
                 f"{path} cannot be read ({exc.strerror}). Is this a complete copy of the project?", 2
             ) from exc
         digest.update(b"\0")
+    return digest.hexdigest()
+
+
+def expected_stamp() -> dict[str, Any]:
+    """Return what the stamp of a finished, current environment says."""
     return {
         "format": STAMP_FORMAT,
-        "lock": digest.hexdigest(),
+        "lock": digest_of(REQUIREMENTS, ROOT / "pyproject.toml"),
         "python": "{}.{}".format(*sys.version_info[:2]),
         "machine": platform.machine(),
         "place": str(VENV),
@@ -976,12 +1044,16 @@ def sync_with_uv(log: Path) -> bool:
 
 
 def sync_with_pip(own_pip: bool, log: Path) -> None:
-    """Install exactly the files whose hashes are in the list; nothing is built, nothing is resolved."""
+    """Install the first list; nothing is built."""
     count = len(re.findall(r"(?m)^[A-Za-z0-9][^\s;]*==", REQUIREMENTS.read_text("utf-8")))
     say(f"Installing {count} pinned packages with pip (about 140 MB to fetch the first time)")
-    pip = pip_command(own_pip)
-    command = [*pip, "install", "--require-hashes", "--no-deps", "--only-binary", ":all:", "--no-compile"]
-    command += ["--progress-bar", "off", "--no-warn-script-location", "-r", str(REQUIREMENTS)]
+    pip_install(own_pip, log, REQUIREMENTS, "--only-binary", ":all:")
+
+
+def pip_install(own_pip: bool, log: Path, listed: Path, *options: str) -> None:
+    """Install exactly the files whose hashes are in a list; nothing is resolved."""
+    command = [*pip_command(own_pip), "install", "--require-hashes", "--no-deps", *options, "--no-compile"]
+    command += ["--progress-bar", "off", "--no-warn-script-location", "-r", str(listed)]
     result = run(command, clean_environment(os.environ), SETUP_LIMIT_S, log, "installing", keep_turn=True)
     if result.status != 0:
         say("\n".join("  | " + line[:300] for line in result.output.splitlines()[-20:]))
@@ -1080,6 +1152,95 @@ def set_up(x11: bool = False) -> None:
         os.replace(str(fresh), str(VENV / STAMP))
         (VENV / PENDING).unlink()
         say(f"Ready after {seconds(time.monotonic() - started)}.")
+
+
+def set_up_extras() -> None:
+    """Add the second list to an environment that is set up; does nothing when it is there.
+
+    The list has a stamp of its own, so that verbs which do without it leave it alone. It is pip that installs it, which
+    the first list has brought: uv would build a package without a wheel with tools that nobody pinned.
+    """
+    expected = digest_of(EXTRA_REQUIREMENTS)
+    stamp, log = VENV / EXTRAS_STAMP, VENV / LOG
+    with Turn():
+        if stamp.exists() and stamp.read_text("utf-8").strip() == expected:
+            return
+        pins = parse_requirements(EXTRA_REQUIREMENTS.read_text("utf-8"))
+        say("Installing {} pinned packages with pip for the extra {}".format(len(pins), " and ".join(EXTRAS)))
+        with tempfile.TemporaryDirectory(prefix="meterwright-") as folder:
+            listed = Path(folder) / "wheels.txt"
+            listed.write_text(format_requirements(pin for pin in pins if pin.name not in SOURCE_ONLY), "utf-8")
+            pip_install(True, log, listed, "--only-binary", ":all:")
+            listed = Path(folder) / "sources.txt"
+            listed.write_text(format_requirements(pin for pin in pins if pin.name in SOURCE_ONLY), "utf-8")
+            pip_install(True, log, listed, "--no-build-isolation")
+        compile_bytecode(log)
+        fresh = VENV / (EXTRAS_STAMP + ".new")
+        fresh.write_text(expected + "\n", "utf-8")
+        os.replace(str(fresh), str(stamp))
+
+
+# --- the broker for the MQTT tests ------------------------------------------------------------------------------------
+
+
+def fetch_broker(place: Path) -> str:
+    """Fetch mosquitto and the libraries this Debian lacks for it, and unpack them; returns what went wrong, or nothing.
+
+    Args:
+        place: the folder to make; its folder ``bin`` has the programs.
+    """
+    fresh = place.with_name(place.name + ".new")
+    shutil.rmtree(str(fresh), ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="meterwright-apt-") as folder:
+        archives = Path(folder) / "archives"
+        (archives / "partial").mkdir(parents=True)
+        more = ["-o", "Acquire::Retries=1", "-o", f"Dir::Cache::archives={archives}", "--download-only"]
+        result = apt_install([BROKER], more, BROKER_LIMIT_S, Path(folder) / "log", "fetching " + BROKER)
+        if result.status is None:
+            return f"apt-get was ended after {seconds(BROKER_LIMIT_S)}"
+        if result.status != 0:
+            return f"apt-get ended with {result.status}"
+        for archive in sorted(archives.glob("*.deb")):
+            unpacked = quick(["dpkg-deb", "-x", str(archive), str(fresh)], os.environ, 10.0)
+            if unpacked.status != 0:
+                return f"{archive.name} cannot be unpacked"
+    folders = [*fresh.glob("usr/lib/*-linux-*"), *fresh.glob("lib/*-linux-*")]
+    libraries = [item.relative_to(fresh).as_posix() for item in folders]
+    (fresh / "bin").mkdir(parents=True, exist_ok=True)
+    for program in ("usr/sbin/mosquitto", "usr/bin/mosquitto_passwd"):
+        wrapper = fresh / "bin" / Path(program).name
+        wrapper.write_text(library_wrapper(program, libraries), "utf-8")
+        wrapper.chmod(0o755)
+    if "mosquitto version" not in quick([str(fresh / "bin" / BROKER), "-h"], os.environ, 5.0).output:
+        return "it does not start"
+    os.replace(str(fresh), str(place))
+    return ""
+
+
+def broker_folder() -> str:
+    """Return the folder with a broker for the tests; empty where the system has one, or there is none to be had.
+
+    As root on Debian and its kin the packages are unpacked in the environment and not installed: installing would
+    enable and start a service, and could not be ended half way. Elsewhere nothing is tried.
+    """
+    system = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+    if not sys.platform.startswith("linux") or shutil.which(BROKER, path=system):
+        return ""
+    place = VENV / BROKER
+    if not place.exists():
+        if package_manager() != "apt-get" or not is_root():
+            return ""
+        started = time.monotonic()
+        try:
+            with Turn():
+                fault = "" if place.exists() else fetch_broker(place)
+        except (OSError, Trouble) as exc:
+            fault = str(exc)
+        if fault:
+            warn(f"no {BROKER} ({fault}), so the MQTT tests that need a real broker will be skipped.")
+            return ""
+        say(f"{BROKER} for the MQTT tests: fetched in {seconds(time.monotonic() - started)}")
+    return str(place / "bin")
 
 
 # --- verbs ------------------------------------------------------------------------------------------------------------
@@ -1187,9 +1348,14 @@ def check_environment() -> dict[str, str]:
 
 def verb_test(arguments: argparse.Namespace) -> int:
     """Run ruff, import-linter, mypy and pytest; pytest's summary is what stands last."""
-    _, rest = split_test_arguments(arguments.rest)
+    everything, rest = split_test_arguments(arguments.rest)
     set_up()
+    if everything:
+        set_up_extras()
+    broker = broker_folder()
     environment = check_environment()
+    if broker:
+        environment["PATH"] = os.pathsep.join([broker, environment.get("PATH", os.defpath)])
     failed = static_checks(environment)
     if failed:
         warn("{} failed (above); the exit status will be 1 whatever pytest says.".format(", ".join(failed)))
@@ -1270,7 +1436,9 @@ EXPORT = (
     "--group",
     "dev",
 )
-HEADER = "# Written by 'python3 packaging/dev.py lock' from uv.lock; do not edit. Base and dev group, no extras.\n"
+HEADER = "# Written by 'python3 packaging/dev.py lock' from uv.lock; do not edit. "
+BASE_HEADER = HEADER + "Base and dev group, no extras.\n"
+EXTRAS_HEADER = HEADER + "What the extra {} needs beyond requirements.txt.\n".format(" and ".join(EXTRAS))
 
 
 def uv_environment() -> dict[str, str]:
@@ -1300,47 +1468,51 @@ def exported(uv: str, *more: str) -> str:
     return done.stdout.decode("utf-8")
 
 
+def exported_extras(uv: str, base: Iterable[Pin]) -> list[Pin]:
+    """Return what uv exports for EXTRAS and what builds them, and not without them."""
+    wanted = ["--group", BUILD_GROUP, *(part for extra in EXTRAS for part in ("--extra", extra))]
+    have = set(base)
+    return [pin for pin in parse_requirements(exported(uv, "--frozen", *wanted)) if pin not in have]
+
+
 def compare_with_lock() -> list[str]:
-    """Compare the exported list with the lock: by itself, and with uv's own export where uv works."""
+    """Compare both exported lists with the lock: by themselves, and with uv's own export where uv works."""
     import tomllib
 
     try:
         listed = parse_requirements(REQUIREMENTS.read_text("utf-8"))
+        extra = parse_requirements(EXTRA_REQUIREMENTS.read_text("utf-8"))
         lock = pins_of_lock(tomllib.loads((ROOT / "uv.lock").read_text("utf-8")))
     except (OSError, ValueError) as exc:
         return [str(exc)]
-    seen = [(pin.name, pin.version, pin.marker) for pin in listed]
-    faults = [f"{key[0]} {key[1]} stands twice in requirements.txt" for key in sorted(set(seen)) if seen.count(key) > 1]
-    for pin in listed:
-        hashes = lock.get((pin.name, pin.version))
-        if hashes is None:
-            faults.append(f"requirements.txt has {pin.name}=={pin.version}, uv.lock has not")
-        elif hashes != pin.hashes:
-            faults.append(f"the hashes of {pin.name} {pin.version} differ from uv.lock")
+    faults = compare_with_versions(listed, lock, REQUIREMENTS.name)
+    faults += compare_with_versions(extra, lock, EXTRA_REQUIREMENTS.name)
     uv = shutil.which("uv")
     if uv is not None and quick([uv, "--version"], clean_environment(os.environ), 20.0).status == 0:
         try:
-            faults += compare_pins(listed, parse_requirements(exported(uv, "--frozen")))
+            base = parse_requirements(exported(uv, "--frozen"))
+            faults += compare_pins(listed, base, REQUIREMENTS.name)
+            faults += compare_pins(extra, exported_extras(uv, base), EXTRA_REQUIREMENTS.name)
         except (Trouble, ValueError) as exc:
             warn(f"the comparison with uv's export was left out: {str(exc).splitlines()[0]}")
     return list(dict.fromkeys(faults))
 
 
 def verb_compare(_arguments: argparse.Namespace) -> int:
-    """Say whether requirements.txt is what uv.lock says."""
+    """Say whether both lists are what uv.lock says."""
     check_python()
     faults = compare_with_lock()
     for fault in faults:
         say(fault)
     if faults:
-        say("Run 'python3 packaging/dev.py lock' and commit both files.")
+        say("Run 'python3 packaging/dev.py lock' and commit what it changed.")
         return 1
-    say("requirements.txt agrees with uv.lock")
+    say(f"{REQUIREMENTS.name} and {EXTRA_REQUIREMENTS.name} agree with uv.lock")
     return 0
 
 
 def verb_lock(_arguments: argparse.Namespace) -> int:
-    """Lock anew and export the list that plain pip installs."""
+    """Lock anew and export the lists that plain pip installs."""
     check_python()
     uv = shutil.which("uv")
     if uv is None:
@@ -1350,12 +1522,14 @@ def verb_lock(_arguments: argparse.Namespace) -> int:
     if result.status != 0:
         say(result.output.strip())
         raise Trouble("uv lock failed. " + explain_failure(result.output))
-    text = HEADER + exported(uv, "--frozen")
-    parse_requirements(text)
-    fresh = REQUIREMENTS.with_name(REQUIREMENTS.name + ".new")
-    fresh.write_bytes(text.encode("utf-8"))
-    os.replace(str(fresh), str(REQUIREMENTS))
-    say(f"uv.lock and packaging/requirements.txt are up to date ({len(parse_requirements(text))} packages).")
+    text = BASE_HEADER + exported(uv, "--frozen")
+    base = parse_requirements(text)
+    extra = exported_extras(uv, base)
+    for path, content in ((REQUIREMENTS, text), (EXTRA_REQUIREMENTS, EXTRAS_HEADER + format_requirements(extra))):
+        fresh = path.with_name(path.name + ".new")
+        fresh.write_bytes(content.encode("utf-8"))
+        os.replace(str(fresh), str(path))
+    say(f"uv.lock and both lists in packaging are up to date ({len(base)} packages, {len(extra)} for the extras).")
     return 0
 
 
@@ -1379,7 +1553,7 @@ def parser() -> argparse.ArgumentParser:
     started.add_argument("rest", nargs=argparse.REMAINDER)
     test = verbs.add_parser(
         "test",
-        help="ruff, lint-imports, mypy, then pytest; --all adds slow tests, the rest goes to pytest",
+        help="ruff, lint-imports, mypy, then pytest; --all adds slow tests and extras, the rest goes to pytest",
         add_help=False,
     )
     test.add_argument("rest", nargs=argparse.REMAINDER)
@@ -1387,9 +1561,9 @@ def parser() -> argparse.ArgumentParser:
     bench = verbs.add_parser("bench", help="run tests/bench and compare each ratio with its budget")
     bench.add_argument("--quick", action="store_true", help="pass --quick to each program")
     bench.add_argument("names", nargs="*", help="which (default: all)")
-    verbs.add_parser("lock", help="uv lock, then export packaging/requirements.txt")
+    verbs.add_parser("lock", help="uv lock, then export packaging/requirements*.txt")
     verbs.add_parser("setup", help="prepare the machine and stop")
-    verbs.add_parser("compare", help="requirements against the lock only")
+    verbs.add_parser("compare", help="both lists of requirements against the lock only")
     return top
 
 
@@ -1424,7 +1598,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] in (["test"], ["run"]):  # everything after the verb belongs to it, options too
         options = argparse.Namespace(verb=given[0], rest=given[1:])
         if given[0] == "test" and given[1:2] in (["--help"], ["-h"]):
-            say("dev.py test [--all] [pytest arguments]: ruff, lint-imports, mypy, then pytest. --all adds slow tests.")
+            say("dev.py test [--all] [pytest arguments]: ruff, lint-imports, mypy, then pytest.")
+            say("--all adds slow tests, and installs the extras that some tests need ({}).".format(", ".join(EXTRAS)))
             return 0
     else:
         options = top.parse_args(given)

@@ -26,6 +26,7 @@ from app.pipeline.dispatch import Dispatcher
 from app.pipeline.field_twin import FieldTwin
 from app.pipeline.gatekeeper import Context
 from app.pipeline.ledger import Ledger
+from app.pipeline.meter_state import KnownMeter
 from app.pipeline.tree import Tree
 
 PRIORITIES: Final[Mapping[str, int]] = {
@@ -95,6 +96,12 @@ class Commissioner:
     def is_running(self, device: str) -> bool:
         last = self.last(device)
         return last is not None and last.is_running
+
+    def known(self, node: Device) -> KnownMeter:
+        """A meter that was never commissioned here counts as commissioned (0.4)."""
+        last = self.last(node.id)
+        status = last.status if last is not None else FlowStatus.SUCCESSFUL
+        return KnownMeter(device=node, state=self._twin.state(node.id), commissioning=status)
 
     def running(self) -> tuple[Commissioning, ...]:
         return tuple(record for record in self._records.values() if record.is_running)

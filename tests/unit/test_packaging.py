@@ -127,7 +127,7 @@ def test_the_extras_are_what_uv_adds_for_them(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(dev, "exported", exported)
     changed = two._replace(marker="sys_platform == 'win32'")
     assert dev.exported_extras("uv", [one, changed]) == [two, three], "another marker is another requirement"
-    assert asked == [("uv", "--frozen", "--extra", "chirpstack")]
+    assert asked == [("uv", "--frozen", "--group", "build", "--extra", "chirpstack")]
 
 
 def test_clean_environment() -> None:
@@ -258,7 +258,7 @@ def _debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, root: bool = Tru
     monkeypatch.setattr(dev.shutil, "which", lambda _name, path=None: None)
     monkeypatch.setattr(dev, "package_manager", lambda: manager)
     monkeypatch.setattr(dev, "is_root", lambda: root)
-    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev.tempfile, "tempdir", str(tmp_path))  # the turn's lock
     monkeypatch.setattr(dev, "VENV", tmp_path)
     return tmp_path / "mosquitto"
 
@@ -298,6 +298,19 @@ def test_no_broker_is_one_line_and_no_error(
     (line,) = capsys.readouterr().out.splitlines()
     assert words in line
     assert "will be skipped" in line
+
+
+def test_a_full_disk_costs_the_broker_only(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _debian(monkeypatch, tmp_path)
+
+    def full(_place: Path) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(dev, "fetch_broker", full)
+    assert dev.broker_folder() == ""
+    assert "will be skipped" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell script")
@@ -469,18 +482,25 @@ def test_the_extras_are_added_once_and_again_when_their_list_changes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     listed = tmp_path / "requirements-extras.txt"
-    listed.write_text("a\n", "utf-8")
-    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    wheel, source = f"a==1 --hash={HASH}\n", f"chirpstack-api==1 --hash={HASH}\n"
+    listed.write_text(wheel + source, "utf-8")
+    monkeypatch.setattr(dev.tempfile, "tempdir", str(tmp_path))  # the turn's lock
     monkeypatch.setattr(dev, "VENV", tmp_path)
     monkeypatch.setattr(dev, "EXTRA_REQUIREMENTS", listed)
-    installed: list[Path] = []
-    monkeypatch.setattr(dev, "install_packages", lambda _own, _log, what, _size, _extras: installed.append(what))
+    monkeypatch.setattr(dev, "compile_bytecode", lambda _log: None)
+    installed: list[tuple[list[str], str]] = []
+
+    def pip_install(_own_pip: bool, _log: Path, part: Path, *options: str) -> None:
+        names = [pin.name for pin in dev.parse_requirements(part.read_text("utf-8"))]
+        installed.append((names, options[0]))
+
+    monkeypatch.setattr(dev, "pip_install", pip_install)
     for _ in range(2):
         dev.set_up_extras()
-    assert installed == [listed]
-    listed.write_text("b\n", "utf-8")
+    assert installed == [(["a"], "--only-binary"), (["chirpstack-api"], "--no-build-isolation")]
+    listed.write_text(source + wheel, "utf-8")
     dev.set_up_extras()
-    assert installed == [listed, listed]
+    assert len(installed) == 4
 
 
 @pytest.mark.parametrize(("arguments", "extras"), [([], False), (["-k", "x"], False), (["--all"], True)])
@@ -596,6 +616,10 @@ def test_the_second_list_is_what_the_extras_of_the_tests_add() -> None:
     wanted = [line for name in dev.EXTRAS for line in extras[name]]
     assert [line for line in wanted if dev.canonical(dev.re.split(r"[\s<>=!~;\[]", line)[0]) not in names] == []
     assert not names & {"pyarrow", "psycopg"}, "no test needs them"
+    packages = tomllib.loads((ROOT / "uv.lock").read_text("utf-8"))["package"]
+    without_wheel = {package["name"] for package in packages if "sdist" in package and not package.get("wheels")}
+    assert {pin.name for pin in [*base, *extra]} & without_wheel == dev.SOURCE_ONLY
+    assert "setuptools" in {pin.name for pin in extra}, "what they are built with"
 
 
 @pytest.mark.parametrize("name", LISTS)
