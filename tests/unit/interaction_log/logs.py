@@ -173,7 +173,7 @@ def lifetime(number: int, rng: random.Random) -> Iterator[list[Change]]:
 def flows() -> list[FlowRecord]:
     """Open and ended ones of every kind; the numbers 3 and 7 are those that ``lifetime`` gives."""
     at = START + timedelta(hours=1)
-    times = {"created": START, "updated": at}
+    times: dict[str, Any] = {"created": START, "updated": at}
     steps = (
         CommissioningStep(command="SET_CLOCK", interaction=4, status=Status.SUCCESSFUL, warning="It was 3 s late."),
         CommissioningStep(command="TURN_ON", interaction=5),
