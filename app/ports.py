@@ -7,7 +7,7 @@ adapter; it reports what it saw, and the pipeline decides.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -248,6 +248,7 @@ class AdapterContext:
     clock: Clock
     tap: Tap  # traffic of the link itself (polling, initialisation), bound to the first device
     secrets: Secrets
+    facts: Callable[[str], Mapping[str, Any]] = lambda _device: {}  # what is known of a device, also from earlier runs
 
 
 class Adapter(Protocol):

@@ -144,6 +144,7 @@ class Workbench:
             spawn=self._spawn,
             sink=self._uplink,
             opened=self._opened,
+            facts=lambda device: self._twin.state(device).facts,
             register_secret=register_secret,
         )
         self._dispatcher = Dispatcher(

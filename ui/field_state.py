@@ -1,4 +1,7 @@
-"""How grids and gateways stand, and open issues, in words: what the tree, the window and the panels say of them."""
+"""How grids and gateways stand, when a meter was heard, and open issues, in words.
+
+What the tree, the window and the panels say of them.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ from typing import Final
 
 from PySide6.QtCore import QCoreApplication
 
+from app.errors import WorkbenchError
 from app.model.device import Device, NodeKind
 from app.model.flow import Issue, IssueKind
 from app.model.reading import DeviceState
 from app.pipeline.field_twin import HPS_ON, ONLINE, SWITCHED_OFF
 from app.pipeline.gatekeeper import GatewayView
-from ui.theme import QT_TRANSLATE_NOOP, FieldState
+from app.ports import Limits, Reach
+from app.workbench import Workbench
+from ui.theme import HEARD_LOOKS, QT_TRANSLATE_NOOP, FieldState, Heard
 
 translate: Final = QCoreApplication.translate
 
@@ -50,6 +56,51 @@ def field_state(device: Device, state: DeviceState, now: datetime) -> FieldState
     if is_up is None:
         return FieldState.UNKNOWN if known is None else FieldState.STALE
     return FieldState.ONLINE if is_up else FieldState.OFFLINE
+
+
+def field_limits(workbench: Workbench, device: Device) -> Limits | None:
+    """The limits of a meter that is reached through a gateway; None for a direct one, and for every other device."""
+    kind = workbench.adapter_types().get(device.adapter)
+    if kind is None or device.kind is not NodeKind.METER:
+        return None
+    try:
+        limits = kind.limits(device.settings)
+    except WorkbenchError:
+        return None  # its settings are wrong; its link says so
+    return limits if limits.reach is not Reach.DIRECT else None
+
+
+def heard(state: DeviceState, limits: Limits, now: datetime) -> Heard:
+    """How long a meter behind a gateway has been silent, as it is for the gatekeeper (command-flow L6)."""
+    if state.last_contact is None:
+        return Heard.NEVER
+    silence = (now - state.last_contact).total_seconds()
+    most = limits.unreachable_after_s
+    return Heard.SILENT if most is not None and silence > most else Heard.HEARD
+
+
+def heard_text(which: Heard, state: DeviceState, now: datetime, *, is_brief: bool = False) -> str:
+    """``heard 3 min ago`` (in brief ``3 min ago``), ``silent 26 h``, ``never heard``."""
+    if state.last_contact is None:
+        return HEARD_LOOKS[which].text
+    seconds = max(0.0, (now - state.last_contact).total_seconds())
+    if which is Heard.SILENT:
+        return translate("Heard", "silent {age}").format(age=age_text(seconds))
+    if seconds < 60:
+        return translate("Heard", "just now") if is_brief else translate("Heard", "heard just now")
+    words = translate("Heard", "{age} ago") if is_brief else translate("Heard", "heard {age} ago")
+    return words.format(age=age_text(seconds))
+
+
+def age_text(seconds: float) -> str:
+    """How old something is, in the largest sensible unit."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 48 * 3600:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / 86400:.0f} d"
 
 
 def is_switched_off(gateway: DeviceState) -> bool:

@@ -208,6 +208,14 @@ class FieldState(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Heard(StrEnum):
+    """When a meter behind a gateway was last heard."""
+
+    HEARD = "heard"
+    SILENT = "silent"  # for longer than its adapter expects
+    NEVER = "never heard"
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """How one state is shown. ``word`` is the source text; ``text`` translates it."""
@@ -273,6 +281,16 @@ FIELD_LOOKS: Final[Mapping[FieldState, Look]] = MappingProxyType(
         ),
         FieldState.UNKNOWN: Look(
             QT_TRANSLATE_NOOP("FieldState", "unknown"), Role.NEUTRAL, Shape.QUESTION, context="FieldState"
+        ),
+    }
+)
+
+HEARD_LOOKS: Final[Mapping[Heard, Look]] = MappingProxyType(
+    {
+        Heard.HEARD: Look(QT_TRANSLATE_NOOP("Heard", "heard"), Role.GOOD, Shape.FILLED_DIAMOND, context="Heard"),
+        Heard.SILENT: Look(QT_TRANSLATE_NOOP("Heard", "silent"), Role.WARNING, Shape.BARRED_DIAMOND, context="Heard"),
+        Heard.NEVER: Look(
+            QT_TRANSLATE_NOOP("Heard", "never heard"), Role.NEUTRAL, Shape.HOLLOW_DIAMOND, context="Heard"
         ),
     }
 )

@@ -54,6 +54,7 @@ class Links:
         spawn: Spawn,
         sink: UplinkSink,
         opened: Callable[[], None],
+        facts: Callable[[str], Mapping[str, Any]],
         register_secret: Callable[[str], None],
     ) -> None:
         self._types = types
@@ -63,6 +64,7 @@ class Links:
         self._spawn = spawn
         self._sink = sink
         self._opened = opened
+        self._facts = facts
         self._register_secret = register_secret
         self._connections: dict[str, _Connection] = {}
         self._scope_of: dict[str, str] = {}
@@ -117,6 +119,7 @@ class Links:
             clock=self._clock,
             tap=self._ledger.tap(devices[0].id),
             secrets=self._secrets,
+            facts=self._facts,
         )
 
     def _open(self, scope: str, adapter_type: AdapterType, devices: tuple[Device, ...]) -> None:

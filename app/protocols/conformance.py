@@ -286,8 +286,22 @@ def _run_calin_api(document: Mapping[str, Any]) -> Report:
     return check(document)
 
 
+def _run_iec62056(document: Mapping[str, Any]) -> Report:
+    from app.protocols.conformance_iec62056 import check  # it uses this module's helpers
+
+    return check(document)
+
+
+def _run_aviora(document: Mapping[str, Any]) -> Report:
+    from app.protocols.conformance_aviora import check  # it uses this module's helpers
+
+    return check(document)
+
+
 CHECKERS: Final[Mapping[str, DocumentCheck]] = {  # one row per protocol
     "ocmf": _run_ocmf,
     "calin-lorawan": _run_calin_lorawan,
     "calin-api": _run_calin_api,
+    "aviora-protocolzd": _run_aviora,
+    "iec62056-21": _run_iec62056,
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
@@ -16,7 +17,7 @@ from decimal import Decimal
 from enum import StrEnum
 from functools import reduce
 from types import MappingProxyType
-from typing import Final, NoReturn, TypeAlias, TypeVar
+from typing import Final, NoReturn, TypeAlias
 
 from app.errors import ParameterError, RemoteProtocolError
 from app.model.reading import Quantity
@@ -146,7 +147,7 @@ _RESERVED_B: Final = "GHI"
 HDLC_ESCAPE: Final = "2"
 
 _IDENTIFICATION: Final = re.compile(
-    r"/(?P<manufacturer>[A-Za-z]{3})(?P<baud>[ -.0-~])(?P<escapes>(?:\\[ -.0-~])*)(?P<ident>[ \"-.0-~]*)"
+    r"/(?P<manufacturer>[A-Za-z]{3})(?P<baud>[\"-.0-~])(?P<escapes>(?:\\[\"-.0-~])*)(?P<ident>[ \"-.0-~]*)"
 )
 _MASS: Final = re.compile(r"<([0-9])>([A-Za-z]{3})\(([^()]*)\)")
 
@@ -205,14 +206,15 @@ def parse_identification(line: bytes | str) -> Identification:
     Raises:
         RemoteProtocolError: it is none; ``data`` holds the octets.
     """
-    octets = line.encode("utf-8", "surrogatepass") if isinstance(line, str) else line
-    text = plain(octets[: 2 * MAX_LINE]).decode("latin-1").lstrip("\0").rstrip("\r\n\0")
-    found = _IDENTIFICATION.fullmatch(text) if len(octets) <= MAX_LINE else None
+    text = line[: MAX_LINE + 1] if isinstance(line, str) else plain(line[: MAX_LINE + 1]).decode("latin-1")
+    text = text.lstrip("\0").rstrip("\r\n\0")
+    found = _IDENTIFICATION.fullmatch(text) if len(line) <= MAX_LINE else None
     if found is None:
         raise RemoteProtocolError(
-            f"The meter's identification {_excerpt(text)!r} has not the form /XXXZ and a name.", octets[: 2 * MAX_LINE]
+            f"The meter's identification {_excerpt(text)!r} has not the form /XXXZ and a name.",
+            text.encode("utf-8", "replace") if isinstance(line, str) else line[: MAX_LINE + 1],
         )
-    return Identification(found["manufacturer"], found["baud"], found["ident"], found["escapes"].replace("\\", ""))
+    return Identification(found["manufacturer"], found["baud"], found["ident"], found["escapes"][1::2])
 
 
 def _excerpt(text: str) -> str:
@@ -302,7 +304,10 @@ def encode(message: Message) -> bytes:
         case Request():
             return _line(f"/{message.table}{message.address}!", _REQUEST, "the sign-on", "address")
         case Identification():
-            return _line(str(message), _IDENTIFICATION, "the identification", "ident")
+            line = _line(str(message), _IDENTIFICATION, "the identification", "ident")
+            if parse_identification(line) != message:
+                _refuse("the name begins like an escape sequence", "ident")
+            return line
         case Option(protocol, baud_char, mode):
             return _line(f"\x06{protocol}{baud_char}{mode}", _OPTION, "the option select", "mode")
         case Command(name, kind, data, more):
@@ -385,16 +390,16 @@ def take(buffer: bytes, *, expect_option: bool = False) -> Incoming | None:
             case b"\x15":
                 return _incoming(buffer, start, start + 1, Refuse())
             case b"/":
-                end = buffer.find(b"\n", start, start + MAX_LINE)
-                if end < 0:
-                    if len(buffer) - start < MAX_LINE:
-                        return None
+                line_end = _LINE_STOP.search(buffer, start, start + MAX_LINE)
+                if line_end is None and len(buffer) - start < MAX_LINE:
+                    return None
+                if line_end is None or line_end[0] != b"\n":
                     continue
                 try:
-                    identification = parse_identification(buffer[start : end + 1])
+                    identification = parse_identification(buffer[start : line_end.end()])
                 except RemoteProtocolError:
                     continue
-                return _incoming(buffer, start, end + 1, identification)
+                return _incoming(buffer, start, line_end.end(), identification)
             case _:
                 end_mark = _BLOCK_END.search(buffer, start)
                 if end_mark is None or end_mark.end() == len(buffer):
@@ -406,6 +411,7 @@ def take(buffer: bytes, *, expect_option: bool = False) -> Incoming | None:
 
 _START: Final = re.compile(rb"[\x01\x02\x06\x15/]")
 _BLOCK_END: Final = re.compile(rb"[\x03\x04]")
+_LINE_STOP: Final = re.compile(rb"[\n\x01\x02]")
 _OPTION_CHARS: Final = 6
 
 
@@ -489,14 +495,14 @@ class DataSet:
     line: int = field(default=0, compare=False)
 
     @property
-    def obis(self) -> obis.Obis | None:
-        """The address as a code; None when it is not of that form."""
+    def code(self) -> obis.Obis | None:
+        """The address as an OBIS code; None when it is not of that form."""
         return obis.find(self.address)
 
     @property
     def meaning(self) -> obis.Meaning | None:
         """What is measured, as far as the table and the value's unit tell."""
-        code = self.obis
+        code = self.code
         return None if code is None else obis.meaning_of(code, self.values[0].unit)
 
     def __str__(self) -> str:
@@ -648,14 +654,8 @@ def parse_readout(data: bytes) -> Readout:
         if is_terminated:
             rest = lines[number:]
             break
-    trailing = "\n".join(rest) + octets[end:].decode("latin-1") if any(rest) else octets[end:].decode("latin-1")
-    return Readout(identification, tuple(sets), tuple(damages), is_terminated, check, _after_check(trailing, check))
-
-
-def _after_check(trailing: str, check: BlockCheck) -> str:
-    """What follows ETX and the block check, where they are the first of it."""
-    framed = trailing.startswith(ETX.decode())
-    return trailing[2 if check.received is not None else 1 :] if framed else trailing
+    trailing = "\n".join(rest) + octets[end + 2 :].decode("latin-1")  # past ETX and the block check
+    return Readout(identification, tuple(sets), tuple(damages), is_terminated, check, trailing)
 
 
 def _find_end(octets: bytes) -> tuple[int, BlockCheck]:
@@ -665,7 +665,8 @@ def _find_end(octets: bytes) -> tuple[int, BlockCheck]:
     if first < 0:
         return len(octets), BlockCheck(Verdict.NO_CHECK if start < 0 else Verdict.CUT)
     mark = STX if start >= 0 else b""
-    computed, position = 0, max(start + 1, _after_identification(octets, first) if start < 0 else 0)
+    head = _HEAD_LINES.match(octets, 0, first)
+    computed, position = 0, start + 1 if start >= 0 or head is None else head.end()
     ends: list[tuple[int, BlockCheck]] = []
     for found in re.finditer(ETX, octets[: len(octets) - 1]):
         end = found.start()
@@ -683,10 +684,7 @@ def _find_end(octets: bytes) -> tuple[int, BlockCheck]:
     return ends[0]
 
 
-def _after_identification(octets: bytes, end: int) -> int:
-    """Where the block begins when its STX was lost: after the identification's line, if there is one."""
-    slash = octets.find(b"/", 0, end)
-    return octets.find(b"\n", slash, end) + 1 if slash >= 0 else 0
+_HEAD_LINES: Final = re.compile(rb"(?:[\x00-\x20]*/[^\n]{0,128}\n)*")  # before a block whose STX was lost
 
 
 def format_readout(identification: Identification | None, sets: Iterable[DataSet], *, framed: bool = True) -> bytes:
@@ -704,7 +702,7 @@ def format_readout(identification: Identification | None, sets: Iterable[DataSet
 def serials_of(sets: Iterable[DataSet]) -> tuple[str, ...]:
     """What the meter says its number is (0.0.0 and C.1.0): they differ in some meters, so compare with each."""
     wanted = {(0, 0, 0), (0, 0, None), (96, 1, 0)}
-    found = (one.values[0].text.strip() for one in sets if (code := one.obis) is not None and code.key in wanted)
+    found = (one.values[0].text.strip() for one in sets if (code := one.code) is not None and code.key in wanted)
     return tuple(dict.fromkeys(text for text in found if text))
 
 
@@ -713,7 +711,7 @@ def meter_time(sets: Iterable[DataSet]) -> datetime | None:
     clock: time | None = None
     day: date | None = None
     for one in sets:
-        code = one.obis
+        code = one.code
         if code is None or not code.is_current:
             continue
         if code.key == (0, 9, 1) and clock is None:
@@ -735,7 +733,7 @@ def samples(sets: Iterable[DataSet]) -> tuple[Sample, ...]:
     """
     found: dict[str, Sample] = {}
     for one in sets:
-        code = one.obis
+        code = one.code
         if code is None or not code.is_current or not one.values:
             continue
         value = one.values[0]
@@ -797,7 +795,8 @@ def parse_stamp(text: str) -> Stamp | None:
     year, month, day, hour, minute, second = parts
     days = timedelta(1) if (hour, minute, second) == (24, 0, 0) else timedelta(0)
     try:
-        return Stamp(datetime.combine(date(2000 + year, month, day), time(0 if days else hour, minute, second)) + days, season)
+        at = datetime.combine(date(2000 + year, month, day), time(0 if days else hour, minute, second))
+        return Stamp(at + days, season)
     except ValueError:
         return None
 
@@ -977,7 +976,7 @@ def parse_profile(data: bytes | str) -> Profile:
 
     A row whose number of values does not fit its header stays in its place with None throughout and is reported.
     """
-    octets = plain(data.encode("latin-1", "replace") if isinstance(data, str) else data)
+    octets = data.encode("latin-1", "replace") if isinstance(data, str) else plain(data)
     end, check = _find_end(octets)
     text = octets[octets.find(STX, 0, end) + 1 : end].decode("latin-1")
     reader = _ProfileReader()
@@ -1045,9 +1044,9 @@ class _ProfileReader:
             self._lose_row()
             return
         for one in sets:
-            if (one.address == "" or _is_profile(one.obis)) and _is_national_row(one):
+            if (one.address == "" or _is_profile(one.code)) and _is_national_row(one):
                 self._national_row(one)
-            elif _is_profile(one.obis):
+            elif _is_profile(one.code):
                 self._header(one)
             elif one.address == "":
                 self._rows(one)
@@ -1143,19 +1142,17 @@ def _present(value: Value) -> Value | None:
     return value if value.text.strip(" -") else None
 
 
-_Item = TypeVar("_Item")
-
-
 def _table(name: str, sections: Sequence[ProfileSection]) -> ProfileTable:
-    named = dict.fromkeys(channel for one in sections for channel in one.channels or ())
+    named = list(dict.fromkeys(column for one in sections for column in _numbered(one.channels or ())))
     width = max((len(row.values) for one in sections if one.channels is None for row in one.rows), default=0)
-    columns = (*named, *[Channel("", "")] * max(0, width - len(named)))
-    places = {channel: place for place, channel in enumerate(named)}
+    columns = (*(channel for channel, _ in named), *[Channel("", "")] * max(0, width - len(named)))
+    places = {column: place for place, column in enumerate(named)}
     rows: list[TableRow] = []
     missing, room = 0, MAX_GAP_ROWS
     before: tuple[datetime, int | None] | None = None
     for section in sections:
-        where = range(len(columns)) if section.channels is None else [places[item] for item in section.channels]
+        listed = section.channels
+        where = range(len(columns)) if listed is None else [places[column] for column in _numbered(listed)]
         for row in section.rows:
             if row.at is not None and section.interval_min is not None:
                 step = timedelta(minutes=section.interval_min)
@@ -1175,6 +1172,14 @@ def _table(name: str, sections: Sequence[ProfileSection]) -> ProfileTable:
                 values[place] = value
             rows.append(TableRow(row.at, section.season, section.status, tuple(values)))
     return ProfileTable(name, columns, tuple(rows), missing)
+
+
+def _numbered(channels: Iterable[Channel]) -> Iterator[tuple[Channel, int]]:
+    """Each channel and how often it stood before, so that one named twice keeps both columns."""
+    seen: Counter[Channel] = Counter()
+    for channel in channels:
+        yield channel, seen[channel]
+        seen[channel] += 1
 
 
 def _periods_between(

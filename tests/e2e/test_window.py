@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,18 +18,23 @@ from PySide6.QtCore import QSettings, Qt
 from PySide6.QtTest import QTest
 from PySide6.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
 
+from app.adapters import calin_lorawan
 from app.config import profile
+from app.demo import demo_site
+from app.model.flow import FlowStatus
 from app.model.interaction import Interaction, Step
 from app.model.reading import LinkState
 from app.model.status import Status
 from app.protocols.ocmf import Verdict
+from app.workbench import Workbench
 from ui.__main__ import Desk
 from ui.dialogs.confirm import Question
 from ui.dialogs.connection import ConnectionDialog
 from ui.event_loop import run
 from ui.main_window import MainWindow, Session
+from ui.models.device_tree import Column as TreeColumn
 from ui.models.log_table import Column
-from ui.panels.command import ParamField
+from ui.panels.command import CommandPanel, ParamField
 from ui.status_bar import Mode
 from ui.theme import Theme, ThemeMode
 from ui.widgets.step_strip import Mark
@@ -38,6 +44,7 @@ pytestmark = pytest.mark.qt_log_ignore("This plugin does not support", extend=Tr
 
 DEADLINE_S: Final = 60.0
 LOOK_S: Final = 0.02  # between two looks at a condition
+FAST: Final = 20.0  # how fast the simulated CALIN meters live
 
 Act = Callable[[Desk], Coroutine[Any, Any, None]]
 AtDesk = Callable[..., None]
@@ -113,8 +120,18 @@ def field(window: MainWindow, name: str) -> ParamField:
     return next(f for f in window.command.findChildren(ParamField) if f.spec.name == name and f.isVisible())
 
 
-async def send(window: MainWindow, session: Session, command: str, values: dict[str, str]) -> Interaction:
-    """Fill in the form by key presses, press the button, say yes."""
+def choose_device(window: MainWindow, name: str) -> None:
+    """Search for a device by its name and go to it."""
+    assert window.devices is not None
+    search = window.devices.search
+    search.clear()
+    QTest.keyClicks(search, name)
+    QTest.keyClick(search, Qt.Key.Key_Return)
+    search.clear()
+
+
+async def choose_command(window: MainWindow, command: str) -> CommandPanel:
+    """Search for a command by its title."""
     panel = window.command
     assert panel is not None
     panel.focus_search()
@@ -122,6 +139,52 @@ async def send(window: MainWindow, session: Session, command: str, values: dict[
     QTest.keyClicks(panel.search, command)
     QTest.keyClick(panel.search, Qt.Key.Key_Return)
     await until(lambda: panel.commands.currentItem() is not None)
+    return panel
+
+
+async def read(window: MainWindow, command: str) -> int:
+    """Send a read command; it never asks."""
+    panel = await choose_command(window, command)
+    sent: list[int] = []
+    panel.submitted.connect(sent.append)
+    pressed(panel.send)
+    await until(lambda: sent)
+    panel.submitted.disconnect(sent.append)
+    return sent[0]
+
+
+async def commission(window: MainWindow, workbench: Workbench, device: str, name: str) -> None:
+    """Start the commissioning of a meter by its button, and say yes."""
+    panel = window.commissioning
+    assert panel is not None
+    choose_device(window, name)
+    window.verbs.action("device.commission").trigger()
+    await until(lambda: panel.device == device)
+    pressed(panel.start)
+    await until(lambda: shown(window, Question))
+    pressed(shown(window, Question).go)
+    await until(lambda: workbench.commissioning(device) is not None)
+
+
+async def steps_of(window: MainWindow, workbench: Workbench, device: str, name: str, word: str) -> list[str]:
+    """Wait for the end of a commissioning; how its steps stand in the panel, which then says ``word``."""
+    panel = window.commissioning
+    assert panel is not None
+
+    def is_over() -> bool:
+        run = workbench.commissioning(device)
+        return run is not None and not run.is_running
+
+    await until(is_over)
+    choose_device(window, name)
+    await until(lambda: panel.device == device and panel.status.text() == word)
+    steps = [panel.steps.topLevelItem(row) for row in range(panel.steps.topLevelItemCount())]
+    return [step.text(2) for step in steps if step is not None]
+
+
+async def send(window: MainWindow, session: Session, command: str, values: dict[str, str]) -> Interaction:
+    """Fill in the form by key presses, press the button, say yes."""
+    panel = await choose_command(window, command)
     for name, value in values.items():
         editor = field(window, name).editor
         assert isinstance(editor, QLineEdit)
@@ -201,6 +264,72 @@ def test_a_transaction_from_the_tree_to_the_replay(at_desk: AtDesk) -> None:
         assert "REPLAY" in window.windowTitle()
         await until(lambda: {d.id for d in replayed.workbench.devices()} >= {"lem-1", "lem-2", "lem-3"})
         await until(lambda: "STOP_TRANSACTION" in listed())
+
+    at_desk(act, demo=True)
+
+
+def test_prepaid_meters_from_a_read_to_a_dark_grid(at_desk: AtDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.demo.demo_site", partial(demo_site, time_scale=FAST))
+    monkeypatch.setattr(calin_lorawan, "SPACING_S", 0.0)
+
+    async def act(desk: Desk) -> None:
+        window = desk.window
+        session = await ready(desk)
+        workbench = session.workbench
+        devices, detail, log = window.devices, window.detail, window.log
+        assert devices is not None
+        assert detail is not None
+        assert log is not None
+        await until(lambda: all(workbench.state(f"north-{n}").last_contact for n in (1, 4, 5)))
+
+        def tells(device: str, column: TreeColumn) -> str:
+            return str(devices.model.index_of(device).siblingAtColumn(column).data())
+
+        choose_device(window, "House 1")
+        assert devices.selected_device() == "north-1"
+        await until(lambda: tells("north-1", TreeColumn.STATE) == "heard just now")
+        assert tells("north-3", TreeColumn.STATE) == "never heard"
+        number = await read(window, "read credit")
+        await until(lambda: detail.interaction == number and detail.status.text() == "done")
+        await until(lambda: detail.strip.cells()[Step.SEEN - 1].mark is Mark.DONE)
+        assert "24.99" in detail.why.text()
+        await until(
+            lambda: str(devices.model.index_of("north-1").siblingAtColumn(TreeColumn.VALUE).data()) == "24.99 kWh"
+        )
+
+        await commission(window, workbench, "north-4", "House 4")
+        await commission(window, workbench, "north-5", "House 5")
+        assert await steps_of(window, workbench, "north-4", "House 4", "done") == ["done"] * 6
+        ended_early = ["done", "done", "failed", "not run", "not run", "not run"]
+        assert await steps_of(window, workbench, "north-5", "House 5", "failed") == ended_early
+        ended = workbench.commissioning("north-4")
+        assert ended is not None
+        assert ended.status is FlowStatus.SUCCESSFUL
+
+        choose_device(window, "Grid north")
+        assert devices.selected_device() == "north"
+        menu = devices.context_menu()
+        action = window.verbs.action("grid.dark")
+        assert action in menu.actions()
+        action.trigger()
+        menu.close()
+        await until(lambda: tells("north", TreeColumn.STATE) == "dark")
+        choose_device(window, "House 1")
+        number = await read(window, "read credit")
+        await until(lambda: detail.interaction == number and detail.status.text() == "paused (suspended)")
+        assert detail.strip.cells()[Step.GATEKEEPER - 1].mark is Mark.BLOCKED
+        assert "Grid north is dark" in detail.why.text()
+        row = workbench.interaction(number)
+        assert row is not None
+        assert row.failure is not None
+        assert row.failure.code == "GRID_DOWN"
+        log.focus_filter()
+        QTest.keyClicks(log.filter, "reason:GRID_DOWN")
+        QTest.keyClick(log.filter, Qt.Key.Key_Return)
+        model = log.model
+        await until(lambda: model.rowCount() == 1)
+        assert model.index(0, list(Column).index(Column.ID)).data().strip() == str(number)
+        assert model.index(0, list(Column).index(Column.STATUS)).data() == "paused (suspended)"
 
     at_desk(act, demo=True)
 

@@ -32,7 +32,7 @@ from app.model.records import DeviceRemoved, Setting
 from app.model.status import UNFINISHED, Event, Status
 from app.pipeline.changes import ChangeFeed
 from app.pipeline.field_twin import HPS_ON, ONLINE, SWITCHED_OFF
-from app.ports import Adapter, AdapterContext, AdapterType, Limits
+from app.ports import Adapter, AdapterContext, AdapterType, Limits, Reach
 from app.workbench import CancelResult, Workbench
 
 START = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
@@ -263,6 +263,9 @@ class FakeTokenType(FakeFleetType):
     key = "fake-token"
     title = "Prepayment meters"
     specs = COMMISSIONED
+
+    def limits(self, settings: Mapping[str, Any]) -> Limits:
+        return Limits(reach=Reach.GRID, unreachable_after_s=24 * 3600)
 
     def unsupported(self, device: Device, facts: Mapping[str, Any]) -> Mapping[str, str]:
         return {"READ_VERSION": "The firmware version cannot be read over LoRaWAN."}
@@ -617,6 +620,14 @@ def prepaid_site() -> tuple[Device, ...]:
         Device(id="p-1", name="Meter 0371", parent="gw-1", adapter="fake-token", serial="47003333371"),
         Device(id="p-2", name="Meter 0372", parent="gw-1", adapter="fake-token", serial="47003333372", position=1),
     )
+
+
+def heard_and_silent(workbench: FakeWorkbench) -> None:
+    """The server of the prepayment meters is reached; one of them was heard, the other never."""
+    for meter in ("p-1", "p-2"):
+        workbench.set_link(meter, LinkState.ONLINE, last_contact=None)
+    workbench.set_link("p-1", LinkState.ONLINE)
+    workbench.measure("p-1", (ENERGY, "24.989999771118164"))
 
 
 def busy(workbench: FakeWorkbench) -> None:

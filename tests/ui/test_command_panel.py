@@ -32,7 +32,7 @@ from app.model.flow import IssueKind
 from app.model.interaction import Failure
 from app.model.reading import LinkState
 from app.model.status import Event, Status
-from tests.ui.fakes import FakeHttpType, FakeWorkbench, prepaid_site, site
+from tests.ui.fakes import FakeHttpType, FakeWorkbench, heard_and_silent, prepaid_site, site
 from ui.panels.command import CommandPanel, ParamField
 from ui.theme import Theme, ThemeMode
 
@@ -367,6 +367,20 @@ def test_the_link_is_followed(panel: CommandPanel, workbench: FakeWorkbench) -> 
     workbench.set_link("lem-1", LinkState.FAULT, "No answer since 11:42.")
     panel.on_batch([workbench.state("lem-1"), workbench.state("m-0123")])
     assert panel.link.text() == "fault: No answer since 11:42."
+
+
+def test_a_meter_behind_a_gateway_says_when_it_was_heard(qapp: QApplication, qtbot: QtBot) -> None:
+    workbench = FakeWorkbench(prepaid_site())
+    panel = CommandPanel(workbench, Theme(qapp, ThemeMode.LIGHT))
+    qtbot.addWidget(panel)
+    heard_and_silent(workbench)
+    panel.set_device("p-2")
+    assert panel.link.text() == "never heard"
+    panel.set_device("p-1")
+    assert panel.link.text().startswith("online, last heard 20")
+    workbench.set_link("p-1", LinkState.FAULT, "The network server refuses the token.")
+    panel.on_batch([workbench.state("p-1")])
+    assert panel.link.text() == "fault: The network server refuses the token."
 
 
 def test_the_keyboard_is_enough(panel: CommandPanel, workbench: FakeWorkbench, qtbot: QtBot) -> None:

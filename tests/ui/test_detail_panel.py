@@ -182,6 +182,20 @@ def test_a_click_is_answered_before_the_log_is(panel: DetailPanel, workbench: Fa
     assert hint(panel, 1)
 
 
+def test_all_digits_of_an_answer_are_kept_for_copying(
+    panel: DetailPanel, workbench: FakeWorkbench, qtbot: QtBot
+) -> None:
+    number = workbench.submit("lem-1", "READ_STATUS")
+    workbench.advance(number, Event.SEND)
+    workbench.advance(number, Event.SUCCEED, result={"credit_kwh": "24.989999771118164", "phase": {"A": "230.123456"}})
+    panel.show_interaction(number)
+    assert panel.why.text() == "Answer: credit_kwh 24.99"
+    credit = panel.answer.topLevelItem(0)
+    assert credit is not None
+    assert [credit.text(column) for column in range(3)] == ["credit_kwh", "24.99", "kWh"]
+    assert credit.toolTip(1) == "24.989999771118164"
+
+
 def test_it_keeps_up_with_batches(
     panel: DetailPanel, reader: MemoryReader, workbench: FakeWorkbench, qtbot: QtBot
 ) -> None:

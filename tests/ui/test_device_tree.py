@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from PySide6.QtCore import QModelIndex, Qt
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QWidget
 from pytestqt.modeltest import ModelTester
 from pytestqt.qtbot import QtBot
 
@@ -19,8 +19,21 @@ from app.model.flow import IssueKind
 from app.model.reading import DeviceState, LinkState, SampleSet
 from app.model.records import DeviceRemoved
 from app.model.status import Event
-from tests.ui.fakes import CURRENT, ENERGY, POWER, START, VOLTAGE, FakeWorkbench, busy, prepaid_site, site
-from ui.models.device_tree import QUANTITY_MIME, Column, DeviceTreeModel, natural
+from tests.ui.fakes import (
+    CURRENT,
+    ENERGY,
+    POWER,
+    START,
+    VOLTAGE,
+    FakeWorkbench,
+    busy,
+    heard_and_silent,
+    prepaid_site,
+    site,
+)
+from ui.actions import Actions
+from ui.models.device_tree import QUANTITY_MIME, Column, DeviceRole, DeviceTreeModel, natural
+from ui.panels.devices import NAME_LEAST, DevicesPanel
 from ui.theme import Role, Theme, ThemeMode
 
 
@@ -155,6 +168,116 @@ def test_a_gateway_with_a_link_of_its_own(qtbot: QtBot, theme: Theme) -> None:
     assert state.data() == "online, fault"
     workbench.submit("dcu-3", "READ_STATUS")
     assert state.data() == "online, fault, 1 wait"
+
+
+def test_a_meter_behind_a_gateway_says_when_it_was_heard(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(prepaid_site())
+    model = DeviceTreeModel(workbench, theme)
+    feed(workbench, model)
+    heard_and_silent(workbench)
+
+    def tells(device: str, role: int = Qt.ItemDataRole.DisplayRole.value) -> Any:
+        return model.index_of(device).siblingAtColumn(Column.STATE).data(role)
+
+    def icon(device: str) -> int:
+        key: int = model.index_of(device).data(Qt.ItemDataRole.DecorationRole).cacheKey()
+        return key
+
+    assert (tells("p-1"), tells("p-1", DeviceRole.BRIEF)) == ("heard just now", "just now")
+    assert (tells("p-2"), tells("p-2", DeviceRole.BRIEF)) == ("never heard", "never heard")
+    assert tells("p-2", Qt.ItemDataRole.ForegroundRole) == theme.colour(Role.NEUTRAL)
+    assert model.index_of("p-1").siblingAtColumn(Column.VALUE).data() == "24.99 kWh"
+    assert tells("north") == "1 of 6 online", "who was never heard is not online, whatever its server says"
+    workbench.fake_clock.move(180)
+    model.age()
+    assert (tells("p-1"), tells("p-1", DeviceRole.BRIEF)) == ("heard 3 min ago", "3 min ago")
+    assert model.index_of("p-1").siblingAtColumn(Column.VALUE).data(Qt.ItemDataRole.ForegroundRole) is None
+    is_heard = icon("p-1")
+    workbench.fake_clock.move(2 * 3600)
+    model.age()
+    assert tells("p-1") == "heard 2 h ago, value 2 h old"
+    workbench.fake_clock.move(24 * 3600)
+    model.age()
+    assert tells("p-1") == "silent 26 h, value 26 h old"
+    assert tells("p-1", DeviceRole.BRIEF) == "silent 26 h"
+    assert tells("p-1", Qt.ItemDataRole.ForegroundRole) == theme.colour(Role.WARNING)
+    assert len({is_heard, icon("p-1"), icon("p-2")}) == 3
+    assert tells("north") == "0 of 6 online"
+    assert "silent 26 h" in model.index_of("p-1").data(DeviceRole.SEARCH)
+
+    workbench.set_link("p-1", LinkState.FAULT, "The network server refuses the token.")
+    assert tells("p-1") == "fault, silent 26 h, value 26 h old"
+    assert tells("p-1", DeviceRole.BRIEF) == "fault"
+    assert tells("p-1", Qt.ItemDataRole.ForegroundRole) == theme.colour(Role.BAD)
+    workbench.set_link("p-1", LinkState.ONLINE)
+    workbench.submit("p-1", "READ_VOLTAGE")
+    assert (tells("p-1"), tells("p-1", DeviceRole.BRIEF)) == ("heard just now, 1 wait", "1 wait")
+    assert tells("north") == "1 of 6 online"
+    moved = replace(workbench.device("p-1"), adapter="fake-http")
+    workbench.save_device(moved)
+    assert tells("p-1") == "online, 1 wait", "a direct one says how its link is"
+    assert tells("lem-1") == "off"
+
+
+def test_brief_states(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    model = DeviceTreeModel(workbench, theme)
+    feed(workbench, model)
+    busy(workbench)
+    workbench.fake_clock.move(180)
+    model.age()
+
+    def brief(device: str) -> str:
+        return str(model.index_of(device).data(DeviceRole.BRIEF))
+
+    assert [brief(d) for d in ("north", "grid-1", "m-0123", "m-0124", "lem-1")] == [
+        "3 of 4 online",
+        "unknown",
+        "1 wait",
+        "fault",
+        "3 min",
+    ]
+
+
+@pytest.mark.parametrize("direction", [Qt.LayoutDirection.LeftToRight, Qt.LayoutDirection.RightToLeft])
+def test_names_come_before_states(
+    qtbot: QtBot, qapp: QApplication, theme: Theme, direction: Qt.LayoutDirection
+) -> None:
+    workbench = FakeWorkbench(prepaid_site())
+    host = QWidget()
+    qtbot.addWidget(host)
+    panel = DevicesPanel(workbench, theme, Actions(host, host))  # type: ignore[arg-type]  # no verb is used
+    qtbot.addWidget(panel)
+    panel.setLayoutDirection(direction)
+    panel.resize(330, 500)
+    panel.show()
+    feed(workbench, panel.model)
+    busy(workbench)
+    heard_and_silent(workbench)
+    workbench.save_device(replace(workbench.device("p-1"), name="A meter with a long name, in the third house"))
+    workbench.fake_clock.move(180)
+    panel.model.age()
+    panel.model.tell()
+    tree, letter = panel.tree, panel.fontMetrics().horizontalAdvance("n")
+
+    def name_width() -> int:
+        """Of the deepest row, without its arrows."""
+        index = panel._proxy.mapFromSource(panel.model.index_of("p-1"))
+        return tree.visualRect(index).width()
+
+    icon = 32  # with what is around it
+    qtbot.waitUntil(lambda: name_width() >= NAME_LEAST * letter + icon - 8)
+    assert tree.isColumnHidden(Column.VALUE), "the value is drawn beside the state"
+    assert tree.columnWidth(Column.NAME) + tree.columnWidth(Column.STATE) == tree.viewport().width()
+    narrow = tree.columnWidth(Column.STATE)
+    panel.resize(800, 500)
+    qtbot.waitUntil(lambda: tree.columnWidth(Column.STATE) > narrow)
+    whole = tree.columnWidth(Column.STATE)
+    assert whole == tree.sizeHintForColumn(Column.STATE)
+    tree.header().resizeSection(Column.STATE, 300)
+    panel.resize(700, 500)
+    qtbot.wait(20)
+    assert tree.columnWidth(Column.STATE) == 300, "a person's width stays"
 
 
 def test_a_grid_whose_generation_is_not_managed_holds_nothing_back(qtbot: QtBot, theme: Theme) -> None:

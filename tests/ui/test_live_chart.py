@@ -332,6 +332,17 @@ def test_decimals_are_those_of_the_meter(chart: LiveChart, clock: Clock) -> None
     assert chart.legend_texts(chart.curves[0])[0][Column.NOW] == "230.10"
 
 
+def test_a_float32_of_the_meter_is_read_as_it_meant_it(chart: LiveChart, clock: Clock) -> None:
+    chart.add_curve("m1", VOLTAGE)
+    chart.push_history("m1", VOLTAGE, [T0 - SECOND, T0], [229.10000610351562, 230.25])
+    chart.render_now()
+    assert chart.legend_texts(chart.curves[0])[0][Column.NOW] == "230.25"
+    push(chart, T0 + SECOND, "229.10000610351562")
+    chart.render_now()
+    assert chart.legend_texts(chart.curves[0])[0][Column.NOW] == "229.1"
+    assert chart.curves[0].ring.last_value == 229.10000610351562
+
+
 def test_a_silent_curve_is_dimmed_with_its_age(chart: LiveChart, clock: Clock) -> None:
     chart.add_curve("m1", VOLTAGE)
     for second in range(10):

@@ -36,6 +36,7 @@ from tests.ui.fakes import (
     FakeSecrets,
     FakeWorkbench,
     busy,
+    heard_and_silent,
     prepaid_site,
     site,
 )
@@ -116,7 +117,7 @@ def live(workbench: FakeWorkbench, qtbot: QtBot) -> None:
         wave = Decimal(second % 12) / 10
         workbench.measure("lem-1", (POWER, str(Decimal("49.6") + wave)), (VOLTAGE, str(398 + wave)), (CURRENT, "124.5"))
         workbench.measure("m-0123", (ENERGY, str(Decimal("1532.07") + second)))
-    qtbot.wait(150)
+    qtbot.wait(300)  # the tree tells its view four times a second
 
 
 def test_welcome(qtbot: QtBot, theme: Theme, tmp_path: Path, shoot: Shoot) -> None:
@@ -141,7 +142,7 @@ def test_busy(qtbot: QtBot, theme: Theme, tmp_path: Path, shoot: Shoot) -> None:
     assert window.devices is not None
     window.devices.model.age()
     workbench.set_link("lem-1", LinkState.FAULT, "The cable was pulled.")
-    qtbot.wait(150)
+    qtbot.wait(300)  # the tree tells its view four times a second
     shoot(window, "stale-and-notice")
 
 
@@ -153,11 +154,13 @@ def test_commissioning(qtbot: QtBot, theme: Theme, tmp_path: Path, shoot: Shoot)
     workbench.learn("gw-1", {"is_online": True})
     workbench.fake_clock.move(601)  # and that is stale by now
     workbench.learn("dcu-3", {"is_online": False})
+    heard_and_silent(workbench)
+    workbench.fake_clock.move(130)
     assert window.devices is not None
     window.devices.model.age()
     window.show_device("grid-1")
     window.verbs.action("grid.dark").trigger()
-    qtbot.wait(150)
+    qtbot.wait(300)  # the tree tells its view four times a second
     menu = window.devices.context_menu()
     menu.popup(window.mapToGlobal(window.rect().center()))
     shoot(menu, "grid-context-menu")
@@ -166,7 +169,7 @@ def test_commissioning(qtbot: QtBot, theme: Theme, tmp_path: Path, shoot: Shoot)
     window.show_device("p-1")
     window.verbs.action("device.commission").trigger()
     window.show_interaction(4)
-    qtbot.wait(150)
+    qtbot.wait(300)  # the tree tells its view four times a second
     shoot(window, "commissioning")
     assert window.size().width() <= 1280
 
@@ -198,7 +201,7 @@ def test_replay(qtbot: QtBot, theme: Theme, tmp_path: Path, shoot: Shoot) -> Non
     for device in site():
         if device.adapter:
             workbench.set_link(device.id, LinkState.REPLAY)
-    qtbot.wait(150)
+    qtbot.wait(300)  # the tree tells its view four times a second
     shoot(window, "replay")
 
 
@@ -330,19 +333,21 @@ def test_a_command_refused_at_the_door_is_said(qtbot: QtBot, theme: Theme, tmp_p
     window.show_device("lem-1")
     number = workbench.submit("lem-1", "DISCONNECT_RELAY")
     workbench.advance(number, Event.SEND)
-    qtbot.wait(150)
+    qtbot.wait(300)  # the tree tells its view four times a second
     window.close()
     assert window.isVisible() is False
 
 
-@pytest.mark.parametrize(("scale", "direction"), [("2", ""), ("1", "rtl")])
-def test_scaled_and_right_to_left(artifacts: Path, tmp_path: Path, scale: str, direction: str) -> None:
+@pytest.mark.parametrize(
+    ("scale", "mode", "direction"), [("2", "light", "ltr"), ("2", "dark", "ltr"), ("1", "light", "rtl")]
+)
+def test_scaled_and_right_to_left(artifacts: Path, tmp_path: Path, scale: str, mode: str, direction: str) -> None:
     """In processes of their own: scaling is fixed when the application is made."""
     script = Path(__file__).with_name("shoot_window.py")
-    name = f"window-busy-{direction or 'scale' + scale}.png"
+    name = f"window-busy-{direction}-scale{scale}-{mode}.png"
     environment = {**os.environ, "QT_SCALE_FACTOR": scale, "QT_QPA_PLATFORM": "offscreen"}
     done = subprocess.run(
-        [sys.executable, str(script), str(artifacts / name), str(tmp_path), direction],
+        [sys.executable, str(script), str(artifacts / name), str(tmp_path), mode, direction],
         env=environment,
         capture_output=True,
         text=True,

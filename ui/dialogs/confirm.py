@@ -22,6 +22,7 @@ from PySide6.QtWidgets import (
 from app.model.command import CommandSpec, ParamType, Risk
 from app.model.device import Device
 from app.model.reading import Severity
+from ui.models.log_table import scalar_text
 from ui.theme import Role, Theme, space
 
 translate: Final = QCoreApplication.translate
@@ -154,7 +155,11 @@ class CommandQuestion(Question):
             if param.choices:
                 shown = next((title for key, title in param.choices if key == value), shown)
             if name == changed_param(spec):
-                old = self.tr("unknown") if old_value is None else _value(old_value, param.unit)
+                old = (
+                    self.tr("unknown")
+                    if old_value is None
+                    else _value(scalar_text(old_value, param.unit), param.unit)
+                )
                 self._row(facts, self.tr("{what} now").format(what=param.title), old)
                 self._row(facts, self.tr("{what} then").format(what=param.title), shown)
             else:

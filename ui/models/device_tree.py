@@ -35,15 +35,28 @@ from app.model.interaction import Interaction
 from app.model.reading import DeviceState, LinkState, Quantity, SampleSet
 from app.model.records import Change, DeviceRemoved
 from app.model.status import PENDING
+from app.ports import Limits
 from app.workbench import Workbench
-from ui.field_state import FACTS, field_state, is_managed, is_switched_off, issue_text
-from ui.theme import FIELD_LOOKS, FieldState, Look, Role, Theme, link_word
+from ui.field_state import (
+    FACTS,
+    age_text,
+    field_limits,
+    field_state,
+    heard,
+    heard_text,
+    is_managed,
+    is_switched_off,
+    issue_text,
+)
+from ui.numbers import measured_text
+from ui.theme import FIELD_LOOKS, HEARD_LOOKS, FieldState, Heard, Look, Role, Theme, link_word
 
 QUANTITY_MIME: Final = "application/x-meterwright-quantity"
 TELL_MS: Final = 250  # how often changed rows are told to the view; nobody reads faster
 AGE_MS: Final = 1000
 STALE_AFTER_S: Final = 10.0  # at least; a slow meter gets three of its own periods
 STALE_PERIODS: Final = 3.0
+FIELD_STALE_S: Final = 3600.0  # a meter behind a gateway tells its values once an hour, or when it is asked
 
 Index = QModelIndex | QPersistentModelIndex
 ROOT: Final = 0
@@ -61,6 +74,7 @@ class DeviceRole(IntEnum):
     DEVICE = Qt.ItemDataRole.UserRole.value + 1  # device id, also of a quantity's row
     QUANTITY = Qt.ItemDataRole.UserRole.value + 2  # Quantity, or None
     SEARCH = Qt.ItemDataRole.UserRole.value + 3  # all words a search looks at
+    BRIEF = Qt.ItemDataRole.UserRole.value + 4  # the state in fewer words, where there is no room for all
 
 
 @dataclass(slots=True)
@@ -99,8 +113,12 @@ class _Node:
     readings: dict[str, _Reading] = field(default_factory=dict)
     rows_of: dict[str, _Node] = field(default_factory=dict)  # quantity rows
     waiting: set[int] = field(default_factory=set)
+    limits: Limits | None = None  # of a meter behind a gateway
+    heard: Heard | None = None  # and when that was last heard
+    heard_text: str = ""
+    reached: LinkState = LinkState.OFF  # as it counts for those above: a meter that is not heard is not online
     total: int = 0  # devices with an adapter below, this one included
-    links: dict[LinkState, int] = field(default_factory=dict)  # of those
+    links: dict[LinkState, int] = field(default_factory=dict)  # of those, by ``reached``
     key_value: str = ""  # quantity shown in the value column
     age_text: str = ""
     stands: FieldState | None = None  # a grid or a gateway
@@ -111,17 +129,6 @@ def natural(text: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key that puts "meter 9" before "meter 10"."""
     parts = re.split(r"([0-9]+)", text.casefold())
     return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p)
-
-
-def age_text(seconds: float) -> str:
-    """How old something is, in the largest sensible unit."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 48 * 3600:
-        return f"{seconds / 3600:.0f} h"
-    return f"{seconds / 86400:.0f} d"
 
 
 def quantity_mime(device: str, quantity: Quantity) -> QMimeData:
@@ -225,14 +232,15 @@ class DeviceTreeModel(QAbstractItemModel):
         """Dim what has not come for longer than it should, and say how old it is."""
         now = self._workbench.clock.now()
         for node in self._by_device.values():
-            if node.stands is not None:
-                self._judge_field(node, now)
+            if node.stands is not None or node.limits is not None:
+                self._judge(node, now)
             if not node.readings:
                 continue
+            least = FIELD_STALE_S if node.limits is not None else STALE_AFTER_S
             is_linked = node.state is None or node.state.link in (LinkState.ONLINE, LinkState.REPLAY)
             for name, reading in node.readings.items():
                 age = (now - reading.at).total_seconds()
-                stale = age > max(STALE_AFTER_S, STALE_PERIODS * reading.period_s) or (not is_linked and age > 1)
+                stale = age > max(least, STALE_PERIODS * reading.period_s) or (not is_linked and age > 1)
                 if not stale and not reading.is_stale:
                     continue
                 reading.is_stale = stale
@@ -303,7 +311,7 @@ class DeviceTreeModel(QAbstractItemModel):
         if orientation is not Qt.Orientation.Horizontal or not 0 <= section < len(Column):
             return None
         if role == Qt.ItemDataRole.DisplayRole:
-            return (self.tr("Device"), self.tr("State"), self.tr("Now"))[section]
+            return (self.tr("Device"), self.tr("State, now"), self.tr("Now"))[section]
         if role == Qt.ItemDataRole.TextAlignmentRole and section == Column.VALUE:
             return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         return None
@@ -344,6 +352,8 @@ class DeviceTreeModel(QAbstractItemModel):
                 return self.quantity_at(index)
             case DeviceRole.SEARCH:
                 return self._words(node)
+            case DeviceRole.BRIEF:
+                return self._brief(node)
             case _:
                 return None
 
@@ -399,17 +409,35 @@ class DeviceTreeModel(QAbstractItemModel):
         if node.device is not None and not node.device.adapter:
             below = self._below_text(node)
             return f"{told.text}, {below}" if told is not None else below
-        link = node.state.link if node.state is not None else LinkState.OFF
+        link = _link(node)
         word = link_word(link)
         if told is not None:
             word = told.text
             if node.stands is not FieldState.OFFLINE and link in (LinkState.FAULT, LinkState.REPLAY):
                 word = f"{word}, {link_word(link)}"
+        elif node.heard is not None:
+            word = node.heard_text if link is LinkState.ONLINE else f"{word}, {node.heard_text}"
         if node.waiting:
             return self.tr("{state}, {n} wait").format(state=word, n=len(node.waiting))
-        if node.age_text:
+        if node.age_text and node.heard is None:
             return self.tr("{state}, {age} old").format(state=word, age=node.age_text)
+        if node.age_text:
+            return self.tr("{state}, value {age} old").format(state=word, age=node.age_text)
         return word
+
+    def _brief(self, node: _Node) -> str:
+        """What of the state cannot be left out; that a device is online, its icon says too."""
+        if node.quantity:
+            return node.age_text
+        if node.device is None or not node.device.adapter or _told(node) is not None:
+            return self._text(node, Column.STATE)
+        if _link(node) is not LinkState.ONLINE:
+            return link_word(_link(node))
+        if node.waiting:
+            return self.tr("{n} wait").format(n=len(node.waiting))
+        if node.heard is not None and node.state is not None:
+            return heard_text(node.heard, node.state, self._workbench.clock.now(), is_brief=True)
+        return node.age_text or link_word(LinkState.ONLINE)
 
     def _online_text(self, node: _Node) -> str:
         """How many of those below a grid or gateway are online, short enough for the column of values."""
@@ -428,7 +456,7 @@ class DeviceTreeModel(QAbstractItemModel):
     def _link(self, node: _Node) -> LinkState:
         """Own link, or for a group what is most worth knowing about those below."""
         if node.device is not None and node.device.adapter:
-            return node.state.link if node.state is not None else LinkState.OFF
+            return _link(node)
         links = node.links
         for link in (LinkState.FAULT, LinkState.CONNECTING, LinkState.REPLAY):
             if links.get(link):
@@ -438,9 +466,9 @@ class DeviceTreeModel(QAbstractItemModel):
     def _icon(self, node: _Node) -> QIcon | None:
         if node.device is None:
             return None
-        told = _told(node)
-        if told is not None:
-            return self._theme.icon(told)
+        look = _look(node)
+        if look is not None:
+            return self._theme.icon(look)
         link = self._link(node)
         icon = self._link_icons.get(link)
         if icon is None:
@@ -453,9 +481,9 @@ class DeviceTreeModel(QAbstractItemModel):
             reading = holder.readings.get(name) if holder is not None else None
             return self._dimmed if reading is not None and reading.is_stale else None
         if column == Column.STATE:
-            told = _told(node)
-            if told is not None:
-                return self._theme.colour(told.role)
+            look = _look(node)
+            if look is not None:
+                return self._theme.colour(look.role)
             return self._theme.link_colour(self._link(node)) if node.device is not None else self._dimmed
         return self._dimmed if node.quantity or (node.device is not None and not node.device.enabled) else None
 
@@ -513,8 +541,7 @@ class DeviceTreeModel(QAbstractItemModel):
         for device in devices:
             node = self._new(self._root)
             node.device, node.order = device, _order(device)
-            node.state = self._workbench.state(device.id)
-            self._judge_field(node)
+            self._know(node, device)
             self._nodes[node.key] = node
             self._by_device[device.id] = node
         for name, node in self._by_device.items():
@@ -537,15 +564,13 @@ class DeviceTreeModel(QAbstractItemModel):
         node = self._by_device.get(device.id)
         if node is not None:
             self._count(node, -1)  # whether it has an adapter may have changed
-            node.device = device
+            self._know(node, device)
             self._count(node, +1)
             self._move(node, device, above)
-            self._judge_field(node)
             return
         node = self._new(above)
         node.device, node.order = device, _order(device)
-        node.state = self._workbench.state(device.id)
-        self._judge_field(node)
+        self._know(node, device)
         row = _place(above.children, node.order)
         self.beginInsertRows(self._index(above), row, row)
         above.children.insert(row, node)
@@ -632,24 +657,37 @@ class DeviceTreeModel(QAbstractItemModel):
         node = self._by_device.get(state.device)
         if node is None:
             return
-        before = node.state
-        if before is None or before.link is not state.link:
-            self._count(node, -1)
-            node.state = state
-            self._count(node, +1)
-        else:
-            node.state = state
-        self._judge_field(node)
+        node.state = state
+        self._judge(node, self._workbench.clock.now())
         self._touch(node)
 
-    def _judge_field(self, node: _Node, now: datetime | None = None) -> None:
-        """See how a grid or gateway stands; a state that got stale is told."""
+    def _know(self, node: _Node, device: Device) -> None:
+        """Take what is known of a device that is new or changed; it must not be counted now."""
+        node.device = device
+        node.state = self._workbench.state(device.id)
+        node.limits = field_limits(self._workbench, device)
+        now = self._workbench.clock.now()
+        self._judge_words(node, now)
+        node.reached = _reached(node)
+
+    def _judge(self, node: _Node, now: datetime) -> None:
+        """See how a device stands now, and count it so; what time alone changed is told too."""
+        self._judge_words(node, now)
+        reached = _reached(node)
+        if reached is not node.reached:
+            self._count(node, -1)
+            node.reached = reached
+            self._count(node, +1)
+
+    def _judge_words(self, node: _Node, now: datetime) -> None:
         device, state = node.device, node.state
         if device is None or state is None:
             return
-        stands = field_state(device, state, now or self._workbench.clock.now())
-        if stands is not node.stands:
-            node.stands = stands
+        before = node.stands, node.heard_text
+        node.stands = field_state(device, state, now)
+        node.heard = heard(state, node.limits, now) if node.limits is not None else None
+        node.heard_text = heard_text(node.heard, state, now) if node.heard is not None else ""
+        if before != (node.stands, node.heard_text):
             self._touch(node)
 
     def _on_issue(self, issue: Issue) -> None:
@@ -709,8 +747,7 @@ class DeviceTreeModel(QAbstractItemModel):
         """Add or take one device's link from the sums of all above it."""
         if node.device is None or not node.device.adapter:
             return
-        link = node.state.link if node.state is not None else LinkState.OFF
-        self._add({link: sign}, sign, node)
+        self._add({node.reached: sign}, sign, node)
 
     def _count_tree(self, node: _Node, sign: int) -> None:
         """Add or take a whole subtree from the sums of those above it."""
@@ -765,8 +802,27 @@ def _told(node: _Node) -> Look | None:
     return FIELD_LOOKS[node.stands]
 
 
+def _look(node: _Node) -> Look | None:
+    """The look of a grid or gateway, or of a meter behind one whose server is reached; None where the link tells."""
+    if node.heard is not None and _link(node) is LinkState.ONLINE:
+        return HEARD_LOOKS[node.heard]
+    return _told(node)
+
+
+def _link(node: _Node) -> LinkState:
+    return node.state.link if node.state is not None else LinkState.OFF
+
+
+def _reached(node: _Node) -> LinkState:
+    """A link to the server alone does not make a meter online that is not heard."""
+    link = _link(node)
+    is_away = node.heard in (Heard.NEVER, Heard.SILENT)
+    return LinkState.OFF if is_away and link is LinkState.ONLINE else link
+
+
 def _value_text(reading: _Reading) -> str:
-    return f"{reading.value:f} {reading.quantity.unit}".rstrip()
+    unit = reading.quantity.unit
+    return f"{measured_text(reading.value, unit)} {unit}".rstrip()
 
 
 def _order(device: Device) -> _Order:

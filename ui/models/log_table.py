@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
+from decimal import Decimal
 from enum import IntEnum
 from time import monotonic
 from typing import Any, Final, TypeAlias
@@ -28,6 +29,7 @@ from app.interaction_log.reader import LogReader
 from app.model.interaction import Interaction
 from app.model.status import Status
 from ui.log_access import LogAccess, Ticket
+from ui.numbers import is_number, measured_text
 from ui.reasons import reason_text
 from ui.theme import Theme, fixed_font, status_word
 
@@ -115,15 +117,16 @@ class _Index:
 # ---------------------------------------------------------------- words
 
 
-def scalar_text(value: Any) -> str:
-    """One value of a result, as a person reads it."""
+def scalar_text(value: Any, unit: str = "") -> str:
+    """One value of a result, as a person reads it; numbers also where JSON keeps them as text."""
     if value is None:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.10g}"
-    return " ".join(str(value).split())
+    if isinstance(value, float | Decimal):
+        return measured_text(value, unit)
+    text = " ".join(str(value).split())
+    return measured_text(Decimal(text), unit) if "." in text and is_number(text) else text
 
 
 def summary_text(result: Mapping[str, Any] | None, limit: int = 120) -> str:
@@ -139,12 +142,12 @@ def summary_text(result: Mapping[str, Any] | None, limit: int = 120) -> str:
     for key, value in result.items():
         if isinstance(value, Mapping) and "value" in value and not isinstance(value["value"], Mapping | list):
             unit = value.get("unit") or ""
-            text = f"{key} {scalar_text(value['value'])} {unit}".rstrip()
+            text = f"{key} {scalar_text(value['value'], str(unit))} {unit}".rstrip()
         elif isinstance(value, Mapping | list | tuple) or key == "unit":
             continue
         else:
             unit = result.get("unit", "") if key == "value" else ""
-            shown = scalar_text(value)
+            shown = scalar_text(value, str(unit or ""))
             if len(shown) > _LONGEST_VALUE:  # a record, a key, a profile: the detail shows it
                 continue
             text = f"{shown} {unit}".rstrip() if key == "value" else f"{key} {shown}"

@@ -38,12 +38,24 @@ from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType, Ri
 from app.model.device import Device
 from app.model.flow import Issue
 from app.model.interaction import Interaction
-from app.model.reading import DeviceState
+from app.model.reading import DeviceState, LinkState
 from app.model.status import Status
 from app.workbench import Workbench
-from ui.field_state import issue_text
+from ui.field_state import field_limits, heard, issue_text
 from ui.reasons import reason_text, token_accepted
-from ui.theme import LINK_LOOKS, STATUS_LOOKS, Look, Role, Shape, Theme, fixed_font, link_word, space, status_word
+from ui.theme import (
+    HEARD_LOOKS,
+    LINK_LOOKS,
+    STATUS_LOOKS,
+    Look,
+    Role,
+    Shape,
+    Theme,
+    fixed_font,
+    link_word,
+    space,
+    status_word,
+)
 from ui.widgets.clipped_label import ClippedLabel
 
 
@@ -549,8 +561,15 @@ class CommandPanel(QWidget):
 
     def _show_link(self, state: DeviceState) -> None:
         look = LINK_LOOKS[state.link]
-        self._link_icon.setPixmap(self._theme.icon(look).pixmap(QSize(16, 16), self.devicePixelRatioF()))
         text = link_word(state.link)
+        limits = field_limits(self._workbench, self._device) if self._device is not None else None
+        if limits is not None and state.link is LinkState.ONLINE:
+            look = HEARD_LOOKS[heard(state, limits, self._workbench.clock.now())]
+            text = look.text
+            if state.last_contact is not None:
+                moment = f"{state.last_contact.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+                text = self.tr("{state}, last heard {time}").format(state=link_word(state.link), time=moment)
+        self._link_icon.setPixmap(self._theme.icon(look).pixmap(QSize(16, 16), self.devicePixelRatioF()))
         if state.link_text:
             text = f"{text}: {state.link_text}"
         elif state.busy_with:

@@ -102,7 +102,7 @@ def step_value(item: Interaction, spec: CommandSpec | None) -> str:
         value = item.params.get(param.name)
         if value is None or param.type is ParamType.SECRET:
             continue
-        text = f"{scalar_text(value)} {param.unit}".rstrip()
+        text = f"{scalar_text(value, param.unit)} {param.unit}".rstrip()
         if item.command == NO_LIMIT and str(value) == "0":
             text = translate("Commissioning", "{limit} = no limit").format(limit=text)
         parts.append(text)
@@ -120,14 +120,15 @@ def _measured(result: Mapping[str, Any]) -> str:
     name = next((name for name in _MEASURED if result.get(name) is not None), "")
     if not name and result.get("power") is not None:  # D-03: the vendor's figure, its unit not always known
         unit = str(result.get("unit") or "") or translate("Commissioning", "(unit unknown)")
-        return f"{scalar_text(result['power'])} {unit}"
+        return f"{scalar_text(result['power'], unit)} {unit}"
     phases = result.get("phase")
     listed = ""
     if isinstance(phases, Mapping):
-        listed = ", ".join(f"{phase} {'-' if v is None else scalar_text(v)}" for phase, v in phases.items())
+        unit = _MEASURED.get(name, "")
+        listed = ", ".join(f"{phase} {'-' if v is None else scalar_text(v, unit)}" for phase, v in phases.items())
     if not name:
         return listed
-    text = f"{scalar_text(result[name])} {_MEASURED[name]}"
+    text = f"{scalar_text(result[name], _MEASURED[name])} {_MEASURED[name]}"
     return f"{text} ({listed})" if listed else text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
@@ -50,6 +49,7 @@ from app.model.status import Status
 from app.workbench import CancelResult, Workbench
 from ui.log_access import LogAccess, Ticket
 from ui.models.log_table import duration_text, scalar_text, summary_text, time_text, zone_text
+from ui.numbers import is_number
 from ui.reasons import reason_text
 from ui.theme import HEX_FIELDS, STATUS_LOOKS, Role, Theme, fixed_font, severity_word, space, status_word
 from ui.widgets.clipped_label import ClippedLabel
@@ -213,11 +213,6 @@ def unit_of(key: str, siblings: Mapping[str, Any]) -> str:
     return ""
 
 
-def is_number(text: str) -> bool:
-    """True for a plain decimal number."""
-    return bool(re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", text))
-
-
 class ValueTree(QTreeWidget):
     """JSON-ready values as name, value and unit."""
 
@@ -256,8 +251,8 @@ class ValueTree(QTreeWidget):
         item.setData(0, int(Qt.ItemDataRole.UserRole), value)
         match value:
             case Mapping() if "value" in value and not isinstance(value["value"], Mapping | list):
-                item.setText(1, scalar_text(value["value"]))
-                item.setText(2, str(value.get("unit") or ""))
+                unit = str(value.get("unit") or "")
+                self._set_value(item, value["value"], unit)
                 for name, inner in value.items():
                     if name not in ("value", "unit"):
                         self._add(item, name, inner, "")
@@ -271,12 +266,17 @@ class ValueTree(QTreeWidget):
                 for number, inner in enumerate(value[:1000]):
                     self._add(item, f"[{number}]", inner, "")
             case _:
-                item.setText(1, scalar_text(value))
-                item.setText(2, unit)
-        if is_number(item.text(1)):
+                self._set_value(item, value, unit)
+
+    def _set_value(self, item: QTreeWidgetItem, value: Any, unit: str) -> None:
+        """Show a value; its tip says, and "Copy value" takes, all of its digits."""
+        text = scalar_text(value, unit)
+        item.setText(1, text)
+        item.setText(2, unit)
+        item.setToolTip(1, str(value) if is_number(text) else text)
+        if is_number(text):
             item.setFont(1, fixed_font(self.font()))
             item.setTextAlignment(1, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-        item.setToolTip(1, item.text(1))
 
     def _on_current(self, item: QTreeWidgetItem | None, _before: QTreeWidgetItem | None) -> None:
         if item is not None:
@@ -288,7 +288,7 @@ class ValueTree(QTreeWidget):
             return
         menu = QMenu(self)
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        value = item.text(1)
+        value = item.toolTip(1) or item.text(1)
         line = " ".join(part for part in (item.text(0), value, item.text(2)) if part)
         menu.addAction(self.tr("Copy value"), lambda: QGuiApplication.clipboard().setText(value))
         menu.addAction(self.tr("Copy name and value"), lambda: QGuiApplication.clipboard().setText(line))

@@ -5,8 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from PySide6.QtCore import QEvent, QModelIndex, QObject, QPoint, QSortFilterProxyModel, Qt, Signal
-from PySide6.QtGui import QKeyEvent
+from PySide6.QtCore import (
+    QEvent,
+    QModelIndex,
+    QObject,
+    QPersistentModelIndex,
+    QPoint,
+    QRect,
+    QSize,
+    QSortFilterProxyModel,
+    Qt,
+    QTimer,
+    Signal,
+)
+from PySide6.QtGui import QColor, QFontMetrics, QKeyEvent, QPainter, QPalette
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
@@ -16,6 +28,9 @@ from PySide6.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QStackedWidget,
+    QStyle,
+    QStyledItemDelegate,
+    QStyleOptionViewItem,
     QTreeView,
     QVBoxLayout,
     QWidget,
@@ -29,6 +44,11 @@ from ui.models.device_tree import Column, DeviceRole, DeviceTreeModel
 from ui.theme import Theme, space
 
 EXPAND_UP_TO: Final = 200  # rows; a larger tree starts with its groups closed
+NAME_LEAST: Final = 16  # letters of a name that the state leaves room for
+GAP: Final = space(2)  # between a state and its value
+MARGIN: Final = space(1)
+
+Index = QModelIndex | QPersistentModelIndex
 
 
 class DevicesPanel(QWidget):
@@ -63,6 +83,8 @@ class DevicesPanel(QWidget):
         self.tree.setAccessibleName(self.tr("Devices"))
         self.tree.setModel(self._proxy)
         self.tree.setUniformRowHeights(True)
+        self._now = _NowDelegate(self.tree)
+        self.tree.setItemDelegateForColumn(Column.STATE, self._now)
         self.tree.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.tree.setDragEnabled(True)
         self.tree.setDragDropMode(QAbstractItemView.DragDropMode.DragOnly)
@@ -95,7 +117,15 @@ class DevicesPanel(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(space(1), space(1), space(1), space(1))
         outer.addWidget(self._stack)
-        self.model.dataChanged.connect(self._fit_columns)
+        self._wants = [0, 0, 0]  # widths of the names, and of the states with their values in full and in brief
+        self._fitter = QTimer(self, singleShot=True, interval=0)
+        self._fitter.timeout.connect(self._fit_columns)
+        self._is_fitting = False
+        self._is_fitted_by_hand = False
+        self.tree.header().sectionResized.connect(self._on_section_resized)
+        self.tree.viewport().installEventFilter(self)
+        for changed in (self.model.dataChanged, self.tree.expanded, self._proxy.rowsInserted):
+            changed.connect(self._fitter.start)
         self._show_page()
         if self.model.device_count <= EXPAND_UP_TO:
             self._expand_groups()
@@ -147,9 +177,9 @@ class DevicesPanel(QWidget):
         self.search.selectAll()
 
     def wanted_width(self) -> int:
-        """Wide enough for a name of 24 letters on the third level, beside what the other columns may say."""
-        indents = 3 * self.tree.indentation() + self.tree.iconSize().width() + space(4)
-        columns = self._text_width("n" * 24) + self._text_width("connecting, 1 wait") + self._text_width("1234.56 kWh")
+        """Wide enough for a name of 24 letters on the fourth level, beside what the other columns may say."""
+        indents = 4 * self.tree.indentation() + self.style().pixelMetric(QStyle.PixelMetric.PM_SmallIconSize) + space(3)
+        columns = self._text_width("n" * 24) + self._text_width("heard 59 min ago") + self._text_width("1234.56 kWh")
         return indents + columns + space(4)
 
     # ---------------------------------------------------------------- inside
@@ -158,14 +188,34 @@ class DevicesPanel(QWidget):
         return self.fontMetrics().horizontalAdvance(text) + space(3)
 
     def _fit_columns(self) -> None:
-        """State and value take the width of what they say; they only grow, so that nothing jumps."""
-        most = self._text_width("online, 59 min old, 9")
-        for column in (Column.STATE, Column.VALUE):
-            wanted = min(most, self.tree.sizeHintForColumn(column) + space(1))
-            if wanted > self.tree.columnWidth(column):
-                self.tree.setColumnWidth(column, wanted)
+        """The name comes first, then the state in full, then in brief; wishes only grow, so that nothing jumps."""
+        if self._is_fitted_by_hand:
+            return
+        least = 0  # width of the names cut to the letters that are always there
+        letters = self.fontMetrics().horizontalAdvance("n" * NAME_LEAST)
+        index = self.tree.indexAt(QPoint(0, 0)).siblingAtColumn(Column.NAME)
+        height = self.tree.viewport().height()
+        while index.isValid() and self.tree.visualRect(index).top() < height:
+            name = _depth(index) * self.tree.indentation() + self.tree.sizeHintForIndex(index).width()
+            least = max(least, name - max(0, self.fontMetrics().horizontalAdvance(_text(index)) - letters))
+            full, brief = self._now.widths(index.siblingAtColumn(Column.STATE), self.fontMetrics())
+            self._wants = [max(pair) for pair in zip(self._wants, (name, full, brief), strict=True)]
+            index = self.tree.indexBelow(index)
+        view = self.tree.viewport().width()
+        names, full, brief = self._wants
+        wanted = min(full, max(brief, view - names), view - least)
+        if wanted > 0 and wanted != self.tree.columnWidth(Column.STATE):
+            self._is_fitting = True
+            self.tree.setColumnWidth(Column.STATE, wanted)
+            self._is_fitting = False
+
+    def _on_section_resized(self, section: int, before: int, after: int) -> None:
+        if section == Column.STATE and not self._is_fitting and before != after:
+            self._is_fitted_by_hand = True
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        if watched is self.tree.viewport() and event.type() == QEvent.Type.Resize:
+            self._fitter.start()
         if watched is self.search and isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
             match event.key():
                 case Qt.Key.Key_Escape:
@@ -246,10 +296,9 @@ class DevicesPanel(QWidget):
         header.setMinimumSectionSize(self.fontMetrics().horizontalAdvance("x" * 8))
         header.setSectionResizeMode(Column.NAME, QHeaderView.ResizeMode.Stretch)
         header.setSectionResizeMode(Column.STATE, QHeaderView.ResizeMode.Interactive)
-        header.setSectionResizeMode(Column.VALUE, QHeaderView.ResizeMode.Interactive)
         header.setSectionsMovable(False)
+        header.hideSection(Column.VALUE)  # drawn beside the state
         self.tree.setColumnWidth(Column.STATE, self._text_width("connecting"))
-        self.tree.setColumnWidth(Column.VALUE, self._text_width("1234.5 W"))
         self.tree.setIndentation(space(3))
 
     def _make_empty(self) -> QWidget:
@@ -271,6 +320,61 @@ class DevicesPanel(QWidget):
             column.addWidget(button)
         column.addStretch(2)
         return page
+
+
+def _depth(index: QModelIndex) -> int:
+    """1 for a row at the top; the arrows of those have their place too."""
+    return 1 + _depth(index.parent()) if index.isValid() else 0
+
+
+def _text(index: Index, role: int = Qt.ItemDataRole.DisplayRole.value) -> str:
+    return str(index.data(role) or "")
+
+
+class _NowDelegate(QStyledItemDelegate):
+    """The state in words and, at the other side, the live value. Where both have no room, the state is shortened."""
+
+    def widths(self, index: Index, metrics: QFontMetrics) -> tuple[int, int]:
+        """What a cell takes with the state in full and in brief."""
+        value = _text(index.sibling(index.row(), Column.VALUE))
+        beside = 2 * MARGIN + (metrics.horizontalAdvance(value) + GAP if value else 0) + 1
+        full, brief = _text(index), _text(index, DeviceRole.BRIEF)
+        return metrics.horizontalAdvance(full) + beside, metrics.horizontalAdvance(brief) + beside
+
+    def sizeHint(self, option: QStyleOptionViewItem, index: Index) -> QSize:
+        return QSize(self.widths(index, option.fontMetrics)[0], super().sizeHint(option, index).height())
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
+        shown = QStyleOptionViewItem(option)
+        self.initStyleOption(shown, index)
+        state, value_at = shown.text, index.sibling(index.row(), Column.VALUE)
+        shown.text = ""
+        style = shown.widget.style()
+        style.drawControl(QStyle.ControlElement.CE_ItemViewItem, shown, painter, shown.widget)
+        room = shown.rect.adjusted(MARGIN, 0, -MARGIN, 0)
+        value = _text(value_at)
+        value_width = min(shown.fontMetrics.horizontalAdvance(value) + 1, room.width()) if value else 0
+        left = max(0, room.width() - (value_width + GAP if value else 0))
+        if shown.fontMetrics.horizontalAdvance(state) > left:
+            state = shown.fontMetrics.elidedText(_text(index, DeviceRole.BRIEF), Qt.TextElideMode.ElideRight, left)
+        is_active = bool(shown.state & QStyle.StateFlag.State_Active)
+        group = QPalette.ColorGroup.Normal if is_active else QPalette.ColorGroup.Inactive
+        selected = bool(shown.state & QStyle.StateFlag.State_Selected)
+        painter.save()
+        painter.setFont(shown.font)
+        near, far = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
+        for text, ink_of, width, side in ((state, index, left, near), (value, value_at, value_width, far)):
+            own = ink_of.data(Qt.ItemDataRole.ForegroundRole)
+            role = QPalette.ColorRole.HighlightedText if selected else QPalette.ColorRole.Text
+            is_own = isinstance(own, QColor) and not selected
+            painter.setPen(own if is_own else option.palette.color(group, role))
+            area = QRect(room)
+            area.setWidth(width)
+            if side is far:
+                area.moveRight(room.right())
+            area = QStyle.visualRect(shown.direction, room, area)
+            painter.drawText(area, QStyle.visualAlignment(shown.direction, side | Qt.AlignmentFlag.AlignVCenter), text)
+        painter.restore()
 
 
 class _Tree(QTreeView):

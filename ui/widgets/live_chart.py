@@ -80,6 +80,7 @@ from PySide6.QtWidgets import (
 )
 
 from app.model.reading import Quantity, SampleSet, Severity
+from ui.numbers import measured_decimals
 from ui.theme import Role, Shape, Theme, fixed_font, paint_shape, space
 from ui.widgets.ring import DEFAULT_LIMIT, GAP_FACTOR, Columns, Ring, Statistics, Times, Values
 
@@ -92,6 +93,7 @@ DEFAULT_SPAN_US: Final = 60_000_000
 _SHORTEST_SPAN_US: Final = 10
 _LONGEST_SPAN_US: Final = 100 * 365 * 86_400_000_000
 _FOLLOW_STEPS: Final = 50  # the window of time moves by a fiftieth
+_FLOAT32: Final = 6e-8  # relative; half of what parts two neighbours
 _PENDING_MOST: Final = 4096  # samples kept aside while the chart is hidden
 _STYLED_MOST: Final = 600  # points up to which a dashed line is drawn dashed; beyond, dashes would hide samples
 _DOTS_APART_PX: Final = 8
@@ -747,9 +749,9 @@ class LiveChart(QWidget):
             t_us = t_us or to_us(sample_set.received)
             curve.pending_t.append(t_us)
             curve.pending_v.append(float(value))
-            exponent = value.as_tuple().exponent
-            if isinstance(exponent, int):
-                curve.decimals = max(curve.decimals if curve.is_exact else 0, min(6, -exponent))
+            if value.is_finite():
+                decimals = min(6, measured_decimals(value, quantity.unit))
+                curve.decimals = max(curve.decimals if curve.is_exact else 0, decimals)
                 curve.is_exact = True
             if len(curve.pending_t) >= _PENDING_MOST:
                 self._take(curve)
@@ -1995,9 +1997,11 @@ def _elapsed_text(t_us: int, digits: int) -> str:
 
 
 def _decimals_of(values: Values) -> int:
-    """The fewest decimals, at most six, that show every one of some values."""
+    """The fewest decimals, at most six, that show every one of some values as exactly as it was measured."""
+    with np.errstate(over="ignore"):
+        is_narrow = np.array_equal(values, values.astype(np.float32))
     for decimals in range(6):
-        if np.allclose(values, np.round(values, decimals), rtol=0, atol=1e-9):
+        if np.allclose(values, np.round(values, decimals), rtol=_FLOAT32 if is_narrow else 0, atol=1e-9):
             return decimals
     return 3
 
