@@ -195,7 +195,7 @@ class CalinLorawan:
 
     key = "calin-lorawan"
     title = "CALIN over LoRaWAN"
-    summary = "Prepaid AC meters behind ChirpStack v4: commands by REST, answers by webhook or MQTT."
+    summary = "Prepaid AC meters behind ChirpStack v4: commands by REST or gRPC, answers by webhook or MQTT."
 
     def __init__(self, *, pace: Pace | None = None) -> None:
         self._pace = pace if pace is not None else Pace()

@@ -156,9 +156,7 @@ class CommandQuestion(Question):
                 shown = next((title for key, title in param.choices if key == value), shown)
             if name == changed_param(spec):
                 old = (
-                    self.tr("unknown")
-                    if old_value is None
-                    else _value(scalar_text(old_value, param.unit), param.unit)
+                    self.tr("unknown") if old_value is None else _value(scalar_text(old_value, param.unit), param.unit)
                 )
                 self._row(facts, self.tr("{what} now").format(what=param.title), old)
                 self._row(facts, self.tr("{what} then").format(what=param.title), shown)
