@@ -667,21 +667,20 @@ def _find_end(octets: bytes) -> tuple[int, BlockCheck]:
     mark = STX if start >= 0 else b""
     head = _HEAD_LINES.match(octets, 0, first)
     computed, position = 0, start + 1 if start >= 0 or head is None else head.end()
-    ends: list[tuple[int, BlockCheck]] = []
+    best: dict[Verdict, tuple[int, BlockCheck]] = {}
     for found in re.finditer(ETX, octets[: len(octets) - 1]):
         end = found.start()
         if end < position:
             continue
         computed ^= bcc(octets[position : end + 1])
         position = end + 1
-        ends.append((end, _judge(mark, computed, octets[position])))
-    if not ends:
-        return first, BlockCheck(Verdict.CUT)
-    for wanted in (Verdict.GOOD, Verdict.GOOD_WITH_START):
-        for end, check in reversed(ends):
-            if check.verdict is wanted:
-                return end, check
-    return ends[0]
+        check = _judge(mark, computed, octets[position])
+        if check.verdict is not Verdict.WRONG or not best:
+            best[check.verdict] = end, check
+    for verdict in (Verdict.GOOD, Verdict.GOOD_WITH_START, Verdict.WRONG):
+        if verdict in best:
+            return best[verdict]
+    return first, BlockCheck(Verdict.CUT)
 
 
 _HEAD_LINES: Final = re.compile(rb"(?:[\x00-\x20]*/[^\n]{0,128}\n)*")  # before a block whose STX was lost
@@ -734,7 +733,7 @@ def samples(sets: Iterable[DataSet]) -> tuple[Sample, ...]:
     found: dict[str, Sample] = {}
     for one in sets:
         code = one.code
-        if code is None or not code.is_current or not one.values:
+        if code is None or not code.is_current:
             continue
         value = one.values[0]
         unit = (value.unit or "").strip()
@@ -769,9 +768,7 @@ class Stamp:
 
 
 _DIGIT_STAMP: Final = re.compile(r"([0-2])?([0-9]{10})([0-9]{2})?")
-_DASHED_STAMP: Final = re.compile(
-    r"([0-9]{2})-([0-9]{2})-([0-9]{2}),([0-9]{2}):([0-9]{2})(?::([0-9]{2}))?"
-)
+_DASHED_STAMP: Final = re.compile(r"([0-9]{2})-([0-9]{2})-([0-9]{2}),([0-9]{2}):([0-9]{2})(?::([0-9]{2}))?")
 _DAY: Final = re.compile(r"[0-2]?([0-9]{2})([0-9]{2})([0-9]{2})|([0-9]{2})-([0-9]{2})-([0-9]{2})")
 _CLOCK: Final = re.compile(r"[0-2]?([0-9]{2})([0-9]{2})([0-9]{2})|([0-9]{2}):([0-9]{2})(?::([0-9]{2}))?")
 

@@ -1,0 +1,290 @@
+"""Run vectors of protocol ``iec62056-21`` against the parser (specs/iec62056-and-dlms.md parts A and D).
+
+An outcome is made in the vectors' form and compared as a whole, both ways: a member too many fails like one too few.
+A vector is a failure too when anything in it could not be read, or its block check is not the standard's.
+"""
+
+from __future__ import annotations
+
+import binascii
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
+
+from app.errors import ParameterError, RemoteProtocolError
+from app.protocols import iec62056_21 as iec
+from app.protocols import obis
+from app.protocols.conformance import Failure, Report, same_value, type_name
+
+PROTOCOL: Final = "iec62056-21"
+FORMAT: Final = "iec62056-vectors/1"
+MAX_SENTENCES: Final = 5  # per vector
+REPLIES: Final[Mapping[bytes, str]] = MappingProxyType({iec.ACK: "ACK", iec.NAK: "NAK"})
+FRAMINGS: Final[Mapping[str, iec.Verdict]] = MappingProxyType(
+    {"stx-etx-bcc": iec.Verdict.GOOD, "mode-d": iec.Verdict.NO_CHECK}
+)
+
+
+def check(document: Any) -> Report:
+    """Check every vector of ``document`` (the parsed JSON file); see ``conformance.run``.
+
+    A vector that cannot be understood is a failure. Raises nothing.
+    """
+    def whole(sentence: str) -> Report:
+        return Report((Failure("document", sentence),), 0)
+
+    if not isinstance(document, Mapping):
+        return whole(f"the document must be an object, not {type_name(document)}")
+    if document.get("protocol") != PROTOCOL:
+        return whole(f"the protocol must be {PROTOCOL}")
+    conventions = document.get("conventions")
+    form = conventions.get("format") if isinstance(conventions, Mapping) else None
+    if form != FORMAT:
+        return whole(f"conventions.format {reprlib.repr(form)} is not known; this program reads {FORMAT}")
+    vectors = document.get("vectors")
+    if not isinstance(vectors, list) or not vectors:
+        return whole("vectors must be a list with at least one vector")
+    failures: list[Failure] = []
+    seen: set[str] = set()
+    for number, vector in enumerate(vectors, 1):
+        name = vector.get("id") if isinstance(vector, Mapping) else None
+        if not isinstance(name, str) or not name:
+            failures.append(Failure(f"vector {number}", "the vector is no object with an id"))
+            continue
+        faults = [f"the id stands twice (vector {number})"] if name in seen else _faults(vector)
+        seen.add(name)
+        if faults:
+            failures.append(Failure(name, "; ".join(faults[:MAX_SENTENCES])))
+    return Report(tuple(failures), len(vectors) - len(failures))
+
+
+class _Malformed(Exception):
+    """A vector that does not have the form of its kind; the text says where."""
+
+
+_Run: TypeAlias = Callable[[Mapping[str, Any]], Iterator[str]]
+
+
+def _faults(vector: Mapping[str, Any]) -> list[str]:
+    kind = vector.get("kind")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        return [f"the kind {reprlib.repr(kind)} is not known; there are {', '.join(_KINDS)}"]
+    run, required, optional = _KINDS[kind]
+    if missing := sorted(required - vector.keys()):
+        return [f"the vector has no {missing[0]}"]
+    if unknown := [name for name in vector if name not in required | optional | _EVERYWHERE]:
+        return [f"the member {reprlib.repr(unknown[0])} is not known"]
+    try:
+        return list(run(vector))
+    except (_Malformed, RemoteProtocolError, ParameterError) as fault:
+        return [str(fault)]
+
+
+def _differences(expected: Any, actual: Any, path: str) -> Iterator[str]:
+    """Sentences for what differs. Descends only where ``actual`` does, whose depth is small."""
+    if isinstance(expected, Mapping) and isinstance(actual, Mapping):
+        for name in {**expected, **actual}:
+            inner = f"{path}.{name}".lstrip(".")[:80]
+            if name not in actual:
+                yield f"there is no {inner}, expected {reprlib.repr(expected[name])}"
+            elif name not in expected:
+                yield f"{inner} is {reprlib.repr(actual[name])}, which is not expected"
+            else:
+                yield from _differences(expected[name], actual[name], inner)
+    elif isinstance(expected, list) and isinstance(actual, list):
+        if len(expected) != len(actual):
+            yield f"{path} has {len(actual)} items, expected {len(expected)}"
+            return
+        for place, (wanted, found) in enumerate(zip(expected, actual, strict=True)):
+            yield from _differences(wanted, found, f"{path}[{place}]")
+    elif not same_value(expected, actual):
+        yield f"{path or 'the outcome'} is {reprlib.repr(actual)}, expected {reprlib.repr(expected)}"
+
+
+def _raw(vector: Mapping[str, Any]) -> bytes:
+    text = vector["raw"]
+    if not isinstance(text, str) or not text or not text.isascii():
+        raise _Malformed("raw must be a text of 7-bit characters")
+    return text.encode("ascii")
+
+
+def _raw_hex(vector: Mapping[str, Any]) -> bytes:
+    text = vector["raw_hex"]
+    try:
+        if isinstance(text, str) and text:
+            return binascii.unhexlify(text)
+    except ValueError:
+        pass
+    raise _Malformed("raw_hex must be a text of hex digit pairs")
+
+
+def _octet_text(octet: int | None) -> str | None:
+    return None if octet is None else f"0x{octet:02X}"
+
+
+# ---------------------------------------------------------------- the kinds
+
+
+def _check_identification(vector: Mapping[str, Any]) -> Iterator[str]:
+    octets = _raw(vector)
+    found = iec.parse_identification(octets)
+    yield from _differences(vector["expect"], identification_form(found), "")
+    if iec.encode(found).rstrip(iec.LINE_END) != octets.rstrip(iec.LINE_END):
+        yield "the identification written again is another one"
+
+
+def identification_form(found: iec.Identification) -> dict[str, Any]:
+    """An identification in the vectors' form."""
+    form: dict[str, Any] = {
+        "manufacturer": found.manufacturer,
+        "baud_char": found.baud_char,
+        "baud": found.baud,
+        "enhanced_char": found.enhanced_char,
+        "hdlc_capable": found.is_hdlc_capable,
+        "ident": found.ident,
+        "min_reaction_ms": found.min_reaction_ms,
+        "mode_guess": found.mode.value,
+    }
+    if found.mass is not None:
+        form |= dict(zip(("mass_generation", "mass_operator", "mass_type"), found.mass, strict=True))
+    return form
+
+
+def _check_readout(vector: Mapping[str, Any]) -> Iterator[str]:
+    readout = iec.parse_readout(_raw(vector))
+    framing = vector["framing"]
+    if not isinstance(framing, str) or framing not in FRAMINGS:
+        raise _Malformed(f"the framing {reprlib.repr(framing)} is not known; there are {', '.join(FRAMINGS)}")
+    if readout.check.verdict is not FRAMINGS[framing]:
+        yield readout.check.sentence
+    yield from _differences(vector.get("bcc"), _octet_text(readout.check.received), "bcc")
+    yield from _differences(vector["expect"], readout_form(readout), "")
+    yield from map(str, readout.damages)
+
+
+def readout_form(readout: iec.Readout) -> dict[str, Any]:
+    """A readout in the vectors' form."""
+    found = readout.identification
+    return {
+        "identification": None if found is None else identification_form(found),
+        "data_sets": [
+            {
+                "address": one.address,
+                "values": [{"value": value.text, "unit": value.unit} for value in one.values],
+                "reduced_id": None if one.code is None else _code_form(one.code),
+            }
+            for one in readout.data_sets
+        ],
+        "terminated": readout.is_terminated,
+    }
+
+
+def _code_form(code: obis.Obis) -> dict[str, Any]:
+    return {"a": code.a, "b": code.b, "c": code.c, "d": code.d, "e": code.e, "f": code.f}
+
+
+def _check_command(vector: Mapping[str, Any]) -> Iterator[str]:
+    name, kind, data = vector["command"], vector["type"], vector["data"]
+    if not isinstance(name, str) or not isinstance(kind, str) or not isinstance(data, str | None):
+        raise _Malformed("command and type must be texts, data a text or null")
+    octets = _raw_hex(vector)
+    command = iec.Command(name, kind, data)
+    frame = iec.encode(command)
+    yield from _differences(octets.hex(), frame.hex(), "raw_hex")
+    yield from _differences(vector["bcc"], _octet_text(frame[-1]), "bcc")
+    found = iec.take(octets)
+    if found is None or found.message != command or found.length != len(octets):
+        yield "the frame read back is another command"
+
+
+def _check_profile(vector: Mapping[str, Any]) -> Iterator[str]:
+    profile, form = iec.parse_profile(_raw(vector)), vector["format"]
+    if form not in ("vdew", "mass"):
+        raise _Malformed(f"the format {reprlib.repr(form)} is not known; there are vdew, mass")
+    sections = [_section_form(section) for section in profile.sections]
+    if form == "vdew":
+        yield from _differences(vector["expect"], sections, "")
+    else:
+        national = [{name: one[name] for name in ("channels", "rows")} for one in sections]
+        yield from _differences(vector["expect"], national[0] if len(national) == 1 else national, "")
+    if not profile.check.is_good:
+        yield profile.check.sentence
+    yield from map(str, profile.damages)
+
+
+def _section_form(section: iec.ProfileSection) -> dict[str, Any]:
+    channels = section.channels
+    return {
+        "profile": section.profile,
+        "season": section.season,
+        "start": _time_form(section.start),
+        "status": section.status,
+        "interval_min": section.interval_min,
+        "channels": None if channels is None else [{"id": one.id, "unit": one.unit} for one in channels],
+        "rows": [
+            {
+                "time": _time_form(row.at),
+                "values": [None if value is None else str(value) for value in row.values],
+            }
+            for row in section.rows
+        ],
+    }
+
+
+def _time_form(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def _check_stream(vector: Mapping[str, Any]) -> Iterator[str]:
+    octets = iec.plain(_raw_hex(vector))
+    found = iec.take(octets)
+    if found is None:
+        yield "there is no complete message in the stream"
+        return
+    yield from _differences(vector["expect"], incoming_form(found), "")
+    if found.length != len(octets):
+        yield f"{len(octets) - found.length} octets are left over"
+
+
+def incoming_form(found: iec.Incoming) -> dict[str, Any]:
+    """A message cut out of a stream, in the vectors' form; requests and options have none there."""
+    form: dict[str, Any]
+    match found.message:
+        case iec.Damaged(_, outcome) if not outcome.is_good:
+            values = {"received": _octet_text(outcome.received), "computed": _octet_text(outcome.computed)}
+            form = {"result": "bcc_error", **values}
+        case iec.Damaged():
+            form = {"result": "damaged"}
+        case iec.ErrorMessage(text):
+            form = {"result": "error_message", "text": text}
+        case iec.Identification() as identification:
+            form = {"result": "identification", "ident": identification.ident}
+        case iec.Refuse():
+            form = {"result": "nak"}
+        case iec.Acknowledge():
+            form = {"result": "ack"}
+        case iec.Data(more=True) | iec.Command(more=True):
+            form = {"result": "partial"}
+        case iec.Data(text):
+            form = {"result": "data", "text": text}
+        case _:
+            form = {"result": type(found.message).__name__.lower()}
+    if found.reply:
+        form["reply"] = REPLIES[found.reply]
+    if found.skipped:
+        form["skipped"] = found.skipped.decode("latin-1")
+    return form
+
+
+_EVERYWHERE: Final = frozenset({"id", "kind", "title", "source", "note"})
+_KINDS: Final[Mapping[str, tuple[_Run, frozenset[str], frozenset[str]]]] = MappingProxyType(
+    {
+        "identification": (_check_identification, frozenset({"raw", "expect"}), frozenset()),
+        "readout": (_check_readout, frozenset({"raw", "framing", "expect"}), frozenset({"bcc"})),
+        "command": (_check_command, frozenset({"command", "type", "data", "raw_hex", "bcc"}), frozenset()),
+        "load_profile": (_check_profile, frozenset({"format", "raw", "expect"}), frozenset()),
+        "stream": (_check_stream, frozenset({"raw_hex", "expect"}), frozenset()),
+    }
+)  # kind -> check, members required, optional
