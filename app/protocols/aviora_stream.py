@@ -35,10 +35,11 @@ NUL: Final = 0x00
 STX: Final = 0x02
 ETX: Final = 0x03
 
+_BACKSLASH: Final = 0x5C
 _SLICE: Final = 4096
 _HEADER: Final = re.compile(
-    rb'\{"device":\{"flag":"([^"\x00-\x1f]{0,31})","serialNumber":"([^"\x00-\x1f]{0,63})"\},'
-    rb'"function":"([^"\x00-\x1f]{1,63})"'
+    rb'\{"device":\{"flag":"([^"{}\x00-\x1f]{0,31})","serialNumber":"([^"{}\x00-\x1f]{0,63})"\},'
+    rb'"function":"([^"{}\x00-\x1f]{1,63})"'
 )
 _PACKET: Final = rb',"packetNum":(\d{1,9}),"packetStream":(true|false),"response":\{'
 _ANY_PACKET: Final = re.compile(_PACKET)
@@ -173,7 +174,9 @@ def _follow(data: bytes, at: int) -> _Follow:
     if not rest:
         return _Follow.NOTHING
     if rest.startswith(START):
-        return _Follow.START
+        if _HEADER.match(rest):
+            return _Follow.START
+        return _Follow.PARTIAL if len(rest) < MAX_HEADER_BYTES else _Follow.OTHER
     return _Follow.PARTIAL if START.startswith(rest) else _Follow.OTHER
 
 
@@ -195,14 +198,13 @@ def _whole_follow(data: bytes, at: int) -> _Follow | None:
     """What follows the object at ``at`` if it is closed and nothing but another one may follow; None: it is not."""
     if (head := _HEADER.match(data, at)) is None:
         return None
-    ends: Iterator[int] | list[int]
     form = _FORMS.get(_latin(head[3]))
     if form is None or (shape := form.shape.match(data, head.end())) is None:
         end = _json_end(data, at)
-        ends = [] if end is None else [end]
     else:
-        ends = (place + len(form.mark) for place in _marks(data, form, shape.end()))
-    return next((follow for end in ends if (follow := _follow(data, end)) is not _Follow.OTHER), None)
+        end = next((place + len(form.mark) for place in _marks(data, form, shape.end())), None)
+    follow = None if end is None else _follow(data, end)
+    return None if follow is _Follow.OTHER else follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,21 +253,24 @@ def _text_end(data: bytes, form: _Form, shape: re.Match[bytes], is_final: bool) 
             continue
         if (cut := _find_cut(data, at, place)) is None:
             return _End(place + mark, place)
-        return _End(cut.place) if cut.is_sure or is_final else None
-    if (cut := _find_cut(data, at, len(data))) is not None:
+        break
+    else:
+        cut = _find_cut(data, at, len(data))
+    if cut is not None:
         if not cut.is_sure and not is_final:
             return None
-        if before := [place for place in places if place < cut.place]:
+        if before := [place for place in places if place < cut.place]:  # closed, with stray bytes after it
             return _End(before[-1] + mark, before[-1])
         return _End(cut.place)
     if not is_final and len(data) < limit + mark:
         return None
-    if places:  # closed, with stray bytes after it
-        return _End(places[-1] + mark, places[-1])
     end = _json_end(data, 0)  # escapes make the text of a corrected firmware longer
     if end is not None and data.endswith(form.mark, 0, end):
         return _End(end, end - mark)
     following = data.find(START, at)
+    closed = [place for place in places if is_final or data[place - 1] != _BACKSLASH]
+    if before := [place for place in closed if place < following or following < 0]:
+        return _End(before[-1] + mark, before[-1])
     return _End(following) if following > 0 else None
 
 

@@ -202,6 +202,9 @@ def _licences(metadata: importlib.metadata.PackageMetadata) -> list[str]:
     said = [metadata["License-Expression"]] if "License-Expression" in metadata else []
     if "License" in metadata and 0 < len(metadata["License"].strip()) < 100:
         said.append(metadata["License"].strip())
+    whole = " ".join(metadata["License"].split()[:4]) if "License" in metadata else ""
+    if whole == "Apache License Version 2.0,":  # the text itself instead of its name
+        said.append("Apache License 2.0")
     classifiers = [line for line in metadata.get_all("Classifier") or [] if line.startswith("License ::")]
     no_licence = ("DFSG approved", "OSI Approved")
     return said + [last for line in classifiers if (last := line.split("::")[-1].strip()) not in no_licence]
