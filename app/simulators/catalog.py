@@ -115,6 +115,13 @@ CATALOG: Final[Mapping[str, SimEntry]] = {
             "app.simulators.calin_vendor:serve_v2",
             "app.simulators.calin_vendor:FAULTS",
         ),
+        SimEntry(
+            "aviora",
+            "Aviora gateway",
+            "ProtocolZD gateway that dials in (push) and takes requests (pull), with IEC 62056-21 meters behind it",
+            "app.simulators.aviora:serve",
+            "app.simulators.aviora:FAULTS",
+        ),
     )
 }
 

@@ -136,7 +136,7 @@ def summary_text(result: Mapping[str, Any] | None, limit: int = 120) -> str:
     for key in ("summary", "text"):
         own = result.get(key)
         if isinstance(own, str) and own:
-            return shortened(scalar_text(own), limit)
+            return shortened(scalar_text(own[: 4 * limit]), limit)  # a whole readout may be its text
     parts: list[str] = []
     length = 0
     for key, value in result.items():

@@ -154,9 +154,9 @@ def _alignment(right: bool) -> int:
 
 
 class LinesView(QTableView):
-    """A plain table over a ``LinesModel``: whole rows selected, columns as wide as their texts."""
+    """A plain table over short texts: whole rows selected, columns as wide as their texts."""
 
-    def __init__(self, model: LinesModel, name: str, parent: QWidget | None = None) -> None:
+    def __init__(self, model: QAbstractTableModel, name: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setModel(model)
         self.setAccessibleName(name)
@@ -183,6 +183,11 @@ class LinesView(QTableView):
         self._fit()
 
     def _fit_soon(self, *_args: object) -> None:
+        self._fit_timer.start()
+
+    def refit(self) -> None:
+        """Other rows are shown: columns may become narrower too."""
+        self._is_new = True
         self._fit_timer.start()
 
     def _fit(self) -> None:

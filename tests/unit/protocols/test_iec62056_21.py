@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app.errors import ParameterError, RemoteProtocolError
@@ -413,6 +413,8 @@ SETS = st.lists(st.builds(DataSet, ADDRESSES, st.lists(VALUES, min_size=1, max_s
 
 @given(SETS, st.none() | identifications(), st.booleans())
 def test_readouts_round_trip(sets: list[DataSet], identification: iec.Identification | None, framed: bool) -> None:
+    if identification is not None:
+        assume(identification.ident == identification.ident.rstrip())  # blanks at a line's end say nothing there
     octets = iec.format_readout(identification, sets, framed=framed)
     readout = iec.parse_readout(octets)
     assert list(readout.data_sets) == sets
