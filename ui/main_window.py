@@ -6,7 +6,7 @@ never stand before the first picture. A workspace is attached and detached; the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from ui.panels.devices import DevicesPanel
     from ui.panels.log import LogPanel
     from ui.panels.ocmf import RecordsPanel
+    from ui.panels.readings import ReadingsPanel
     from ui.replay_bar import ReplayBar, ReplayControls
     from ui.widgets.live_chart import LiveChart
 
@@ -128,6 +129,11 @@ class Panels:
 
         return RecordsPanel(session.workbench, session.log, theme)
 
+    def readings(self, session: Session, theme: Theme) -> ReadingsPanel:
+        from ui.panels.readings import ReadingsPanel
+
+        return ReadingsPanel(session.workbench, session.log, theme)
+
 
 class MainWindow(QMainWindow):
     """Everything a person sees. Asks the workbench, shows what comes back."""
@@ -184,6 +190,7 @@ class MainWindow(QMainWindow):
         self.command: CommandPanel | None = None
         self.detail: DetailPanel | None = None
         self.records: RecordsPanel | None = None
+        self.readings: ReadingsPanel | None = None
         self.commissioning: CommissioningPanel | None = None
         self.replay_bar: ReplayBar | None = None
 
@@ -200,12 +207,13 @@ class MainWindow(QMainWindow):
         self.tabs.setAccessibleName(self.tr("Views"))
         self.tabs.setDocumentMode(True)
         self._tab_live, self._tab_log, self._tab_records = QWidget(), QWidget(), QWidget()
-        self._tab_commissioning = QWidget()
+        self._tab_readings, self._tab_commissioning = QWidget(), QWidget()
         for page, title in (
             (self.welcome, self.tr("Welcome")),
             (self._tab_live, self.tr("Live")),
             (self._tab_log, self.tr("Log")),
             (self._tab_records, self.tr("Signed records")),
+            (self._tab_readings, self.tr("Readings")),
             (self._tab_commissioning, self.tr("Commissioning")),
         ):
             if page is not self.welcome:
@@ -284,6 +292,7 @@ class MainWindow(QMainWindow):
             self._build_detail,
             self._build_chart,
             self._build_records,
+            self._build_readings,
             self._build_commissioning,
             self._finish_building,
         ]
@@ -303,7 +312,13 @@ class MainWindow(QMainWindow):
             self._bridge.close()
             self._bridge.deleteLater()
             self._bridge = None
-        for page in (self._tab_live, self._tab_log, self._tab_records, self._tab_commissioning):
+        for page in (
+            self._tab_live,
+            self._tab_log,
+            self._tab_records,
+            self._tab_readings,
+            self._tab_commissioning,
+        ):
             _fill(page, None)
         for dock in (self.dock_devices, self.dock_command, self.dock_detail):
             old = dock.widget()
@@ -316,7 +331,7 @@ class MainWindow(QMainWindow):
             self._banner.deleteLater()
             self._banner = self.replay_bar = None
         self.devices = self.chart = self.log = self.command = self.detail = self.records = None
-        self.commissioning = None
+        self.readings = self.commissioning = None
         self._session = None
         self._under_way.clear()
         self._undo.clear()
@@ -390,6 +405,8 @@ class MainWindow(QMainWindow):
         self.detail = self._panels.detail(session, self._theme)
         self.detail.interactionActivated.connect(self.show_interaction)
         self.detail.filterRequested.connect(self._on_filter_requested)
+        self.detail.readingRequested.connect(self.show_reading)
+        self.detail.commandRequested.connect(self._on_command_requested)
         self._put(self.dock_detail, self.detail)
 
     def _build_chart(self) -> None:
@@ -411,6 +428,15 @@ class MainWindow(QMainWindow):
         self.records = self._panels.records(session, self._theme)
         self.records.interactionActivated.connect(self.show_interaction)
         _fill(self._tab_records, self.records)
+
+    def _build_readings(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        self.readings = self._panels.readings(session, self._theme)
+        self.readings.interactionActivated.connect(self.show_interaction)
+        self.readings.set_device(self._selected() or None)
+        _fill(self._tab_readings, self.readings)
 
     def _build_commissioning(self) -> None:
         session = self._session
@@ -443,7 +469,15 @@ class MainWindow(QMainWindow):
             if isinstance(change, Interaction):
                 self._follow(change)
                 self._mark(change)
-        for panel in (self.devices, self.log, self.command, self.detail, self.records, self.commissioning):
+        for panel in (
+            self.devices,
+            self.log,
+            self.command,
+            self.detail,
+            self.records,
+            self.readings,
+            self.commissioning,
+        ):
             if panel is not None:
                 panel.on_batch(changes)
         self.status.on_batch(changes)
@@ -517,13 +551,19 @@ class MainWindow(QMainWindow):
             self.dock_devices.show()
             self.dock_devices.raise_()
 
-    def prepare_command(self, device: str, command: str) -> None:
+    def show_reading(self, interaction: int) -> None:
+        """Show the answer of one interaction among the readings."""
+        if self.readings is not None:
+            self.readings.show_reading(interaction)
+            self.tabs.setCurrentWidget(self._tab_readings)
+
+    def prepare_command(self, device: str, command: str, params: Mapping[str, Any] | None = None) -> None:
         """Open the command panel on one command of one device."""
         self.show_device(device)
         if self.command is not None:
             self.dock_command.show()
             self.dock_command.raise_()
-            self.command.prefill(device, command)
+            self.command.prefill(device, command, params)
 
     def add_curve(self, device: str, quantity: Quantity) -> None:
         """Put a quantity on the chart."""
@@ -689,6 +729,8 @@ class MainWindow(QMainWindow):
         focus = QApplication.focusWidget()
         if self.devices is not None and focus is not None and self.dock_devices.isAncestorOf(focus):
             self.devices.focus_search()
+        elif self.readings is not None and self.tabs.currentWidget() is self._tab_readings:
+            self.readings.focus_search()
         elif self.log is not None:
             self.tabs.setCurrentWidget(self._tab_log)
             self.log.focus_filter()
@@ -876,6 +918,8 @@ class MainWindow(QMainWindow):
             self.command.set_device(device or None)
         if self.commissioning is not None:
             self.commissioning.set_device(device or None)
+        if self.readings is not None:
+            self.readings.set_device(device or None)
         self._update_actions()
 
     def _on_device_activated(self, device: str) -> None:
@@ -892,6 +936,13 @@ class MainWindow(QMainWindow):
 
     def _on_chart_fault(self, text: str) -> None:
         self.say(text, Severity.BAD)
+
+    def _on_command_requested(self, device: str, command: str, params: Mapping[str, Any]) -> None:
+        if self.command is None:
+            self.say(self.tr("Nothing can be sent from here: this is a recording. Open its workspace to send."))
+            return
+        self.prepare_command(device, command, params)
+        self.command.open_editor()
 
     def _on_filter_requested(self, text: str) -> None:
         if self.log is not None:

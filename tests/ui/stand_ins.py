@@ -47,6 +47,8 @@ class FakeLogPanel(QWidget):
 class FakeDetailPanel(QWidget):
     interactionActivated = Signal(int)
     filterRequested = Signal(str)
+    readingRequested = Signal(int)
+    commandRequested = Signal(str, str, object)
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,6 +71,28 @@ class FakeRecordsPanel(QWidget):
         pass
 
 
+class FakeReadingsPanel(QWidget):
+    interactionActivated = Signal(int)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.device: str | None = None
+        self.shown: list[int] = []
+        self.line = QLineEdit(self)
+
+    def set_device(self, device: str | None) -> None:
+        self.device = device
+
+    def show_reading(self, interaction: int) -> None:
+        self.shown.append(interaction)
+
+    def focus_search(self) -> None:
+        self.line.setFocus()
+
+    def on_batch(self, changes: Any) -> None:
+        pass
+
+
 class StandInPanels(Panels):
     """The real chart and command panel; stand-ins for what needs a log file."""
 
@@ -80,6 +104,9 @@ class StandInPanels(Panels):
 
     def records(self, session: Session, theme: Theme) -> Any:
         return FakeRecordsPanel()
+
+    def readings(self, session: Session, theme: Theme) -> Any:
+        return FakeReadingsPanel()
 
 
 def log_at(path: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, cast
 
@@ -402,6 +403,30 @@ def test_find_goes_where_the_person_is(bench: Bench, qtbot: QtBot) -> None:
     window.tabs.setFocus()
     bench.trigger("find")
     assert window.tabs.tabText(window.tabs.currentIndex()) == "Log"
+
+
+def test_readings_follow_the_device_and_are_found_from_the_answer(bench: Bench) -> None:
+    window = bench.window
+    readings: Any = window.readings
+    window.show_device("m-0123")
+    assert readings.device == "m-0123"
+    assert window.detail is not None
+    window.detail.readingRequested.emit(7)
+    assert window.tabs.tabText(window.tabs.currentIndex()) == "Readings"
+    assert readings.shown == [7]
+    window.activateWindow()
+    window.tabs.setFocus()
+    bench.trigger("find")
+    assert window.focusWidget() is readings.line
+
+
+def test_an_answer_can_fill_in_a_command(bench: Bench) -> None:
+    window = bench.window
+    assert window.detail is not None
+    window.detail.commandRequested.emit("lem-1", "SET_POWER_LIMIT", {"power_limit": "22"})
+    assert window.command is not None
+    assert window.command.params() == {"power_limit": Decimal("22")}
+    assert not [call for call in bench.workbench.calls if call[0] == "submit"]
 
 
 def test_space_is_left_to_a_focused_button(bench: Bench) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PySide6.QtCore import QPoint, QSize, Qt, QTimer
@@ -33,13 +34,26 @@ from tests.ui.log_fakes import (
     story,
     until,
 )
+from tests.ui.test_directive_editor import STEPS, gateway_bench, key_press, list_item
+from tests.ui.test_readings_panel import (
+    doubtful_item,
+    half_item,
+    log_item,
+    pick,
+    profile_item,
+    profile_result,
+    readout_item,
+    waiting_item,
+)
 from tests.ui.test_records_panel import record_item
+from ui.dialogs.directive import DirectiveDialog
 from ui.log_access import LogAccess
 from ui.panels.command import CommandPanel
 from ui.panels.commissioning import CommissioningPanel
 from ui.panels.detail import DetailPanel, http_fields
 from ui.panels.log import LogPanel
 from ui.panels.ocmf import RecordsPanel
+from ui.panels.readings import ReadingsPanel
 from ui.theme import Role, Theme, ThemeMode
 from ui.widgets.hex_view import ByteField, HexView
 from ui.widgets.step_strip import StepStrip
@@ -406,6 +420,77 @@ def test_records(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot) ->
     narrow = RecordsPanel(workbench, open_log(MemoryReader(items)), theme, zone=UTC)
     qtbot.waitUntil(until(lambda: narrow.list.topLevelItemCount() == 4))
     shoot(narrow, "records-narrow-200", 640, 420, 2.0)
+
+
+# ---------------------------------------------------------------- readings
+
+
+def test_readings(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot) -> None:
+    workbench = FakeWorkbench(site())
+
+    def panel_of(*items: Interaction, chosen: int | None = None, device: str = "m-0123") -> ReadingsPanel:
+        panel = ReadingsPanel(workbench, open_log(MemoryReader(items)), theme, zone=UTC)
+        panel.set_device(device)
+        panel.show()
+        qtbot.waitUntil(until(lambda: panel.model.rowCount() == len(items)))
+        if chosen is not None:
+            pick(panel, chosen, qtbot)
+        return panel
+
+    empty = panel_of()
+    qtbot.waitUntil(until(lambda: "No readings of" in empty.empty_text()))
+    shoot(empty, "readings-empty", 900, 360)
+    items = (readout_item(1), half_item(2), doubtful_item(3), profile_item(4), waiting_item(5))
+    for name, chosen in (("readout", 1), ("incomplete", 2), ("doubtful", 3), ("profile", 4), ("waiting", 5)):
+        shoot(panel_of(*items, chosen=chosen), f"readings-{name}", 1180, 620)
+    raw = panel_of(*items, chosen=1)
+    raw.tabs.setCurrentWidget(raw.raw)
+    raw.raw.line.setText("(0")
+    shoot(raw, "readings-raw", 1180, 420)
+    gateway = panel_of(*items, log_item(6), chosen=6, device="dcu-3")
+    gateway.tabs.setCurrentWidget(gateway.raw)
+    shoot(gateway, "readings-log", 1180, 420)
+    huge = panel_of(profile_item(1, result=profile_result(20_000)), chosen=1)
+    huge.profile_view.selectRow(12_000)
+    shoot(huge, "readings-huge", 1180, 620)
+    shoot(panel_of(*items, chosen=4), "readings-narrow-200", 640, 520, 2.0)
+    shoot(panel_of(*items, chosen=4), "readings-low", 760, 400)
+
+
+def test_readings_loading(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot) -> None:
+    class HeldReader(MemoryReader):
+        def page(self, **more: Any) -> list[Interaction]:
+            self.wait()
+            return super().page(**more)
+
+    reader = HeldReader([readout_item(1)])
+    reader.gate.clear()
+    panel = ReadingsPanel(FakeWorkbench(site()), open_log(reader), theme, zone=UTC)
+    shoot(panel, "readings-loading", 900, 360)
+
+
+def test_directives(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot) -> None:
+    dialog = DirectiveDialog(theme, name="ReadoutDirective1", steps=f"{STEPS}\nfly=1\nsetBaud=fast")
+    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose, False)
+    shoot(dialog, "directive-editor", 840, 460)
+    dialog.parameter(2).setText("x" * 900)
+    QApplication.sendEvent(dialog.parameter(0), key_press('"'))
+    shoot(dialog, "directive-editor-too-long", 840, 460)
+    command = CommandPanel(gateway_bench(), theme, confirm=lambda *_args, **_more: None)
+    command.prefill("dcu-3", "ADD_DIRECTIVE", {"id": "ReadoutDirective1", "steps": STEPS})
+    shoot(command, "command-directive", 360, 620)
+    for name, item in (
+        ("directives", list_item()),
+        ("log", log_item(9)),
+        ("readout", readout_item(10)),
+    ):
+        reader = MemoryReader()
+        reader.stories[item.id] = story(item)
+        panel = DetailPanel(gateway_bench(), open_log(reader), theme, zone=UTC)
+        panel.show_interaction(item.id)
+        qtbot.waitUntil(until(lambda p=panel: bool(p.steps_model.rows())))  # type: ignore[misc]
+        panel.tabs.setCurrentIndex(3)
+        shoot(panel, f"detail-answer-{name}", 1100, 420)
 
 
 def test_the_steps_told_are_all_there() -> None:

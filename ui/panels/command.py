@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QFont, QKeyEvent, QPalette, QResizeEvent
@@ -42,6 +42,7 @@ from app.model.reading import DeviceState, LinkState
 from app.model.status import Status
 from app.workbench import Workbench
 from ui.field_state import field_limits, heard, issue_text
+from ui.models.directives import is_directive
 from ui.reasons import reason_text, token_accepted
 from ui.theme import (
     HEARD_LOOKS,
@@ -57,6 +58,9 @@ from ui.theme import (
     status_word,
 )
 from ui.widgets.clipped_label import ClippedLabel
+
+if TYPE_CHECKING:
+    from ui.dialogs.directive import DirectiveDialog
 
 
 class Confirm(Protocol):
@@ -98,10 +102,13 @@ class ParamField(QWidget):
 
     edited = Signal()
 
-    def __init__(self, spec: ParamSpec, theme: Theme, parent: QWidget | None = None) -> None:
+    def __init__(
+        self, spec: ParamSpec, theme: Theme, parent: QWidget | None = None, *, has_lines: bool = False
+    ) -> None:
         super().__init__(parent)
         self.spec = spec
         self._theme = theme
+        self._has_lines = has_lines
         self._has_been_left = False
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -147,7 +154,9 @@ class ParamField(QWidget):
             case ParamType.CHOICE:
                 return self._choice_editor(row)
             case ParamType.PEM:
-                return self._pem_editor(row)
+                return self._area_editor(row, "-----BEGIN …")
+            case ParamType.TEXT if self._has_lines:
+                return self._area_editor(row)
             case ParamType.INTEGER | ParamType.DECIMAL | ParamType.TIME:
                 return self._line_editor(row)
             case ParamType.TEXT | ParamType.SECRET | ParamType.FILE:
@@ -166,10 +175,10 @@ class ParamField(QWidget):
         self._unit_label(row)
         return combo
 
-    def _pem_editor(self, row: QHBoxLayout) -> QPlainTextEdit:
+    def _area_editor(self, row: QHBoxLayout, placeholder: str = "") -> QPlainTextEdit:
         area = QPlainTextEdit()
         area.setFont(fixed_font())
-        area.setPlaceholderText("-----BEGIN …")
+        area.setPlaceholderText(placeholder)
         area.setTabChangesFocus(True)
         area.setFixedHeight(area.fontMetrics().height() * 5 + space(3))
         area.textChanged.connect(self._on_edit)
@@ -753,8 +762,15 @@ class CommandPanel(QWidget):
             words.setWordWrap(True)
             self._form_layout.addWidget(words)
         kept = self._remembered.get((self._device.adapter, spec.name), {})
+        has_editor = is_directive(spec)
+        if has_editor:
+            editor = QPushButton(self.tr("Edit as rows…"))
+            editor.setObjectName("editor")
+            editor.clicked.connect(self.open_editor)
+            self._form_layout.addWidget(editor)
+            editor.show()
         for param in spec.params:
-            field = ParamField(param, self._theme)
+            field = ParamField(param, self._theme, has_lines=has_editor and param.name == "steps")
             if param.name in kept:
                 field.set_value(kept[param.name])
             field.edited.connect(self._show_reason)
@@ -770,6 +786,24 @@ class CommandPanel(QWidget):
         self._show_risk(spec)
         self.send.setText(self.verb())
         self._show_reason()
+
+    def open_editor(self) -> DirectiveDialog | None:
+        """Edit the directive in the form as rows; nothing is sent. None: the command has no such form."""
+        from ui.dialogs.directive import DirectiveDialog
+
+        if self._spec is None or not is_directive(self._spec):
+            return None
+        given = {field.spec.name: str(field.raw() or "") for field in self._fields}
+        dialog = DirectiveDialog(self._theme, self, name=given["id"], steps=given["steps"])
+        dialog.taken.connect(self._take_directive)
+        dialog.open()
+        return dialog
+
+    def _take_directive(self, name: str, steps: str) -> None:
+        for field in self._fields:
+            field.set_value({"id": name, "steps": steps}[field.spec.name])
+        self._show_reason()
+        self.send.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def _show_refusal(self, reason: str) -> None:
         """In place of a form: why this meter cannot do what was chosen, whole."""

@@ -43,18 +43,23 @@ from PySide6.QtWidgets import (
 from app.errors import WorkbenchError
 from app.interaction_log.filters import quoted
 from app.interaction_log.reader import LogReader, Story
+from app.model.command import CommandSpec
 from app.model.interaction import Attempt, AttemptEnd, Direction, Frame, Interaction, Step, StepEntry
 from app.model.reading import Finding
 from app.model.status import Status
 from app.workbench import CancelResult, Workbench
 from ui.log_access import LogAccess, Ticket
+from ui.models.directives import DELETE_DIRECTIVE, is_directive
 from ui.models.log_table import duration_text, scalar_text, summary_text, time_text, zone_text
+from ui.models.readings import ReadingKind, is_directive_list, log_text, reading_kind, size_text, without_bulk
 from ui.numbers import is_number
 from ui.reasons import reason_text
 from ui.theme import HEX_FIELDS, STATUS_LOOKS, Role, Theme, fixed_font, severity_word, space, status_word
 from ui.widgets.clipped_label import ClippedLabel
+from ui.widgets.directive_list import DirectiveList
 from ui.widgets.hex_view import ByteField, HexView
 from ui.widgets.step_strip import StepStrip, clock_text, step_title, waiting_text
+from ui.widgets.text_view import TextView
 
 AnyIndex: TypeAlias = QModelIndex | QPersistentModelIndex
 ROOT: Final = QModelIndex()
@@ -192,7 +197,7 @@ class LinesView(QTableView):
 
     def _fit(self) -> None:
         header = self.horizontalHeader()
-        for column in range(header.count() - 1):
+        for column in range(header.count() - header.stretchLastSection()):
             wanted = max(self.sizeHintForColumn(column), header.sectionSizeHint(column)) + space(2)
             if wanted > header.sectionSize(column) or self._is_new:
                 header.resizeSection(column, min(wanted, 480))
@@ -501,6 +506,8 @@ class DetailPanel(QWidget):
 
     interactionActivated = Signal(int)  # a related one was chosen
     filterRequested = Signal(str)  # a filter text for the log
+    readingRequested = Signal(int)  # show its answer among the readings
+    commandRequested = Signal(str, str, object)  # device, command, parameters: fill in the form
 
     def __init__(
         self,
@@ -635,8 +642,7 @@ class DetailPanel(QWidget):
         self.tabs.addTab(self._with_hint(self.attempts_view, "attempts"), self.tr("Tries"))
         self.request = ValueTree(self.tr("Request"))
         self.tabs.addTab(self._with_hint(self.request, "request"), self.tr("Request"))
-        self.answer = ValueTree(self.tr("Answer"))
-        self.tabs.addTab(self._with_hint(self.answer, "answer"), self.tr("Answer"))
+        self.tabs.addTab(self._with_hint(self._build_answer(), "answer"), self.tr("Answer"))
         self.bytes = BytesTab(self._theme, self._zone)
         self.tabs.addTab(self.bytes, self.tr("Bytes"))
         self.related_model = LinesModel(
@@ -648,6 +654,32 @@ class DetailPanel(QWidget):
         self.related_view.activated.connect(self._on_related)
         self.tabs.addTab(self._with_hint(self.related_view, "related"), self.tr("Related"))
         return self.tabs
+
+    def _build_answer(self) -> QWidget:
+        """Names and values; a device's own text and stored directives have views of their own."""
+        page = QWidget()
+        column = QVBoxLayout(page)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(space(1))
+        self._reading_bar = QWidget()
+        row = QHBoxLayout(self._reading_bar)
+        row.setContentsMargins(space(1), space(1), space(1), 0)
+        self.reading = QLabel()
+        row.addWidget(self.reading, 1)
+        self.reading_button = QPushButton(self.tr("Open in Readings"))
+        self.reading_button.clicked.connect(self._open_reading)
+        row.addWidget(self.reading_button)
+        column.addWidget(self._reading_bar)
+        self._answers = QStackedWidget()
+        self.answer = ValueTree(self.tr("Answer"))
+        self.device_log = TextView(self._theme, self.tr("Log of the device"))
+        self.directives = DirectiveList(self._theme)
+        self.directives.editWanted.connect(self._edit_directive)
+        self.directives.deleteWanted.connect(self._delete_directive)
+        for view in (self.answer, self.device_log, self.directives):
+            self._answers.addWidget(view)
+        column.addWidget(self._answers, 1)
+        return page
 
     def _with_hint(self, view: QWidget, name: str) -> QStackedWidget:
         """``view``, or a sentence while it has nothing to show."""
@@ -799,7 +831,7 @@ class DetailPanel(QWidget):
         self._show_steps(item)
         self._show_attempts(item)
         self._show_values(item)
-        self.bytes.set_frames(self._frames, item.result)
+        self.bytes.set_frames(self._frames, None if item.result is None else without_bulk(item.result))
         self._show_related()
 
     def _device_name(self, device: str) -> str:
@@ -912,16 +944,36 @@ class DetailPanel(QWidget):
     def _show_values(self, item: Interaction) -> None:
         self.request.set_values(item.params, self._param_units(item))
         self._hint(2, "" if item.params else self.tr("{command} needs no parameters.").format(command=item.command))
-        self.answer.set_values(item.result or {})
+        self._show_answer(item)
         missing = self.tr("There is no answer.") if item.is_settled else self.tr("No answer yet.")
         self._hint(3, "" if item.result else missing)
 
-    def _param_units(self, item: Interaction) -> Mapping[str, str]:
+    def _show_answer(self, item: Interaction) -> None:
+        result = item.result or {}
+        kind = reading_kind(result)
+        self._reading_bar.setVisible(kind is not None)
+        if kind is not None:
+            self.reading.setText(size_text(result, kind))
+        if kind is ReadingKind.LOG:
+            self.device_log.set_text(log_text(result), self.tr("The device has written no log."))
+            self._answers.setCurrentWidget(self.device_log)
+        elif is_directive_list(result):
+            named = {spec.name: is_directive(spec) for spec in self._specs(item.device)}
+            may_edit, may_delete = any(named.values()), DELETE_DIRECTIVE in named
+            self.directives.set_result(result, may_edit=may_edit, may_delete=may_delete)
+            self._answers.setCurrentWidget(self.directives)
+        else:
+            self._answers.setCurrentWidget(self.answer)
+        self.answer.set_values(without_bulk(result))
+
+    def _specs(self, device: str) -> Sequence[CommandSpec]:
         try:
-            specs = self._workbench.commands(item.device)
+            return self._workbench.commands(device)
         except WorkbenchError:
-            return {}
-        spec = next((s for s in specs if s.name == item.command), None)
+            return ()
+
+    def _param_units(self, item: Interaction) -> Mapping[str, str]:
+        spec = next((s for s in self._specs(item.device) if s.name == item.command), None)
         return {p.name: p.unit for p in spec.params} if spec is not None else {}
 
     def _show_related(self) -> None:
@@ -972,6 +1024,20 @@ class DetailPanel(QWidget):
     def _on_related(self, index: QModelIndex) -> None:
         if 0 <= index.row() < len(self._related):
             self.interactionActivated.emit(self._related[index.row()].id)
+
+    def _open_reading(self) -> None:
+        if self._id is not None:
+            self.readingRequested.emit(self._id)
+
+    def _edit_directive(self, name: str, steps: str) -> None:
+        item = self._item
+        spec = next((s for s in self._specs(item.device) if is_directive(s)), None) if item is not None else None
+        if item is not None and spec is not None:
+            self.commandRequested.emit(item.device, spec.name, {"id": name, "steps": steps})
+
+    def _delete_directive(self, name: str) -> None:
+        if self._item is not None:
+            self.commandRequested.emit(self._item.device, DELETE_DIRECTIVE, {"id": name})
 
     def _act(self, verb: Callable[[int], object]) -> None:
         if self._id is None:
