@@ -1,8 +1,8 @@
 """The demo site: simulated meters on real sockets, the tree that reaches them, and a tour over every system.
 
-A charging park with LEM meters, and a village with CALIN meters: one grid over LoRaWAN, one behind the vendor's two
-services. The simulators run on a loop of their own in a thread, so that they are peers of the program and not part of
-it. They listen on 127.0.0.1 only.
+A charging park with LEM meters, a village with CALIN meters (one grid over LoRaWAN, one behind the vendor's two
+services), and a substation whose Aviora gateway dials in. The simulators run on a loop of their own in a thread, so
+that they are peers of the program and not part of it. They listen on 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any, Final, Protocol
 
@@ -26,6 +27,7 @@ from app.model.reading import LinkState
 from app.model.status import Status
 from app.secrets import KeyringSecrets
 from app.simulators._http import SimClock
+from app.simulators.aviora import AvioraConfig, AvioraGatewaySimulator, line_meters
 from app.simulators.calin_meters import CalinMeter, CalinMeterConfig, MeterField, calin_serial
 from app.simulators.calin_vendor import CalinVendorSimulator, VendorConfig
 from app.simulators.chirpstack import GATEWAYS, ChirpStackConfig, ChirpStackSimulator
@@ -35,6 +37,7 @@ from app.workbench import Workbench
 START_S: Final = 30.0
 REPORT_S: Final = 60.0  # simulated seconds between two reports of a LoRaWAN meter; a real one takes an hour
 KNOCK_S: Final = 1.5  # simulated; before each try to report to a program that may not listen yet
+GATEWAY_PACE: Final = 15.0  # the Aviora gateway's clock runs so much faster
 FIELD_S: Final = 60.0  # the longest that a stop in the village may take
 GRID: Final[Mapping[str, Any]] = {
     "is_generation_managed": True, "is_hps_on": True, "initial_credit_kwh": "2.5", "tariff_essential": "270",
@@ -129,6 +132,7 @@ async def _simulators(secrets: KeyringSecrets, time_scale: float) -> AsyncIterat
         _north(secrets, clock) as north,
         _service(secrets, clock, version=1, first_meter=1) as first,
         _service(secrets, clock, version=2, first_meter=3) as second,
+        _substation(time_scale) as substation,
     ):
         site.devices.append(Device(id="village", name="Village", kind=NodeKind.SITE))
         site.add(north)
@@ -137,6 +141,7 @@ async def _simulators(secrets: KeyringSecrets, time_scale: float) -> AsyncIterat
         )
         site.add(first)
         site.add(second)
+        site.add(substation)
         yield site
 
 
@@ -339,6 +344,35 @@ async def _service(secrets: KeyringSecrets, clock: SimClock, *, version: int, fi
         yield part
 
 
+# ---------------------------------------------------------------- a substation: a gateway that dials in
+
+
+@asynccontextmanager
+async def _substation(time_scale: float) -> AsyncIterator[_Part]:
+    """An Aviora gateway with two meters on its line. Its clock runs ahead: it waits half a minute between two dials."""
+    port = _free_port()
+    meters = line_meters(2)
+    gateway = AvioraGatewaySimulator(
+        AvioraConfig(serial="AVI2026070001", push_port=port, meters=meters, time_scale=GATEWAY_PACE * time_scale)
+    )
+    async with gateway:
+        shared: dict[str, Any] = {"adapter": "aviora", "settings": {"listen_port": port}}
+        part = _Part([Device(id="substation", name="Substation", kind=NodeKind.SITE)])
+        part.devices.append(
+            Device(
+                id="line", name="Aviora gateway", kind=NodeKind.GATEWAY, parent="substation",
+                serial=gateway.config.serial, model="AVIO2622", **shared,
+            )
+        )  # fmt: skip
+        for number, meter in enumerate(meters, 1):
+            name = f"line-{number}"
+            part.devices.append(
+                Device(id=name, name=f"Feeder {number}", parent="line", serial=meter.serial, **shared)
+            )
+        part.faults["line"] = gateway.faults
+        yield part
+
+
 # ---------------------------------------------------------------- the tour
 
 
@@ -383,7 +417,8 @@ async def tour(
         show(stop)
 
     async with asyncio.TaskGroup() as group:
-        village = [group.create_task(journey) for journey in _village(workbench)]
+        journeys = [*_village(workbench), _line(workbench)]
+        village = [group.create_task(journey) for journey in journeys]
         for device in ("lem-1", "lem-2"):
             async for stop in _bay(workbench, device, answer_s, charge_s):
                 record(stop)
@@ -460,6 +495,24 @@ def _suspended(workbench: Workbench, title: str, number: int, code: str = "") ->
     failure = present.failure if present is not None and present.status is Status.SUSPENDED else None
     passed = failure is not None and code in ("", failure.code)
     return Stop(title, passed, failure.text if failure is not None else "it was not suspended", number)
+
+
+async def _line(workbench: Workbench) -> list[Stop]:
+    """The gateway of the substation: its log, the values of one meter, the load profile of another."""
+    log, _done = await _sent(workbench, "Aviora gateway: its log", "line", "READ_LOG")
+    read, done = await _sent(workbench, "Feeder 1: readout", "line-1", "READOUT")
+    if done is not None and read.passed:
+        rows = (done.result or {}).get("rows", [])
+        energy = next((row for row in rows if row["obis"] == "1.8.0"), None)
+        said = f"{len(rows)} values, {energy['name']} {energy['value']} {energy['unit']}" if energy else "no energy"
+        read = replace(read, passed=energy is not None, text=said)
+    today = workbench.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    window = {"start": (today - timedelta(days=1)).isoformat(), "end": today.isoformat()}
+    profile, done = await _sent(workbench, "Feeder 2: load profile of yesterday", "line-2", "LOAD_PROFILE", window)
+    if done is not None and profile.passed:
+        rows = (done.result or {}).get("rows", [])
+        profile = replace(profile, passed=bool(rows), text=f"{len(rows)} periods")
+    return [log, read, profile]
 
 
 def _village(workbench: Workbench) -> list[Coroutine[Any, Any, list[Stop]]]:

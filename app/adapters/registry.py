@@ -18,6 +18,7 @@ GROUP: Final = "meterwright.adapters"
 BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "lem-dcbm": "app.adapters.lem_dcbm:LemDcbm",
+        "aviora": "app.adapters.aviora:Aviora",
         "calin-lorawan": "app.adapters.calin_lorawan:CalinLorawan",
         "calin-v1": "app.adapters.calin_api:CalinV1",
         "calin-v2": "app.adapters.calin_api:CalinV2",

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import json
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 
 from app.adapters.registry import Registry
+from app.simulators.aviora import AvioraConfig, AvioraGatewaySimulator, line_meters
 from app.simulators.calin_meters import calin_serial, demo_field
 from app.simulators.calin_vendor import CalinVendorSimulator, VendorConfig
 from app.simulators.chirpstack import GATEWAYS, ChirpStackConfig, ChirpStackSimulator
@@ -38,6 +41,9 @@ from tests.e2e.conftest import ROOT, Run
 VECTORS = ROOT / "tests" / "vectors" / "ocmf.json"
 
 
+LOOPS: dict[int, asyncio.AbstractEventLoop] = {}  # by id, of what runs in a thread
+
+
 @contextmanager
 def in_thread(enter: Callable[[], Any]) -> Iterator[Any]:
     """Run an async context manager on a loop of its own thread."""
@@ -53,8 +59,10 @@ def in_thread(enter: Callable[[], Any]) -> Iterator[Any]:
     thread.start()
     assert ready.wait(30)
     try:
+        LOOPS[id(box["value"])] = box["loop"]
         yield box["value"]
     finally:
+        LOOPS.pop(id(box["value"]), None)
         box["loop"].call_soon_threadsafe(box["stop"].set)
         thread.join()
         box.clear()
@@ -494,3 +502,84 @@ def test_send_over_both_of_the_vendors_services(run: Run, tmp_path: Path, keyrin
             else:
                 (effect,) = sims[key].field[calin_serial(2)].effects
                 assert (effect.command, effect.via) == ("TURN_OFF", key)
+
+
+# ---------------------------------------------------------------- an Aviora gateway, which dials in
+
+
+@pytest.fixture
+def aviora(run: Run, tmp_path: Path) -> Iterator[tuple[AvioraGatewaySimulator, Path]]:
+    """A gateway with two meters that dials a port of ours, and a workspace that listens there."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    config = AvioraConfig(push_port=port, meters=line_meters(2), time_scale=50.0, alive_s=1e6)
+    common = f'adapter = "aviora"\n[device.settings]\nlisten_port = {port}\n'
+    text = f'[[device]]\nid = "gw"\nname = "Gateway"\nkind = "gateway"\nserial = "{config.serial}"\n{common}'
+    for number, meter in enumerate(config.meters, 1):
+        text += f'[[device]]\nid = "m{number}"\nname = "Meter {number}"\nparent = "gw"\n'
+        text += f'serial = "{meter.serial}"\n{common}'
+    path, workspace = tmp_path / "site.toml", tmp_path / "site.mwk"
+    path.write_text(text, encoding="utf-8")
+    run("site", "import", path, "--workspace", workspace)
+    with in_thread(lambda: AvioraGatewaySimulator(config)) as gateway:
+        yield gateway, workspace
+    assert run("log", "verify", "--workspace", workspace, "--json").record == {"problems": 0}
+
+
+def test_send_to_an_aviora_gateway(
+    run: Run, tmp_path: Path, aviora: tuple[AvioraGatewaySimulator, Path]
+) -> None:
+    """Every function, each in a process of its own: the gateway registers with the first and comes back silently."""
+    gateway, workspace = aviora
+
+    def send(device: str, command: str, *given: str, expect: int = 0) -> dict[str, Any]:
+        words = ("send", device, command, *given, "--yes", "--json", "--workspace", workspace)
+        return run(*words, expect=expect).record
+
+    assert "Protocol ZD started" in send("gw", "READ_LOG")["result"]["text"]
+    assert gateway.is_registered
+    read = send("m2", "READOUT")  # the first job after a start is refused; it is asked for again
+    rows = {row["obis"]: row for row in read["result"]["rows"]}
+    assert (rows["1.8.0"]["unit"], rows["C.1.0"]["value"]) == ("kWh", gateway.config.meters[1].serial)
+    assert {step["step"] for step in read["steps"]} == set(range(1, 15))
+    window = ("start=2026-07-01T00:00:00Z", "end=2026-07-01T06:00:00Z")
+    assert len(send("m1", "LOAD_PROFILE", *window)["result"]["rows"]) == 24
+    assert send("gw", "LIST_DIRECTIVES")["result"]["directives"] == []
+    send("gw", "ADD_DIRECTIVE", "id=One", "steps=setBaud=300\nreadData=id")
+    (stored,) = send("gw", "LIST_DIRECTIVES")["result"]["directives"]
+    assert (stored["id"], len(stored["steps"])) == ("One", 2)
+    send("gw", "DELETE_DIRECTIVE", "id=One")
+    assert send("gw", "DELETE_DIRECTIVE", "id=One", expect=1)["failure"]["text"]
+    send("gw", "ADD_METER", "serial=77000001")
+    send("gw", "REMOVE_METER", "serial=77000001")
+    image = tmp_path / "image.bin"
+    image.write_bytes(bytes(range(256)) * 40)
+    assert send("gw", "UPDATE_FIRMWARE", f"file={image}", "serve_host=127.0.0.1")["status"] == "SUCCESSFUL"
+    assert gateway.firmware == image.read_bytes()
+
+
+def test_a_readout_that_was_awaited_when_the_program_died(
+    run: Run, aviora: tuple[AvioraGatewaySimulator, Path]
+) -> None:
+    """The late result goes to its own interaction, not to the newer one."""
+    gateway, workspace = aviora
+    words = ("--json", "--workspace", str(workspace))
+    run("send", "m1", "READOUT", *words)  # past the job that is refused after a start
+    gateway.faults.set("late=400@push/readout#1")  # 8 s of ours
+    lost = subprocess.Popen(
+        [sys.executable, "-m", "ui", "send", "m1", "READOUT", *words], cwd=ROOT, stdout=subprocess.DEVNULL
+    )
+    jobs = len(gateway.jobs)
+    taken = gateway.wait_until(lambda: len(gateway.jobs) > jobs)
+    asyncio.run_coroutine_threadsafe(taken, LOOPS[id(gateway)]).result(30)
+    lost.kill()
+    lost.wait()
+    newer = run("send", "m2", "READOUT", *words, expect=None).record
+    listed = {record["id"]: record for record in run("log", "list", *words).records}
+    assert listed[2]["status"] == "SUCCESSFUL", listed[2]
+    shown = run("log", "show", "2", *words).record
+    serials = {row["value"] for row in shown["result"]["rows"] if row["obis"] == "C.1.0"}
+    assert serials == {gateway.config.meters[0].serial}
+    assert newer["id"] == 3
+    assert newer["status"] == "SUCCESSFUL", newer
