@@ -309,10 +309,15 @@ def meter_clock(moment: datetime) -> datetime:
 
 
 def visible(text: str) -> str:
-    """``text`` for a window: CR LF as one line end, other control characters as their symbols, bounded."""
+    """``text`` in a sentence: CR LF as one line end, other control characters as their symbols, bounded."""
     plain = text.replace("\r\n", "\n").replace("\r", "\n")
     shown = re.sub(r"[\x00-\x09\x0b-\x1f]", lambda found: chr(0x2400 + ord(found[0])), plain).replace("\x7f", "\u2421")
-    return shown if len(shown) <= MAX_TEXT else f"{shown[:MAX_TEXT]}\n[cut here; the frames hold all of it]"
+    return _bounded(shown)
+
+
+def _bounded(text: str) -> str:
+    """What is kept of a text; whoever shows it makes control characters visible."""
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}\n[cut here; the frames hold all of it]"
 
 
 def _octets(result: TextResult) -> bytes:
@@ -364,7 +369,8 @@ def job_answer(
         )
     doubts = [visible(doubt) for doubt in doubts]
     content: dict[str, Any] = {
-        **found, "text": visible(result.text), "packets": result.packets, "incomplete": not result.is_complete,
+        "summary": _summary(found, is_readout=is_readout), **found, "text": _bounded(result.text),
+        "packets": result.packets, "incomplete": not result.is_complete,
         "doubts": doubts,
     }  # fmt: skip
     if label:
@@ -384,6 +390,16 @@ def job_answer(
         facts = {name: found[name] for name in ("identification", "meter_serial") if found[name]}
     text = " ".join([*([said] if said else []), *doubts])
     return Answer(result=content, text=text, samples=samples, facts=facts, findings=findings)
+
+
+def _summary(found: Mapping[str, Any], *, is_readout: bool) -> str:
+    """What came, in the words of a row of the log."""
+    rows = len(found["rows"])
+    if is_readout:
+        return f"{rows} values"
+    missing = f", {found['missing']} missing" if found["missing"] else ""
+    period = f" of {found['period_min']} min" if found["period_min"] else ""
+    return f"{rows} periods{period}{missing}"
 
 
 _Part = tuple[dict[str, Any], tuple[SampleSet, ...], list[str]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -38,11 +39,18 @@ class Printer:
         if self.as_json:
             print(json.dumps(jsonable(record), ensure_ascii=False), flush=True)
         elif sentence is not None:
-            print(sentence, flush=True)
+            print(printable(sentence), flush=True)
 
     @staticmethod
     def note(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """What a device said must not steer the terminal: control characters stand there as their symbols."""
+    plain = text.replace("\r\n", "\n")
+    shown = re.sub(r"[\x00-\x08\x0b-\x1f]", lambda found: chr(0x2400 + ord(found[0])), plain)
+    return re.sub(r"[\x7f-\x9f]", "\N{SYMBOL FOR DELETE}", shown)
 
 
 def fail(text: str, status: int = FAILED) -> NoReturn:

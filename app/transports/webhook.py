@@ -183,9 +183,15 @@ class WebhookListener:
             return
         task = self._group.create_task(self._serve(reader, writer), name="webhook connection")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda done: self._ended(done, writer))
         self._strangers[writer] = None
         self.most_connections = max(self.most_connections, len(self._tasks))
+
+    def _ended(self, task: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
+        """Also of a task that was cancelled before its first step."""
+        self._tasks.discard(task)
+        self._strangers.pop(writer, None)
+        writer.transport.abort()
 
     def _make_room(self) -> bool:
         """The oldest stranger gives way; senders who have shown the token never do."""
@@ -205,9 +211,6 @@ class WebhookListener:
                 pass
         except OSError:
             pass  # the sender went away
-        finally:
-            self._strangers.pop(writer, None)
-            writer.transport.abort()
 
     async def _one(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: h11.Connection
