@@ -133,3 +133,13 @@ def issue_text(issue: Issue) -> str:
     """One open issue as a line: what, and what was seen."""
     word = translate("Issue", ISSUE_WORDS[issue.kind])
     return f"{word}: {issue.text}" if issue.text else word
+
+
+def transfer_text(state: DeviceState) -> str:
+    """How far the device has fetched the firmware that is served to it; "" while it fetches none."""
+    transfer = state.facts.get("firmware_transfer")
+    sent, size = (transfer.get("sent"), transfer.get("size")) if isinstance(transfer, Mapping) else (None, None)
+    if not isinstance(sent, int) or not isinstance(size, int) or size <= 0:
+        return ""
+    text = translate("FieldState", "Firmware: {share} % of {size} bytes fetched.")
+    return text.format(share=100 * sent // size, size=size)

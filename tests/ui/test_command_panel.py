@@ -383,6 +383,24 @@ def test_a_meter_behind_a_gateway_says_when_it_was_heard(qapp: QApplication, qtb
     assert panel.link.text() == "fault: The network server refuses the token."
 
 
+@pytest.mark.parametrize(
+    ("fact", "said"),
+    [
+        ({"sent": 2560, "size": 10240}, "Firmware: 25 % of 10240 bytes fetched."),
+        ({"sent": 1, "size": 0}, ""),
+        ({"sent": "1", "size": 2}, ""),
+        (None, ""),
+    ],
+)
+def test_how_far_a_gateway_has_fetched_its_firmware(
+    panel: CommandPanel, workbench: FakeWorkbench, fact: object, said: str
+) -> None:
+    state = replace(workbench.state("lem-1"), facts={"firmware_transfer": fact})
+    panel.set_device("lem-1")
+    panel.on_batch([state])
+    assert panel.link.text().partition("\n")[2] == said
+
+
 def test_the_keyboard_is_enough(panel: CommandPanel, workbench: FakeWorkbench, qtbot: QtBot) -> None:
     panel.set_device("lem-1")
     panel.focus_search()

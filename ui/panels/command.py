@@ -41,7 +41,7 @@ from app.model.interaction import Interaction
 from app.model.reading import DeviceState, LinkState
 from app.model.status import Status
 from app.workbench import Workbench
-from ui.field_state import field_limits, heard, issue_text
+from ui.field_state import field_limits, heard, issue_text, transfer_text
 from ui.models.directives import is_directive
 from ui.reasons import reason_text, token_accepted
 from ui.theme import (
@@ -583,7 +583,8 @@ class CommandPanel(QWidget):
             text = f"{text}: {state.link_text}"
         elif state.busy_with:
             text = self.tr("{state}, busy with {what}").format(state=text, what=state.busy_with)
-        self.link.setText(text)
+        fetched = transfer_text(state)
+        self.link.setText(f"{text}\n{fetched}" if fetched else text)
 
     def _show_issues(self) -> None:
         """What is open about this meter; nothing where nothing is."""
