@@ -334,6 +334,37 @@ def test_prepaid_meters_from_a_read_to_a_dark_grid(at_desk: AtDesk, monkeypatch:
     at_desk(act, demo=True)
 
 
+def test_a_meter_behind_a_gateway_that_dials_in(at_desk: AtDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the gateway's registration to the values with their OBIS names, and a load profile as chart and table."""
+    monkeypatch.setattr("app.demo.demo_site", partial(demo_site, time_scale=FAST))
+
+    async def act(desk: Desk) -> None:
+        window = desk.window
+        session = await ready(desk)
+        workbench = session.workbench
+        readings, detail = window.readings, window.detail
+        assert readings is not None
+        assert detail is not None
+        await until(lambda: workbench.state("line").link is LinkState.ONLINE)
+        choose_device(window, "Feeder 1")
+        number = await read(window, "read out")
+        await until(lambda: detail.interaction == number and detail.status.text() == "done")
+        window.show_reading(number)
+        await until(lambda: readings.chosen == number and readings.readout.rowCount() > 20)
+        table = readings.readout
+        cells = [[str(table.index(row, at).data()) for at in range(4)] for row in range(table.rowCount())]
+        (energy,) = [row for row in cells if row[0] == "1.8.0"]
+        assert (energy[1], energy[3]) == ("Energy import", "kWh")
+        profile = workbench.submit(
+            "line-2", "LOAD_PROFILE", {"start": "2026-07-01T00:00:00Z", "end": "2026-07-02T00:00:00Z"}
+        )
+        await until(lambda: (row := workbench.interaction(profile)) is not None and row.is_settled)
+        window.show_reading(profile)
+        await until(lambda: readings.chosen == profile and readings.profile.rowCount() == 96)
+
+    at_desk(act, demo=True)
+
+
 def test_the_demo_from_the_welcome_page(at_desk: AtDesk) -> None:
     async def act(desk: Desk) -> None:
         window = desk.window
