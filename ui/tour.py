@@ -35,6 +35,8 @@ GRID: Final = "north"
 PUSHED: Final = "north-1"  # a meter that answers by push
 PULLED: Final = "south-1"  # one whose task is looked at until it is done
 NEW: Final = "north-4"
+READ_OUT: Final = "line-1"  # a meter behind a gateway that dials in
+PROFILED: Final = "line-2"  # another one, whose load profile was read
 FAILING: Final = "north-5"  # its commissioning ends at step 3
 
 
@@ -113,6 +115,11 @@ async def tour(desk: Desk, folder: Path) -> int:
             window.show_device(device)
             window.show_interaction(first_of[device])
             window.show_commissioning()
+            await picture(f"{name}-{mode.value}")
+        for device, name in ((READ_OUT, "readout"), (PROFILED, "profile")):
+            window.show_device(device)
+            window.show_interaction(first_of[device])
+            window.show_reading(first_of[device])
             await picture(f"{name}-{mode.value}")
     await _dark(desk, session, picture)
     await _fail(desk, session)

