@@ -322,13 +322,15 @@ class AvioraAdapter:
         self._opened_at = 0.0
         self._group: asyncio.TaskGroup | None = None
         self._reading: set[asyncio.Task[None]] = set()
+        # Several gateways of the tree may stand behind one address, each with an old connection that is not gone yet.
+        self._per_address = bounds.per_address + 2 * max(0, len(self._gateways) - 1)
         self._listener = TcpListener(
             context.settings["listen_host"] or "127.0.0.1",
             context.settings["listen_port"],
             self._serve,
             on_refused=self._refused_connection,
             max_connections=bounds.connections,
-            max_per_address=bounds.per_address,
+            max_per_address=self._per_address,
         )
 
     @property
@@ -511,7 +513,7 @@ class AvioraAdapter:
     def _refused_connection(self, address: str) -> None:
         self._warn(
             "CROWDED", address,
-            f"Connections from {address} are refused: there are {self._bounds.per_address} from this address or "
+            f"Connections from {address} are refused: there are {self._per_address} from this address or "
             f"{self._bounds.connections} in all already. Look at what runs there.",
         )  # fmt: skip
 

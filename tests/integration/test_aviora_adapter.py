@@ -1137,3 +1137,15 @@ async def test_the_pipeline_says_what_the_gateway_never_does(tmp_path: Path) -> 
     for file in path.parent.glob(f"{path.name}*"):
         assert b"hush-hush" not in file.read_bytes()
     assert re.search(rb"joe:hush-hush@", peer.requests[-1])
+
+
+async def test_ten_gateways_of_the_tree_may_stand_behind_one_address() -> None:
+    """With the bounds as they are: none of them is taken for a flood."""
+    serials = [f"AVI{number:04}" for number in range(10)]
+    devices = [gateway_device(serial, f"gw{n}") for n, serial in enumerate(serials)]
+    async with contextlib.AsyncExitStack() as stack:
+        held = await stack.enter_async_context(bench(*devices, bounds=Bounds()))
+        for serial in serials:
+            await (await stack.enter_async_context(Peer(serial))).register(held.adapter.listen_port)
+        await held.until(lambda: all(held.link(device.id) is LinkState.ONLINE for device in devices))
+        assert held.findings("CROWDED") == []
