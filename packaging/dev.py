@@ -59,6 +59,7 @@ CHECK_LIMIT_S = 900.0
 PYTEST_LIMIT_S = 4800.0  # CI ends a run after 5400 s without a word; end it before that, with one
 BENCH_LIMIT_S = 900.0
 HEARTBEAT_S = 20.0
+MOST_WORKERS = 4  # more would only wait for each other's windows and ports
 
 #: Noise that no test and no person asked for. Warnings stay on.
 QT_LOGGING_RULES = "*.debug=false;*.info=false"
@@ -284,6 +285,16 @@ def split_test_arguments(arguments: Sequence[str]) -> tuple[bool, list[str]]:
     if not everything and not has_marker:
         rest = ["-m", "not slow", *rest]
     return everything, rest
+
+
+def parallel_arguments(arguments: Sequence[str], processors: int) -> list[str]:
+    """Return what makes pytest use the machine's processors; nothing where the caller has said how, or looks closely."""
+    own = ("-n", "--numprocesses", "--dist", "--pdb", "--trace", "-s", "--capture=no", "--collect-only", "--co")
+    if processors < 2 or any(item == word or item.startswith(word + "=") for item in arguments for word in own):
+        return []
+    if any(re.fullmatch(r"-n\d+", item) for item in arguments):
+        return []
+    return ["-n", str(min(processors, MOST_WORKERS)), "--dist", "worksteal"]
 
 
 def explain_failure(output: str) -> str:
@@ -1359,6 +1370,7 @@ def verb_test(arguments: argparse.Namespace) -> int:
     failed = static_checks(environment)
     if failed:
         warn("{} failed (above); the exit status will be 1 whatever pytest says.".format(", ".join(failed)))
+    rest = [*parallel_arguments(rest, os.cpu_count() or 1), *rest]
     say("pytest " + " ".join(shlex.quote(item) for item in rest))
     result = run(module("pytest", *rest), environment, PYTEST_LIMIT_S)
     if result.status is None:

@@ -622,6 +622,25 @@ def test_the_second_list_is_what_the_extras_of_the_tests_add() -> None:
     assert "setuptools" in {pin.name for pin in extra}, "what they are built with"
 
 
+@pytest.mark.parametrize(
+    ("given", "processors", "added"),
+    [
+        ([], 2, ["-n", "2", "--dist", "worksteal"]),
+        (["-m", "not slow", "tests/unit"], 8, ["-n", "4", "--dist", "worksteal"]),
+        ([], 1, []),
+        (["-n", "3"], 8, []),
+        (["-n0"], 8, []),
+        (["--numprocesses=1"], 8, []),
+        (["--pdb"], 8, []),
+        (["-s"], 8, []),
+        (["--co"], 8, []),
+        (["-k", "n"], 2, ["-n", "2", "--dist", "worksteal"]),
+    ],
+)
+def test_pytest_uses_the_processors(given: list[str], processors: int, added: list[str]) -> None:
+    assert dev.parallel_arguments(given, processors) == added
+
+
 @pytest.mark.parametrize("name", LISTS)
 def test_requirements_name_no_host_and_no_place(name: str) -> None:
     text = (PACKAGING / name).read_text("utf-8")
