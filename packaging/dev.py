@@ -288,7 +288,7 @@ def split_test_arguments(arguments: Sequence[str]) -> tuple[bool, list[str]]:
 
 
 def parallel_arguments(arguments: Sequence[str], processors: int) -> list[str]:
-    """Return what makes pytest use the machine's processors; nothing where the caller has said how, or looks closely."""
+    """Return what makes pytest use the processors; nothing where the caller has said how, or looks closely."""
     own = ("-n", "--numprocesses", "--dist", "--pdb", "--trace", "-s", "--capture=no", "--collect-only", "--co")
     if processors < 2 or any(item == word or item.startswith(word + "=") for item in arguments for word in own):
         return []
