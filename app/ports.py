@@ -90,6 +90,7 @@ class Answer:
     facts: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)  # connection settings that must follow (a new TLS pin)
     findings: tuple[Finding, ...] = ()
+    meters: tuple[str, ...] = ()  # serials of meters that now stand behind this device
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,6 +130,7 @@ class Workbench:
             {
                 Effect.FACTS: self._effect_facts,
                 Effect.SETTINGS: self._effect_settings,
+                Effect.METERS: self._effect_meters,
                 Effect.TRIAGE: self._effect_triage,
                 Effect.PROGRESS: self._effect_progress,
                 Effect.FOLLOW_UP: self._effect_follow_up,
@@ -891,6 +892,31 @@ class Workbench:
         changed = replace(node, settings={**node.settings, **item.payload.get("settings", {})})
         if changed != node:
             self.save_device(changed)
+        return []
+
+    def _effect_meters(self, item: OutboxItem) -> list[Change]:
+        """Meters that a command has put behind a gateway stand below it in the tree from now on."""
+        interaction = self._ledger.interaction(item.interaction)
+        gateway = self._tree.get(interaction.device) if interaction is not None else None
+        if gateway is None:
+            return []
+        below = [node for node in self._tree.nodes() if node.parent == gateway.id]
+        last = max((node.position for node in below), default=gateway.position)
+        for serial in item.payload.get("serials", []):
+            name = f"{gateway.id}-{serial}"
+            if any(node.serial == serial for node in below) or self._tree.get(name) is not None:
+                continue
+            self.save_device(
+                Device(
+                    id=name,
+                    name=f"Meter {serial}",
+                    parent=gateway.id,
+                    adapter=gateway.adapter,
+                    serial=str(serial),
+                    settings=gateway.settings,
+                    position=last + 1,
+                )
+            )
         return []
 
     def _effect_progress(self, item: OutboxItem) -> list[Change]:

@@ -1042,7 +1042,8 @@ class AvioraAdapter:
             case av.MeterAdd(meter):
                 entry = {name: value for name, value in params.items() if name != "serial"}
                 facts = {METERS_SENT: {**self._meters_sent(gateway), meter.serial: entry}}
-                return Answer(result={"serial": meter.serial, "as_sent": entry}, text=said, facts=facts)
+                result = {"serial": meter.serial, "as_sent": entry}
+                return Answer(result=result, text=said, facts=facts, meters=(meter.serial,))
             case av.MeterRemove(serial):
                 left = {name: one for name, one in self._meters_sent(gateway).items() if name != serial}
                 return Answer(result={"serial": serial}, text=said, facts={METERS_SENT: left})

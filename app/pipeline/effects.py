@@ -29,6 +29,7 @@ class Effect(StrEnum):
 
     FACTS = "facts"  # device state and shadow
     SETTINGS = "settings"  # connection settings that must follow
+    METERS = "meters"  # meters that now stand behind a gateway
     TRIAGE = "triage"  # a write failed, or the read after it has ended: what now (G8, G9)
     PROGRESS = "progress"  # orders, batches and commissionings go on
     FOLLOW_UP = "follow_up"  # a read that shows what came of it
@@ -65,6 +66,8 @@ def plan(
         effects.append((Effect.SETTINGS, {"settings": dict(answer.settings)}))
     if interaction.batch is not None or interaction.commissioning is not None or interaction.order is not None:
         effects.append((Effect.PROGRESS, {"status": interaction.status.value}))
+    if answer is not None and answer.meters:
+        effects.append((Effect.METERS, {"serials": list(answer.meters)}))
     if interaction.followup_of is not None:
         effects.append((Effect.TRIAGE, {"of": interaction.followup_of}))
     elif spec is not None and is_doubtful(interaction, spec):

@@ -552,6 +552,8 @@ def test_send_to_an_aviora_gateway(
     send("gw", "DELETE_DIRECTIVE", "id=One")
     assert send("gw", "DELETE_DIRECTIVE", "id=One", expect=1)["failure"]["text"]
     send("gw", "ADD_METER", "serial=77000001")
+    below = [node for node in run("devices", "--json", "--workspace", workspace).records if node["parent"] == "gw"]
+    assert [node["serial"] for node in below] == [meter.serial for meter in gateway.config.meters] + ["77000001"]
     send("gw", "REMOVE_METER", "serial=77000001")
     image = tmp_path / "image.bin"
     image.write_bytes(bytes(range(256)) * 40)

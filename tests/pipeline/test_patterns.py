@@ -507,3 +507,25 @@ def test_a_bug_of_an_adapter_ends_one_attempt_and_not_the_program() -> None:
 
     run_virtual(main)
     store.check()
+
+
+def test_meters_that_a_command_put_behind_a_gateway_stand_below_it_once() -> None:
+    field, store = Field(), MemoryStore()
+
+    async def adds(_self: BenchAdapter, _request: Dispatch) -> Answer:
+        return Answer(result={"value": 1}, meters=("4711", "4712"))
+
+    async def main(loop: VirtualLoop) -> None:
+        async with bench(loop, store, field, devices=[bench_device()]) as workbench:
+            await asyncio.sleep(0.1)
+            with mock.patch.object(BenchAdapter, "submit", adds):
+                for _time in range(2):
+                    await settle_all(workbench, [workbench.submit("m1", "READ_DIRECT")])
+                    await asyncio.sleep(5)
+            below = [node for node in workbench.devices() if node.parent == "m1"]
+            assert [(node.id, node.serial, node.adapter) for node in below] == [
+                ("m1-4711", "4711", "bench"), ("m1-4712", "4712", "bench"),
+            ]  # fmt: skip
+
+    run_virtual(main)
+    store.check()
