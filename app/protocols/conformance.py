@@ -7,7 +7,7 @@ a failure, never a pass: an expectation this program does not know, a value of t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
@@ -48,7 +48,7 @@ class Report:
         return f"{self.passed} passed, {self.failed} failed"
 
 
-SampleCheck: TypeAlias = Callable[[Mapping[str, Any]], Iterator[str]]
+SampleCheck: TypeAlias = Callable[[Mapping[str, Any]], Iterable[str]]
 DocumentCheck: TypeAlias = Callable[[Mapping[str, Any]], Report]
 
 
@@ -77,29 +77,58 @@ def run_samples(document: Mapping[str, Any], check: SampleCheck) -> Report:
     ``check`` yields one sentence for each expectation that is not met. Ids must be unique.
     """
     if "format" in document and (document["format"] != 1 or isinstance(document["format"], bool)):
-        return _document_failure(f"format {_shown(document['format'])} is not known; this program reads format 1")
+        return document_failure(f"format {_shown(document['format'])} is not known; this program reads format 1")
     samples = document.get("samples")
     if "samples" not in document:
-        return _document_failure("the list of samples is missing")
+        return document_failure("the list of samples is missing")
     if not isinstance(samples, list):
-        return _document_failure(f"samples must be a list, not {type_name(samples)}")
+        return document_failure(f"samples must be a list, not {type_name(samples)}")
     if not samples:
-        return _document_failure("the list of samples is empty")
+        return document_failure("the list of samples is empty")
+    return _each(samples, "sample", _sample_form, check)
+
+
+def check_list(document: Mapping[str, Any], members: str, check: SampleCheck) -> Report:
+    """Run ``check`` over the list ``members`` ("vectors") of ``document``: objects, each with an ``id`` of its own.
+
+    ``check`` yields one sentence for each fault of an entry.
+    """
+    entries = document.get(members)
+    if not isinstance(entries, list):
+        return document_failure(f"the list of {members} ({members}) must be a list, not {type_name(entries)}")
+    if not entries:
+        return document_failure(f"the list of {members} ({members}) is empty")
+    noun = members.removesuffix("s")
+
+    def form(entry: Any, number: int) -> tuple[str, list[str]]:
+        name = entry.get("id") if isinstance(entry, Mapping) else None
+        if isinstance(name, str) and name:
+            return name, []
+        return f"{noun} {number}", [f"the {noun} is no object with an id"]
+
+    return _each(entries, noun, form, check)
+
+
+def _each(
+    entries: Sequence[Any], noun: str, form: Callable[[Any, int], tuple[str, list[str]]], check: SampleCheck
+) -> Report:
+    """``form`` gives the name of an entry, and what keeps it from being checked at all."""
     failures: list[Failure] = []
     seen: set[str] = set()
-    for number, sample in enumerate(samples, 1):
-        name, faults = _sample_form(sample, number)
+    for number, entry in enumerate(entries, 1):
+        name, faults = form(entry, number)
         if name in seen:
-            faults = [f"the id stands twice (sample {number})"]
+            faults = [f"the id stands twice ({noun} {number})"]
         seen.add(name)
         if not faults:
-            faults = list(check(sample))
+            faults = list(check(entry))
         if faults:
             failures.append(Failure(name, "; ".join(faults)))
-    return Report(tuple(failures), len(samples) - len(failures))
+    return Report(tuple(failures), len(entries) - len(failures))
 
 
-def _document_failure(sentence: str) -> Report:
+def document_failure(sentence: str) -> Report:
+    """A file of which nothing can be checked."""
     return Report((Failure("document", sentence),), 0)
 
 

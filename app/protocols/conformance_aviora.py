@@ -28,7 +28,7 @@ from app.protocols.aviora_stream import (
     parse_strict,
     read_directive,
 )
-from app.protocols.conformance import Failure, Report, same_value, type_name
+from app.protocols.conformance import Report, check_list, document_failure, same_value, type_name
 
 PROTOCOL: Final = "aviora-protocolzd"
 FORMAT: Final = 1
@@ -39,34 +39,14 @@ def check(document: Any) -> Report:
 
     A sample that cannot be understood is a failure. Raises nothing.
     """
-
-    def whole(sentence: str) -> Report:
-        return Report((Failure("document", sentence),), 0)
-
     if not isinstance(document, Mapping):
-        return whole(f"the document must be an object, not {type_name(document)}")
+        return document_failure(f"the document must be an object, not {type_name(document)}")
     if document.get("protocol") != PROTOCOL:
-        return whole(f"the protocol must be {PROTOCOL}, not {_shown(document.get('protocol'))}")
+        return document_failure(f"the protocol must be {PROTOCOL}, not {_shown(document.get('protocol'))}")
     form = document.get("format", FORMAT)
     if not isinstance(form, int) or isinstance(form, bool) or form != FORMAT:
-        return whole(f"format {_shown(form)} is not known; this program reads format {FORMAT}")
-    samples = document.get("samples")
-    if not isinstance(samples, list):
-        return whole(f"the list of samples (samples) must be a list, not {type_name(samples)}")
-    if not samples:
-        return whole("the list of samples (samples) is empty")
-    failures: list[Failure] = []
-    seen: set[str] = set()
-    for number, sample in enumerate(samples, 1):
-        name = sample.get("id") if isinstance(sample, Mapping) else None
-        if not isinstance(name, str) or not name:
-            failures.append(Failure(f"sample {number}", "the sample is no object with an id"))
-            continue
-        faults = [f"the id stands twice (sample {number})"] if name in seen else list(_check_sample(sample))
-        seen.add(name)
-        if faults:
-            failures.append(Failure(name, "; ".join(faults)))
-    return Report(tuple(failures), len(samples) - len(failures))
+        return document_failure(f"format {_shown(form)} is not known; this program reads format {FORMAT}")
+    return check_list(document, "samples", _check_sample)
 
 
 class _Malformed(Exception):

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from app.errors import ConfigError, ParameterError, ProtocolError
 from app.protocols import calin_api as calin
-from app.protocols.conformance import Failure, Report, same_value, type_name
+from app.protocols.conformance import Report, check_list, document_failure, same_value, type_name
 
 PROTOCOL: Final = "calin-api"
 FORMAT: Final = 1
@@ -92,37 +92,18 @@ def check(document: Any) -> Report:
 
     A vector or a file that cannot be understood is a failure. Raises nothing.
     """
-    def whole(sentence: str) -> Report:
-        return Report((Failure("document", sentence),), 0)
-
     if not isinstance(document, Mapping):
-        return whole(f"the document must be an object, not {type_name(document)}")
+        return document_failure(f"the document must be an object, not {type_name(document)}")
     if document.get("protocol") != PROTOCOL:
-        return whole(f"the protocol must be {PROTOCOL}")
+        return document_failure(f"the protocol must be {PROTOCOL}")
     form = document.get("format")
     if not isinstance(form, int) or isinstance(form, bool) or form != FORMAT:
-        return whole(f"format {_shown(form)} is not known; this program reads format {FORMAT}")
+        return document_failure(f"format {_shown(form)} is not known; this program reads format {FORMAT}")
     try:
         accounts = _accounts(document.get("settings"))
     except (_Malformed, ConfigError) as error:
-        return whole(f"the settings cannot be used: {error}")
-    vectors = document.get("vectors")
-    if not isinstance(vectors, list):
-        return whole(f"the list of vectors (vectors) must be a list, not {type_name(vectors)}")
-    if not vectors:
-        return whole("the list of vectors (vectors) is empty")
-    failures: list[Failure] = []
-    seen: set[str] = set()
-    for number, vector in enumerate(vectors, 1):
-        name = vector.get("id") if isinstance(vector, Mapping) else None
-        if not isinstance(name, str) or not name:
-            failures.append(Failure(f"vector {number}", "the vector is no object with an id"))
-            continue
-        faults = [f"the id stands twice (vector {number})"] if name in seen else _faults(accounts, vector)
-        seen.add(name)
-        if faults:
-            failures.append(Failure(name, "; ".join(faults)))
-    return Report(tuple(failures), len(vectors) - len(failures))
+        return document_failure(f"the settings cannot be used: {error}")
+    return check_list(document, "vectors", lambda vector: _faults(accounts, vector))
 
 
 def _accounts(raw: Any) -> _Accounts:

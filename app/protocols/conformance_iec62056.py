@@ -16,7 +16,7 @@ from typing import Any, Final, TypeAlias
 from app.errors import ParameterError, RemoteProtocolError
 from app.protocols import iec62056_21 as iec
 from app.protocols import obis
-from app.protocols.conformance import Failure, Report, same_value, type_name
+from app.protocols.conformance import Report, check_list, document_failure, same_value, type_name
 
 PROTOCOL: Final = "iec62056-21"
 FORMAT: Final = "iec62056-vectors/1"
@@ -32,32 +32,18 @@ def check(document: Any) -> Report:
 
     A vector that cannot be understood is a failure. Raises nothing.
     """
-    def whole(sentence: str) -> Report:
-        return Report((Failure("document", sentence),), 0)
-
     if not isinstance(document, Mapping):
-        return whole(f"the document must be an object, not {type_name(document)}")
+        return document_failure(f"the document must be an object, not {type_name(document)}")
     if document.get("protocol") != PROTOCOL:
-        return whole(f"the protocol must be {PROTOCOL}")
+        return document_failure(f"the protocol must be {PROTOCOL}")
     conventions = document.get("conventions")
     form = conventions.get("format") if isinstance(conventions, Mapping) else None
     if form != FORMAT:
-        return whole(f"conventions.format {reprlib.repr(form)} is not known; this program reads {FORMAT}")
+        return document_failure(f"conventions.format {reprlib.repr(form)} is not known; this program reads {FORMAT}")
     vectors = document.get("vectors")
     if not isinstance(vectors, list) or not vectors:
-        return whole("vectors must be a list with at least one vector")
-    failures: list[Failure] = []
-    seen: set[str] = set()
-    for number, vector in enumerate(vectors, 1):
-        name = vector.get("id") if isinstance(vector, Mapping) else None
-        if not isinstance(name, str) or not name:
-            failures.append(Failure(f"vector {number}", "the vector is no object with an id"))
-            continue
-        faults = [f"the id stands twice (vector {number})"] if name in seen else _faults(vector)
-        seen.add(name)
-        if faults:
-            failures.append(Failure(name, "; ".join(faults[:MAX_SENTENCES])))
-    return Report(tuple(failures), len(vectors) - len(failures))
+        return document_failure("vectors must be a list with at least one vector")
+    return check_list(document, "vectors", lambda vector: _faults(vector)[:MAX_SENTENCES])
 
 
 class _Malformed(Exception):
