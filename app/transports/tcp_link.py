@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from app.errors import LinkError, LinkReason
+from app.transports.listening import Listener
 
 _log = logging.getLogger(__name__)
 
@@ -104,7 +103,7 @@ def _tune(sock: socket.socket, *, keep_alive: bool) -> None:
 # ---------------------------------------------------------------- listening
 
 
-class TcpListener:
+class TcpListener(Listener):
     """Accepts connections, each served by a task of its own.
 
     Args:
@@ -123,69 +122,24 @@ class TcpListener:
         max_connections: int = MAX_CONNECTIONS,
         max_per_address: int = MAX_PER_ADDRESS,
     ) -> None:
-        self._host = host
-        self._wanted_port = port
+        super().__init__(host, port, READ)
         self._serve = serve
         self._on_refused = on_refused
         self._max_connections = max_connections
         self._max_per_address = max_per_address
-        self._group: asyncio.TaskGroup | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._by_address: Counter[str] = Counter()
-        self._port = 0
-        self.counts: Counter[str] = Counter()
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on; 0 while closed."""
-        return self._port
 
     @property
     def name(self) -> str:
         return f"tcp {self._host}:{self._port or self._wanted_port}"
 
-    def open(self) -> AbstractAsyncContextManager[None]:
-        """Listen. Leaving closes the listener first, then ends every connection at once.
-
-        Raises:
-            LinkError: the address cannot be listened on.
-        """
-        return self._opened()
-
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[None]:
-        server = await self._bind()
-        failure: Exception | None = None
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            try:
-                await server.start_serving()
-                self._port = server.sockets[0].getsockname()[1]
-                yield
-            except Exception as exc:  # noqa: BLE001 - passed on below: the task group would wrap it
-                failure = exc
-            finally:
-                self._group = None
-                self._port = 0
-                server.close()
-                for task in list(self._tasks):
-                    task.cancel()
-        if failure is not None:
-            raise failure
-
-    async def _bind(self) -> asyncio.Server:
-        try:
-            return await asyncio.start_server(
-                self._connected, self._host, self._wanted_port, limit=READ, start_serving=False
-            )
-        except (OSError, OverflowError) as exc:
-            why = (getattr(exc, "strerror", None) or str(exc)).rstrip(".")
-            raise LinkError(
-                f"Devices cannot be listened for on {self._host}:{self._wanted_port}: {why}. "
-                "Choose another address or port, or end the program that uses it.",
-                LinkReason.BUSY if getattr(exc, "errno", None) == errno.EADDRINUSE else LinkReason.UNREACHABLE,
-                may_have_arrived=False,
-            ) from exc
+    def _not_bound(self, where_and_why: str, *, in_use: bool) -> LinkError:
+        return LinkError(
+            f"Devices cannot be listened for on {where_and_why}. "
+            "Choose another address or port, or end the program that uses it.",
+            LinkReason.BUSY if in_use else LinkReason.UNREACHABLE,
+            may_have_arrived=False,
+        )
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         stream = TcpStream(reader, writer, keep_alive=True)

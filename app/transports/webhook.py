@@ -14,9 +14,8 @@ import hmac
 import json
 import socket
 import ssl
-from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, NoReturn
@@ -29,6 +28,7 @@ from app.errors import ConfigError, LinkError, LinkReason, RemoteProtocolError, 
 from app.model.interaction import Direction
 from app.ports import Tap
 from app.transports.http_link import HttpReply
+from app.transports.listening import Listener
 
 MAX_BODY: Final = 1 << 20
 MAX_HEAD: Final = 16 * 1024
@@ -80,7 +80,7 @@ _FULL: Final = _Answer(503, "not_taken", "No event can be taken now.")
 _SLOW: Final = _Answer(408, "slow", "The request took too long.", close=True)
 
 
-class WebhookListener:
+class WebhookListener(Listener):
     """Takes POSTed JSON events.
 
     Args:
@@ -105,8 +105,7 @@ class WebhookListener:
     ) -> None:
         if not token:
             raise ConfigError("is empty; anybody could send events", key="webhook_token", expected="a long random text")
-        self._host = host
-        self._wanted_port = port
+        super().__init__(host, port, READ)
         self._token = _digest(token)
         self._on_event = on_event
         self._max_body = max_body
@@ -116,63 +115,19 @@ class WebhookListener:
         self._idle_s = idle_s
         self._allowance = max_per_s
         self._counted_at = 0.0
-        self._group: asyncio.TaskGroup | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._strangers: OrderedDict[asyncio.StreamWriter, None] = OrderedDict()  # have not shown the token
-        self._port = 0
-        self.counts: Counter[str] = Counter()
         self.most_connections = 0
-
-    @property
-    def port(self) -> int:
-        """The port that is listened on; 0 while closed."""
-        return self._port
 
     @property
     def name(self) -> str:
         return f"webhook {self._host}:{self._port or self._wanted_port}"
 
-    def open(self) -> AbstractAsyncContextManager[None]:
-        """Listen. Leaving ends every connection.
-
-        Raises:
-            LinkError: the address cannot be listened on.
-        """
-        return self._opened()
-
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[None]:
-        server = await self._bind()
-        failure: Exception | None = None
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            try:
-                await server.start_serving()
-                self._port = server.sockets[0].getsockname()[1]
-                yield
-            except Exception as exc:  # noqa: BLE001 - passed on below: the task group would wrap it
-                failure = exc
-            finally:
-                self._group = None
-                self._port = 0
-                server.close()
-                for task in list(self._tasks):
-                    task.cancel()
-        if failure is not None:
-            raise failure
-
-    async def _bind(self) -> asyncio.Server:
-        try:
-            return await asyncio.start_server(
-                self._connected, self._host, self._wanted_port, limit=READ, start_serving=False
-            )
-        except (OSError, OverflowError) as exc:
-            raise LinkError(
-                f"Events cannot be listened for on {self._host}:{self._wanted_port}: {_os_text(exc)}. "
-                "Choose another port, or end the program that uses it.",
-                LinkReason.BUSY,
-                may_have_arrived=False,
-            ) from exc
+    def _not_bound(self, where_and_why: str, *, in_use: bool) -> LinkError:
+        return LinkError(
+            f"Events cannot be listened for on {where_and_why}. Choose another port, or end the program that uses it.",
+            LinkReason.BUSY,
+            may_have_arrived=False,
+        )
 
     # ---------------------------------------------------------------- one connection
 
@@ -326,10 +281,6 @@ def _digest(token: str) -> bytes:
 
 def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no JSON")
-
-
-def _os_text(exc: Exception) -> str:
-    return (getattr(exc, "strerror", None) or str(exc)).rstrip(".")
 
 
 async def _respond(writer: asyncio.StreamWriter, connection: h11.Connection, answer: _Answer) -> None:
