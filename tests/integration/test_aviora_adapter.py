@@ -648,6 +648,7 @@ async def test_a_file_served_from_here_shows_what_was_fetched(tmp_path: Path, fe
     image.write_bytes(bytes(range(256)) * 40_000)  # more than a socket takes at once
     got = bytearray()
     seen: list[str] = []
+    ended = asyncio.Event()  # the last bytes may still be on their way when the answer comes
 
     def fetch(address: str) -> None:
         where = parse_ftp_address(address)
@@ -669,6 +670,7 @@ async def test_a_file_served_from_here_shows_what_was_fetched(tmp_path: Path, fe
         seen.append(json.loads(request)["request"]["address"])
         if fetched != "nothing":
             await asyncio.to_thread(fetch, seen[0])
+        ended.set()
 
     async with connected() as (held, peer):
         peer.script = [update]
@@ -676,6 +678,8 @@ async def test_a_file_served_from_here_shows_what_was_fetched(tmp_path: Path, fe
         assert answer.code == code
         assert answer.result["complete"] is (fetched == "all")
         assert answer.result["size"] == image.stat().st_size
+        async with asyncio.timeout(10):
+            await ended.wait()
         if fetched == "all":
             assert bytes(got) == image.read_bytes()
             assert answer.result["bytes_sent"] == len(got)
