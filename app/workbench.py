@@ -530,10 +530,6 @@ class Workbench:
         """Open orders, and those that ended in this run."""
         return self._orders.orders()
 
-    def check_orders(self, given: Sequence[NewOrder]) -> list[Order]:
-        """Orders as they would be kept. Raises ParameterError: names the order and what is wrong with it."""
-        return self._orders.check(given)
-
     def add_orders(self, given: Sequence[NewOrder], *, actor: str = "user") -> int:
         """Take paid orders in, each with its top-up; returns how many.
 

@@ -42,7 +42,6 @@ PRIORITIES: Final[Mapping[str, int]] = {
 REGISTER: Final = "REGISTER"
 NOMINAL_V: Final = Decimal(230)
 TOLERANCE_V: Final = Decimal("34.5")  # 15 % of 230 V (D-49)
-DEFAULT_LIMIT_W: Final = 200
 STUCK_AFTER: Final = timedelta(hours=2)  # D-52
 _ACTIVE: Final = frozenset({Status.QUEUED, Status.SUSPENDED, Status.PROCESSING})
 _BROKEN: Final = frozenset({Status.FAILED, Status.ABORTED, Status.SUPERSEDED, Status.OUTCOME_UNKNOWN})

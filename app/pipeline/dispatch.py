@@ -351,7 +351,7 @@ class Dispatcher:
             self._failed(message, crossing, "UNSUPPORTED", str(exc), Disposition.FINAL)
         except Exception as exc:  # noqa: BLE001 - crash boundary of one attempt (DECISIONS D-005)
             _log.exception("the adapter of %s failed", message.device)
-            self._failed(message, crossing, FAULT, _fault(exc), _unless_safe(request.spec, Disposition.FINAL))
+            self._failed(message, crossing, FAULT, fault_text(exc), _unless_safe(request.spec, Disposition.FINAL))
         else:
             if isinstance(outcome, Accepted):
                 self._accepted(message, outcome.ref, crossing)
@@ -882,7 +882,7 @@ class Dispatcher:
             return None
         except Exception as exc:  # noqa: BLE001 - crash boundary of one read-back (DECISIONS D-005)
             _log.exception("the adapter of %s failed on a read-back", interaction.device)
-            self._ledger.keep(entry(interaction, self._clock.now(), Step.EFFECTS, "read back", text=_fault(exc)))
+            self._ledger.keep(entry(interaction, self._clock.now(), Step.EFFECTS, "read back", text=fault_text(exc)))
             return None
         present = self._ledger.interaction(interaction.id)
         if answer is None or present is None or present.status is not Status.OUTCOME_UNKNOWN:
@@ -963,7 +963,8 @@ class Dispatcher:
 FAULT: Final = "ADAPTER_FAULT"
 
 
-def _fault(exc: Exception) -> str:
+def fault_text(exc: Exception) -> str:
+    """Said of an exception that no adapter should raise (DECISIONS D-005)."""
     return f"The adapter has a fault of its own ({type(exc).__name__}); the program's log has the details."
 
 

@@ -20,7 +20,7 @@ from app.model.command import CommandSpec, TokenUse
 from app.model.interaction import Failure, Interaction, Step
 from app.model.records import Change
 from app.model.status import Event, Status
-from app.pipeline.dispatch import Dispatcher
+from app.pipeline.dispatch import Dispatcher, fault_text
 from app.pipeline.field_twin import FieldTwin
 from app.pipeline.ledger import Ledger, entry
 from app.pipeline.links import Links
@@ -219,8 +219,7 @@ class TokenOffice:
             return _Refusal(str(exc), again=False)
         except Exception as exc:  # noqa: BLE001 - crash boundary of one token (DECISIONS D-005)
             _log.exception("the adapter of %s failed on a token", request.device.id)
-            text = f"The adapter has a fault of its own ({type(exc).__name__}); the program's log has the details."
-            return _Refusal(text, again=False, is_known=not is_sale)
+            return _Refusal(fault_text(exc), again=False, is_known=not is_sale)
 
     def _issue_time(self, device: str) -> datetime:
         """Now, or a minute after the last one where that is later (1.5, item 2)."""
