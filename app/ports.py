@@ -91,6 +91,7 @@ class Answer:
     settings: Mapping[str, Any] = field(default_factory=dict)  # connection settings that must follow (a new TLS pin)
     findings: tuple[Finding, ...] = ()
     meters: tuple[str, ...] = ()  # serials of meters that now stand behind this device
+    learnt: Mapping[str, Any] = field(default_factory=dict)  # kept for every device of this adapter type, see context
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +251,12 @@ class AdapterContext:
     tap: Tap  # traffic of the link itself (polling, initialisation), bound to the first device
     secrets: Secrets
     facts: Callable[[str], Mapping[str, Any]] = lambda _device: {}  # what is known of a device, also from earlier runs
+    each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # device -> its settings, as ``settings``
+    learnt: Callable[[], Mapping[str, Any]] = lambda: {}  # what ``Answer.learnt`` of this adapter type ever told
+
+    def settings_of(self, device: str) -> Mapping[str, Any]:
+        """The checked settings of one of several devices behind one connection."""
+        return self.each.get(device, self.settings)
 
 
 class Adapter(Protocol):

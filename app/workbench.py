@@ -71,6 +71,7 @@ _log = logging.getLogger(__name__)
 
 VERIFY_AGAIN_S: Final = 15.0  # a read-back that found no link is tried again this often
 STATE_KEEP_S: Final = 60.0  # contact times reach the disk at least this often
+LEARNT: Final = "learnt:"  # settings of the workspace, by adapter type
 CANCEL_WAIT_S: Final = 10.0  # another thread's wait for the engine's loop
 _DIRECT: Final = Reach.DIRECT
 
@@ -146,6 +147,7 @@ class Workbench:
             sink=self._uplink,
             opened=self._opened,
             facts=lambda device: self._twin.state(device).facts,
+            learnt=self._learnt,
             register_secret=register_secret,
         )
         self._dispatcher = Dispatcher(
@@ -739,9 +741,7 @@ class Workbench:
             for row in moved:
                 self._flows.noticed(row)
 
-    def _take_in(
-        self, request: intake.Request, *, supported: bool = True, extra: Sequence[Change] = ()
-    ) -> None:
+    def _take_in(self, request: intake.Request, *, supported: bool = True, extra: Sequence[Change] = ()) -> None:
         done = self._admission.take_in(request, supported=supported, extra=extra)
         if done is not None:
             self._saving[request.id] = done
@@ -888,7 +888,14 @@ class Workbench:
         changed = replace(node, settings={**node.settings, **item.payload.get("settings", {})})
         if changed != node:
             self.save_device(changed)
+        if learnt := item.payload.get("learnt"):
+            self.save_setting(f"{LEARNT}{node.adapter}", {**self._learnt(node.adapter), **learnt})
         return []
+
+    def _learnt(self, adapter: str) -> Mapping[str, Any]:
+        """What answers of devices of one adapter type have told for all of them."""
+        known = self._settings.get(f"{LEARNT}{adapter}")
+        return known if isinstance(known, Mapping) else {}
 
     def _effect_meters(self, item: OutboxItem) -> list[Change]:
         """Meters that a command has put behind a gateway stand below it in the tree from now on."""

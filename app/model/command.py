@@ -79,6 +79,7 @@ class ParamType(StrEnum):
     SECRET = "secret"
     PEM = "pem"
     FILE = "file"
+    PORT = "port"  # a serial port or the URL of one (app/transports/line.py)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +120,7 @@ class ParamSpec:
                 return self._choice(value)
             case ParamType.TIME:
                 return self._time(value)
-            case ParamType.TEXT | ParamType.SECRET | ParamType.PEM | ParamType.FILE:
+            case ParamType.TEXT | ParamType.SECRET | ParamType.PEM | ParamType.FILE | ParamType.PORT:
                 return self._text(value)
 
     def _error(self, what: str) -> ParameterError:

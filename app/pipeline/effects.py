@@ -62,8 +62,8 @@ def plan(
                 facts[name] = value
     if facts or is_contact:
         effects.append((Effect.FACTS, {"facts": facts, "sequence": sequence}))
-    if answer is not None and answer.settings:
-        effects.append((Effect.SETTINGS, {"settings": dict(answer.settings)}))
+    if answer is not None and (answer.settings or answer.learnt):
+        effects.append((Effect.SETTINGS, {"settings": dict(answer.settings), "learnt": dict(answer.learnt)}))
     if interaction.batch is not None or interaction.commissioning is not None or interaction.order is not None:
         effects.append((Effect.PROGRESS, {"status": interaction.status.value}))
     if answer is not None and answer.meters:

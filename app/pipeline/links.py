@@ -55,6 +55,7 @@ class Links:
         sink: UplinkSink,
         opened: Callable[[], None],
         facts: Callable[[str], Mapping[str, Any]],
+        learnt: Callable[[str], Mapping[str, Any]],
         register_secret: Callable[[str], None],
     ) -> None:
         self._types = types
@@ -65,6 +66,7 @@ class Links:
         self._sink = sink
         self._opened = opened
         self._facts = facts
+        self._learnt = learnt
         self._register_secret = register_secret
         self._connections: dict[str, _Connection] = {}
         self._scope_of: dict[str, str] = {}
@@ -102,7 +104,21 @@ class Links:
         Raises:
             ConfigError, ParameterError: a setting is wrong or a secret is not in the keyring.
         """
-        given = dict(devices[0].settings)
+        each = {device.id: self._checked(adapter_type, device) for device in devices}
+        return AdapterContext(
+            devices=devices,
+            settings=each[devices[0].id],
+            each=each,
+            clock=self._clock,
+            tap=self._ledger.tap(devices[0].id),
+            secrets=self._secrets,
+            facts=self._facts,
+            learnt=lambda: self._learnt(adapter_type.key),
+        )
+
+    def _checked(self, adapter_type: AdapterType, device: Device) -> dict[str, Any]:
+        """The settings of one device, secrets resolved. Raises ConfigError, ParameterError."""
+        given = dict(device.settings)
         for name, value in given.items():
             if isinstance(value, str) and value.startswith(KEYRING):
                 words = self._secrets.get(value.removeprefix(KEYRING))
@@ -112,15 +128,7 @@ class Links:
                     )
                 self._register_secret(words)
                 given[name] = words
-        settings = check_params(adapter_type.form(), given, f"The connection of {devices[0].name}")
-        return AdapterContext(
-            devices=devices,
-            settings=settings,
-            clock=self._clock,
-            tap=self._ledger.tap(devices[0].id),
-            secrets=self._secrets,
-            facts=self._facts,
-        )
+        return check_params(adapter_type.form(), given, f"The connection of {device.name}")
 
     def _open(self, scope: str, adapter_type: AdapterType, devices: tuple[Device, ...]) -> None:
         connection = _Connection(scope, adapter_type, devices)

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 from app.errors import ParameterError, RemoteProtocolError
+from app.model.line import plain
 from app.protocols import iec62056_21 as iec
 from app.protocols import obis
 from app.protocols.conformance import Report, check_list, document_failure, same_value, type_name
@@ -224,7 +225,7 @@ def _time_form(moment: datetime | None) -> str | None:
 
 
 def _check_stream(vector: Mapping[str, Any]) -> Iterator[str]:
-    octets = iec.plain(_raw_hex(vector))
+    octets = plain(_raw_hex(vector))
     found = iec.take(octets)
     if found is None:
         yield "there is no complete message in the stream"

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from typing import Final, NoReturn, TypeAlias
 
 from app.errors import ParameterError, RemoteProtocolError
+from app.model.line import plain
 from app.model.reading import Quantity
 from app.protocols import obis
 
@@ -40,38 +41,7 @@ _SEVEN_BITS: Final = 0x7F
 _CONTROLS: Final = "".join(map(chr, range(0x21))) + "\x7f"
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
-# ---------------------------------------------------------------- octets: parity and block check
-
-
-def _parity_bit(octet: int) -> int:
-    return (octet & _SEVEN_BITS).bit_count() % 2 << 7
-
-
-_WITH_PARITY: Final = bytes((octet & _SEVEN_BITS) | _parity_bit(octet) for octet in range(256))
-_WITHOUT_PARITY: Final = bytes(octet & _SEVEN_BITS for octet in range(256))
-_PARITY_FAULT: Final = bytes(int(octet >> 7 != _parity_bit(octet) >> 7) for octet in range(256))
-
-
-def add_parity(data: bytes) -> bytes:
-    """Seven-bit octets with even parity in bit 7, for a port that only does 8N1 (A1)."""
-    return data.translate(_WITH_PARITY)
-
-
-def remove_parity(data: bytes) -> tuple[bytes, tuple[int, ...]]:
-    """What an 8N1 port received of a 7E1 meter, without bit 7, and the positions whose parity was wrong."""
-    faults = data.translate(_PARITY_FAULT)
-    positions = tuple(found.start() for found in re.finditer(b"\x01", faults))
-    return data.translate(_WITHOUT_PARITY), positions
-
-
-def has_parity(data: bytes) -> bool:
-    """Whether ``data`` looks like 7E1 received as 8N1: bit 7 is in use, and at least three of four octets are even."""
-    return not data.isascii() and 4 * data.translate(_PARITY_FAULT).count(1) <= len(data)
-
-
-def plain(data: bytes) -> bytes:
-    """``data`` without parity bits where it has them, else as it is."""
-    return data.translate(_WITHOUT_PARITY) if has_parity(data) else data
+# ---------------------------------------------------------------- block check
 
 
 def bcc(data: bytes) -> int:

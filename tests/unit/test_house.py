@@ -124,7 +124,7 @@ def test_no_forbidden_dependency_is_locked() -> None:
     wrong = [
         f"{package['name']} {package['version']}"
         for package in lock["package"]
-        if _canonical(package["name"]).startswith("gurux")
+        if (_canonical(package["name"]).startswith("gurux") and _canonical(package["name"]) != "gurux-dlms")
         or (_canonical(package["name"]) == "dlms-cosem" and package["version"] != "21.3.2")
     ]
     assert wrong == []
@@ -140,6 +140,27 @@ def test_the_program_never_imports_a_forbidden_library() -> None:
                     names = [node.module or ""]
                 found += [f"{path.name}: {name}" for name in names if name.split(".")[0].lower().startswith("gurux")]
     assert found == []
+
+
+def test_a_gpl_library_runs_in_a_process_of_its_own_only() -> None:
+    """gurux-dlms is a peer of tests: not of the program's closure, and imported by the peer's own program alone."""
+    assert "gurux-dlms" not in _runtime_closure()
+    importing = {
+        path.relative_to(ROOT).as_posix()
+        for path, tree in _sources("tests")
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gurux"))
+        or (isinstance(node, ast.Import) and any(alias.name.startswith("gurux") for alias in node.names))
+    }
+    assert importing <= {"tests/peers/gurux_meter.py"}
+
+
+def test_the_dlms_library_is_the_last_free_one() -> None:
+    found = importlib.metadata.distribution("dlms-cosem")
+    texts = [path.read_text() for path in found.files or () if path.name == "LICENSE"]
+    assert found.version == "21.3.2"
+    assert len(texts) == 1
+    assert texts[0].startswith("MIT License")
 
 
 ALLOWED_LICENCES = frozenset(

@@ -159,7 +159,7 @@ class ParamField(QWidget):
                 return self._area_editor(row)
             case ParamType.INTEGER | ParamType.DECIMAL | ParamType.TIME:
                 return self._line_editor(row)
-            case ParamType.TEXT | ParamType.SECRET | ParamType.FILE:
+            case ParamType.TEXT | ParamType.SECRET | ParamType.FILE | ParamType.PORT:
                 return self._line_editor(row)
 
     def _choice_editor(self, row: QHBoxLayout) -> QComboBox:

@@ -17,6 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from app.errors import ParameterError, RemoteProtocolError
+from app.model.line import add_parity, has_parity, plain, remove_parity
 from app.protocols import conformance
 from app.protocols import conformance_iec62056 as checker
 from app.protocols import iec62056_21 as iec
@@ -182,7 +183,7 @@ def test_identifications_round_trip(found: iec.Identification, end: str) -> None
     assert iec.parse_identification(iec.encode(found)) == found
     assert iec.parse_identification(f"{found}{end}") == found
     assert iec.parse_identification(f"{found}{end}".encode()) == found
-    assert iec.parse_identification(iec.add_parity(f"{found}{end}".encode())) == found
+    assert iec.parse_identification(add_parity(f"{found}{end}".encode())) == found
 
 
 @pytest.mark.parametrize(
@@ -236,29 +237,29 @@ def test_an_identification_that_would_read_differently_is_refused() -> None:
 
 
 def test_the_sign_on_with_software_parity() -> None:
-    assert iec.add_parity(iec.encode(iec.Request())).hex(" ").upper() == "AF 3F 21 8D 0A"
+    assert add_parity(iec.encode(iec.Request())).hex(" ").upper() == "AF 3F 21 8D 0A"
 
 
 @given(st.binary(max_size=200))
 def test_parity_round_trip(data: bytes) -> None:
     clean = bytes(octet & 0x7F for octet in data)
-    assert iec.remove_parity(iec.add_parity(data)) == (clean, ())
+    assert remove_parity(add_parity(data)) == (clean, ())
 
 
 def test_a_wrong_parity_bit_is_located() -> None:
-    octets = bytearray(iec.add_parity(raw("I-08")))
+    octets = bytearray(add_parity(raw("I-08")))
     octets[7] ^= 0x80
     octets[90] ^= 0x80
-    assert iec.remove_parity(bytes(octets)) == (raw("I-08"), (7, 90))
+    assert remove_parity(bytes(octets)) == (raw("I-08"), (7, 90))
 
 
 def test_a_readout_with_parity_bits_is_the_same_readout() -> None:
-    assert iec.parse_readout(iec.add_parity(raw("I-07"))) == iec.parse_readout(raw("I-07"))
+    assert iec.parse_readout(add_parity(raw("I-07"))) == iec.parse_readout(raw("I-07"))
 
 
 def test_a_text_with_foreign_letters_has_no_parity() -> None:
     data = "0.0.0(12345678)\r\nC.1.0(Zähler)\r\n!\r\n".encode("latin-1")
-    assert not iec.has_parity(data)
+    assert not has_parity(data)
     assert iec.parse_readout(data).data_sets[1].values[0].text == "Zähler"
 
 
@@ -546,7 +547,7 @@ def test_messages_round_trip_also_octet_by_octet(message: iec.Message, before: b
 
 @pytest.mark.parametrize("identity", [name for name, vector in BY_ID.items() if vector["kind"] == "stream"])
 def test_streams_are_complete_with_their_last_octet_only(identity: str) -> None:
-    octets = iec.plain(raw(identity))
+    octets = plain(raw(identity))
     assert all(iec.take(octets[:end]) is None for end in range(len(octets)))
     assert iec.take(octets) is not None
 
@@ -929,7 +930,7 @@ LONG: dict[str, bytes] = {
     "zeros": b"\0" * MEBI,
     "escapes": b"/LGZ4" + b"\\2" * (MEBI // 2) + b"\r\n",
     "line ends": b"\r" * QUARTER,
-    "parity": iec.add_parity(b"1.8.0(" + b"1" * MEBI + b")"),
+    "parity": add_parity(b"1.8.0(" + b"1" * MEBI + b")"),
 }
 
 
