@@ -394,6 +394,16 @@ class Workbench:
         self._dispatcher.settle(present, event, failure=failure, step=Step.QUEUE, actor=actor, before=cancelled)
         return CancelResult.CANCELLED
 
+    def can_stop_read(self, interaction: int) -> bool:
+        """True while a read is under way that ``stop_read`` can end."""
+        return self._dispatcher.is_stoppable(interaction)
+
+    def stop_read(self, interaction: int, actor: str = "user") -> bool:
+        """End a read that is under way (a readout at 300 Bd takes half an hour): it fails as STOPPED once its adapter
+        has put the line in order. False: it is not under way, or it may have had an effect and has to end by itself.
+        """
+        return self._dispatcher.stop(interaction, actor)
+
     def retry(self, interaction: int, actor: str = "user") -> None:
         """Send a failed command again, through the gatekeeper (T19, D-19). Only from FAILED."""
         present = self._known(interaction)

@@ -126,6 +126,8 @@ class Dispatcher:
         self._started = self._clock.monotonic()
         self._again: float | None = None
         self._running = False
+        self._reads: dict[int, asyncio.Timeout] = {}  # direct reads under way: interaction -> what can end them
+        self._stopped: dict[int, str] = {}  # those that were told to end, and by whom
 
     # ---------------------------------------------------------------- the scheduler
 
@@ -248,6 +250,18 @@ class Dispatcher:
         now = self._clock.now()
         return [message.after(Move.CANCEL, now, holds_slot=False) for message in messages]
 
+    def is_stoppable(self, interaction: int) -> bool:
+        """A direct read is under way: ending it costs its answer and nothing else."""
+        return interaction in self._reads and interaction not in self._stopped
+
+    def stop(self, interaction: int, actor: str) -> bool:
+        """End a direct read under way; its adapter puts the line in order first. False: there is none."""
+        if not self.is_stoppable(interaction):
+            return False
+        self._stopped[interaction] = actor
+        self._reads[interaction].reschedule(asyncio.get_running_loop().time())
+        return True
+
     def reprioritise(self, message: Message, priority: int) -> None:
         """A waiting or flying message counts as more urgent from now on."""
         self._store(replace(message, priority=priority))
@@ -331,12 +345,18 @@ class Dispatcher:
                 raise LinkError(
                     "The link was closed before the command could leave.", LinkReason.CLOSED, may_have_arrived=False
                 )
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(limit) as ending:
+                if request.spec.pattern is ReplyPattern.DIRECT and not request.spec.has_effect:
+                    self._reads[interaction.id] = ending
                 outcome = await adapter.submit(request)
         except TimeoutError:
-            disposition = _unless_safe(request.spec, Disposition.RETRY)
-            text = f"{request.device.name} did not answer {request.spec.title} in {limit:g} s."
-            self._failed(message, crossing, "NS_ACCEPT_TIMEOUT", text, disposition)
+            if actor := self._stopped.get(interaction.id):
+                text = f"{request.spec.title} was stopped by {actor} under way. What came is in the frames."
+                self._failed(message, crossing, "STOPPED", text, Disposition.FINAL)
+            else:
+                disposition = _unless_safe(request.spec, Disposition.RETRY)
+                text = f"{request.device.name} did not answer {request.spec.title} in {limit:g} s."
+                self._failed(message, crossing, "NS_ACCEPT_TIMEOUT", text, disposition)
         except DeliveryFailure as exc:
             self._failed(message, crossing, exc.code, str(exc), exc.disposition, exc.detail)
         except LinkError as exc:
@@ -357,6 +377,9 @@ class Dispatcher:
                 self._accepted(message, outcome.ref, crossing)
             else:
                 self._answered(message.id, message.attempt, outcome, crossing)
+        finally:
+            self._reads.pop(interaction.id, None)
+            self._stopped.pop(interaction.id, None)
         self.kick()
 
     def request(

@@ -388,6 +388,35 @@ def test_the_door_refuses_in_words() -> None:
     run_virtual(main)
 
 
+def test_a_direct_read_under_way_can_be_stopped_and_a_write_cannot() -> None:
+    field, store = Field(), MemoryStore()
+    field.meter("m1").answer_delay_s = 3.0
+
+    async def main(loop: VirtualLoop) -> None:
+        async with bench(loop, store, field, devices=[bench_device()]) as workbench:
+            await asyncio.sleep(0.1)
+            read = workbench.submit("m1", "READ_DIRECT")
+            assert not workbench.stop_read(read)  # it has not left yet
+            await asyncio.sleep(1.0)
+            assert workbench.can_stop_read(read)
+            assert workbench.stop_read(read)
+            assert not workbench.stop_read(read)
+            done = await workbench.settled(read)
+            assert loop.time() < 2.0
+            assert (done.status, done.failure and done.failure.code) == (Status.FAILED, "STOPPED")
+            assert not workbench.can_stop_read(read)
+            again = workbench.submit("m1", "READ_DIRECT")  # the lane is free at once
+            assert (await workbench.settled(again)).status is Status.SUCCESSFUL
+            write = workbench.submit("m1", "SET_DIRECT", {"value": 3})
+            await asyncio.sleep(1.0)
+            assert not workbench.stop_read(write)
+            assert (await workbench.settled(write)).status is Status.SUCCESSFUL
+
+    run_virtual(main)
+    assert field.meter("m1").executed == ["3"]
+    store.check()
+
+
 def test_cancel_before_it_left_and_not_after() -> None:
     field, store = Field(), MemoryStore()
     field.meter("m1").answer_delay_s = 1.0

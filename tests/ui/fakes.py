@@ -284,6 +284,7 @@ class FakeWorkbench(Workbench):
         self.interactions: dict[int, Interaction] = {}
         self.settings: dict[str, Any] = {}
         self.calls: list[tuple[Any, ...]] = []
+        self.stoppable: set[int] = set()
         self.runs: dict[str, Commissioning] = {}
         self.open_issues: dict[int, Issue] = {}
         self.refuses = ""  # what the core says to the next wish about a commissioning
@@ -392,6 +393,16 @@ class FakeWorkbench(Workbench):
             return CancelResult.NOT_CANCELLABLE
         self.advance(interaction, Event.ABORT)
         return CancelResult.CANCELLED
+
+    def can_stop_read(self, interaction: int) -> bool:
+        return interaction in self.stoppable
+
+    def stop_read(self, interaction: int, actor: str = "user") -> bool:
+        self.calls.append(("stop_read", interaction))
+        if interaction not in self.stoppable:
+            return False
+        self.stoppable.discard(interaction)
+        return True
 
     def retry(self, interaction: int, actor: str = "user") -> None:
         self.calls.append(("retry", interaction))

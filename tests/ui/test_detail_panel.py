@@ -150,6 +150,15 @@ def test_why_and_release_of_one_that_waits(panel: DetailPanel, show: Show, workb
     assert "ended already" in panel.why.text()
 
 
+def test_a_read_under_way_can_be_stopped(panel: DetailPanel, show: Show, workbench: FakeWorkbench) -> None:
+    workbench.stoppable.add(6)
+    show(interaction(6, Status.PROCESSING))
+    assert panel.cancel_button.isVisible()
+    assert panel.cancel_button.text().startswith("Stop ")
+    panel.cancel_button.click()
+    assert workbench.calls[-1] == ("stop_read", 6)
+
+
 @pytest.mark.parametrize(
     ("status", "button", "call"),
     [(Status.FAILED, "retry_button", "retry"), (Status.OUTCOME_UNKNOWN, "verify_button", "verify")],

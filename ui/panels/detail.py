@@ -526,6 +526,7 @@ class DetailPanel(QWidget):
         self._zone = zone
         self._now = now or (lambda: datetime.now(UTC))
         self._id: int | None = None
+        self._stops = False  # the cancel button ends a read under way
         self._item: Interaction | None = None
         self._steps: list[StepEntry] = []
         self._attempts: list[Attempt] = []
@@ -892,10 +893,12 @@ class DetailPanel(QWidget):
 
     def _show_actions(self, item: Interaction) -> None:
         name = self._device_name(item.device)
-        self.cancel_button.setText(self.tr("Cancel {command}").format(command=item.command))
+        self._stops = item.status is Status.PROCESSING and self._workbench.can_stop_read(item.id)
+        words = self.tr("Stop {command}") if self._stops else self.tr("Cancel {command}")
+        self.cancel_button.setText(words.format(command=item.command))
         self.retry_button.setText(self.tr("Try {command} again").format(command=item.command))
         self.verify_button.setText(self.tr("Read back from {device}").format(device=name))
-        self.cancel_button.setVisible(item.status in _CANCELLABLE)
+        self.cancel_button.setVisible(self._stops or item.status in _CANCELLABLE)
         self.retry_button.setVisible(item.status is Status.FAILED)
         self.verify_button.setVisible(item.status is Status.OUTCOME_UNKNOWN)
 
@@ -1057,7 +1060,7 @@ class DetailPanel(QWidget):
         self._tint(self.why, Role.BAD)
 
     def _cancel(self) -> None:
-        self._act(self._workbench.cancel)
+        self._act(self._workbench.stop_read if self._stops else self._workbench.cancel)
 
     def _retry(self) -> None:
         self._act(self._workbench.retry)
