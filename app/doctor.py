@@ -7,7 +7,6 @@ child process, so the core stays free of Qt and an answer always comes.
 from __future__ import annotations
 
 import ctypes
-import getpass
 import importlib.metadata
 import importlib.util
 import os
@@ -26,6 +25,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Final, Literal, TypeVar
+
+from app.transports.serial_ports import PortInfo, list_ports, permission_fix
 
 Verdict = Literal["ok", "warning", "bad"]
 T = TypeVar("T")
@@ -280,21 +281,6 @@ def _bounded(work: Callable[[], T], limit_s: float) -> T | None:
 # --- serial ports -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Port:
-    """A serial port as the system lists it."""
-
-    device: str
-    description: str
-
-
-def list_ports() -> list[Port]:
-    """Return the serial ports of this machine."""
-    from serial.tools import list_ports as pyserial_ports
-
-    return [Port(str(item.device), str(item.description or "")) for item in pyserial_ports.comports()]
-
-
 def check_serial_ports() -> list[Check]:
     """Check which serial ports there are and whether this person may open them."""
     ports = _bounded(list_ports, PORTS_LIMIT_S)
@@ -303,39 +289,16 @@ def check_serial_ports() -> list[Check]:
         return [Check("serial ports", "warning", text, "A Bluetooth port that does not answer may be the cause.")]
     if not ports:
         return [Check("serial ports", "ok", "No serial port is connected. Network meters and the demo need none.")]
-    return [port_check(port) for port in sorted(ports, key=lambda port: port.device)]
+    return [port_check(port) for port in ports]
 
 
-def port_check(port: Port) -> Check:
+def port_check(port: PortInfo) -> Check:
     """Say whether one port can be opened by this person, without opening it (that might reset a meter)."""
-    name = f"serial port {port.device}"
-    known = port.description if port.description not in ("", "n/a") else "no description"
-    if os.name == "nt" or os.access(port.device, os.R_OK | os.W_OK):
-        return Check(name, "ok", f"{port.device} ({known}) may be used.")
-    group = owning_group(port.device)
-    text = f"{port.device} ({known}) is there, but this person may not open it."
-    if group is None or group == "root":
-        return Check(name, "bad", text, f"Give yourself the right to read and write {port.device} (a udev rule).")
-    return Check(name, "bad", text, f"sudo usermod -aG {group} {_user()}   then log out and in again.")
-
-
-def owning_group(path: str) -> str | None:
-    """Return the name of the group a device belongs to (dialout on Debian, uucp on Arch); None where unknown."""
-    if sys.platform == "win32":
-        return None
-    import grp
-
-    try:
-        return grp.getgrgid(os.stat(path).st_gid).gr_name
-    except (OSError, KeyError):
-        return None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # an account without a name, in a container
-        return "$USER"
+    name = f"serial port {port.name}"
+    if os.name == "nt" or os.access(port.name, os.R_OK | os.W_OK):
+        address = f" Its address is {port.address}." if port.address != port.name else ""
+        return Check(name, "ok", f"{port.title} may be used.{address}")
+    return Check(name, "bad", f"{port.title} is there, but this person may not open it.", permission_fix(port.name))
 
 
 # --- keyring ----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 
     socket://HOST:PORT     raw TCP (a serial server, a meter's module)
     rfc2217://HOST:PORT    a serial server that also takes rate and format
-    usb:VID:PID[:SERIAL]   the USB serial adapter, wherever it is plugged in
+    usb:VID:PID[:SERIAL][@LOCATION]   the USB serial adapter, whatever name it gets; the location tells equal ones apart
     anything else          a port of this computer: COM5, /dev/ttyUSB0, a pseudo terminal
 """
 
@@ -80,6 +80,7 @@ class LineOpener(Protocol):
             whose: the device in words, for the sentences of failures.
             rs485: switch the driver by RTS while sending.
         Raises:
+            ParameterError: ``address`` is none.
             LinkError: there is no such port, it is taken (BUSY), or this user may not open it (DENIED): the text says
                 which, and what to do.
         """

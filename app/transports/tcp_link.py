@@ -73,6 +73,23 @@ class TcpStream:
         async with asyncio.timeout(timeout_s):
             await self._writer.drain()
 
+    async def hand_over(self, protocol: asyncio.Protocol) -> None:
+        """Give the connection to ``protocol``, with what was received before. To be done before the first read.
+
+        Keep this object as long as the connection is used, and use it no more.
+        """
+        transport = self._writer.transport
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        has_ended = self._reader.at_eof()
+        self._reader.feed_eof()  # so that what follows does not wait
+        if received := await self._reader.read():
+            protocol.data_received(received)
+        if has_ended:
+            protocol.eof_received()
+        if transport.is_closing():
+            protocol.connection_lost(None)
+
     def abort(self) -> None:
         """End the connection at once; a reader sees its end."""
         self._writer.transport.abort()
@@ -176,11 +193,12 @@ class TcpListener(Listener):
 # ---------------------------------------------------------------- dialling
 
 
-async def dial(host: str, port: int, timeout_s: float, *, whose: str) -> TcpStream:
+async def dial(host: str, port: int, timeout_s: float, *, whose: str, keep_alive: bool = False) -> TcpStream:
     """Connect.
 
     Args:
         whose: the device in words, for the sentences of failures.
+        keep_alive: find out that a peer has gone while nothing is sent.
     Raises:
         LinkError: not connected; nothing was sent.
     """
@@ -213,7 +231,7 @@ async def dial(host: str, port: int, timeout_s: float, *, whose: str) -> TcpStre
             LinkReason.UNREACHABLE,
             may_have_arrived=False,
         ) from exc
-    return TcpStream(reader, writer, keep_alive=False)
+    return TcpStream(reader, writer, keep_alive=keep_alive)
 
 
 def local_address(host: str, port: int) -> str:

@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from app import doctor
-from app.doctor import Check, Port
+from app.doctor import Check
+from app.transports import serial_ports
+from app.transports.serial_ports import PortInfo
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -136,10 +138,11 @@ def test_serial_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert none.verdict == "ok"
     device = tmp_path / "ttyUSB0"
     device.touch()
-    monkeypatch.setattr(doctor, "list_ports", lambda: [Port(str(device), "optical head")])
+    monkeypatch.setattr(doctor, "list_ports", lambda: [PortInfo(str(device), "Optical head", "usb:10C4:EA60:0001")])
     (usable,) = doctor.check_serial_ports()
     assert usable.verdict == "ok"
-    assert "optical head" in usable.text
+    assert "Optical head" in usable.text
+    assert "usb:10C4:EA60:0001" in usable.text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such groups")
@@ -148,8 +151,8 @@ def test_a_port_that_may_not_be_opened_names_the_group(
     monkeypatch: pytest.MonkeyPatch, group: str | None, fix: str
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    monkeypatch.setattr(doctor, "owning_group", lambda _path: group)
-    check = doctor.port_check(Port("/dev/ttyUSB7", "n/a"))
+    monkeypatch.setattr(serial_ports, "owning_group", lambda _path: group)
+    check = doctor.port_check(PortInfo("/dev/ttyUSB7", "/dev/ttyUSB7", "/dev/ttyUSB7"))
     assert check.verdict == "bad"
     assert fix in check.fix
 
