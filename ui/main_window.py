@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ui.panels.detail import DetailPanel
     from ui.panels.devices import DevicesPanel
     from ui.panels.log import LogPanel
+    from ui.panels.objects import ObjectsPanel
     from ui.panels.ocmf import RecordsPanel
     from ui.panels.readings import ReadingsPanel
     from ui.replay_bar import ReplayBar, ReplayControls
@@ -130,9 +131,28 @@ class Panels:
         return RecordsPanel(session.workbench, session.log, theme)
 
     def readings(self, session: Session, theme: Theme) -> ReadingsPanel:
+        from ui.dialogs.confirm import confirm_command
         from ui.panels.readings import ReadingsPanel
 
-        return ReadingsPanel(session.workbench, session.log, theme)
+        return ReadingsPanel(
+            session.workbench,
+            session.log,
+            theme,
+            confirm=partial(confirm_command, theme=theme),
+            is_live=session.mode is Mode.LIVE,
+        )
+
+    def objects(self, session: Session, theme: Theme) -> ObjectsPanel:
+        from ui.dialogs.confirm import confirm_command
+        from ui.panels.objects import ObjectsPanel
+
+        return ObjectsPanel(
+            session.workbench,
+            session.log,
+            theme,
+            confirm=partial(confirm_command, theme=theme),
+            is_live=session.mode is Mode.LIVE,
+        )
 
 
 class MainWindow(QMainWindow):
@@ -191,6 +211,7 @@ class MainWindow(QMainWindow):
         self.detail: DetailPanel | None = None
         self.records: RecordsPanel | None = None
         self.readings: ReadingsPanel | None = None
+        self.objects: ObjectsPanel | None = None
         self.commissioning: CommissioningPanel | None = None
         self.replay_bar: ReplayBar | None = None
 
@@ -207,13 +228,14 @@ class MainWindow(QMainWindow):
         self.tabs.setAccessibleName(self.tr("Views"))
         self.tabs.setDocumentMode(True)
         self._tab_live, self._tab_log, self._tab_records = QWidget(), QWidget(), QWidget()
-        self._tab_readings, self._tab_commissioning = QWidget(), QWidget()
+        self._tab_readings, self._tab_objects, self._tab_commissioning = QWidget(), QWidget(), QWidget()
         for page, title in (
             (self.welcome, self.tr("Welcome")),
             (self._tab_live, self.tr("Live")),
             (self._tab_log, self.tr("Log")),
             (self._tab_records, self.tr("Signed records")),
             (self._tab_readings, self.tr("Readings")),
+            (self._tab_objects, self.tr("Objects")),
             (self._tab_commissioning, self.tr("Commissioning")),
         ):
             if page is not self.welcome:
@@ -293,6 +315,7 @@ class MainWindow(QMainWindow):
             self._build_chart,
             self._build_records,
             self._build_readings,
+            self._build_objects,
             self._build_commissioning,
             self._finish_building,
         ]
@@ -317,6 +340,7 @@ class MainWindow(QMainWindow):
             self._tab_log,
             self._tab_records,
             self._tab_readings,
+            self._tab_objects,
             self._tab_commissioning,
         ):
             _fill(page, None)
@@ -331,7 +355,7 @@ class MainWindow(QMainWindow):
             self._banner.deleteLater()
             self._banner = self.replay_bar = None
         self.devices = self.chart = self.log = self.command = self.detail = self.records = None
-        self.readings = self.commissioning = None
+        self.readings = self.objects = self.commissioning = None
         self._session = None
         self._under_way.clear()
         self._undo.clear()
@@ -438,6 +462,15 @@ class MainWindow(QMainWindow):
         self.readings.set_device(self._selected() or None)
         _fill(self._tab_readings, self.readings)
 
+    def _build_objects(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        self.objects = self._panels.objects(session, self._theme)
+        self.objects.interactionActivated.connect(self.show_interaction)
+        self.objects.set_device(self._selected() or None)
+        _fill(self._tab_objects, self.objects)
+
     def _build_commissioning(self) -> None:
         session = self._session
         if session is None:
@@ -476,6 +509,7 @@ class MainWindow(QMainWindow):
             self.detail,
             self.records,
             self.readings,
+            self.objects,
             self.commissioning,
         ):
             if panel is not None:
@@ -731,6 +765,8 @@ class MainWindow(QMainWindow):
             self.devices.focus_search()
         elif self.readings is not None and self.tabs.currentWidget() is self._tab_readings:
             self.readings.focus_search()
+        elif self.objects is not None and self.tabs.currentWidget() is self._tab_objects:
+            self.objects.focus_search()
         elif self.log is not None:
             self.tabs.setCurrentWidget(self._tab_log)
             self.log.focus_filter()
@@ -920,6 +956,8 @@ class MainWindow(QMainWindow):
             self.commissioning.set_device(device or None)
         if self.readings is not None:
             self.readings.set_device(device or None)
+        if self.objects is not None:
+            self.objects.set_device(device or None)
         self._update_actions()
 
     def _on_device_activated(self, device: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from typing import Any
 
@@ -11,11 +12,15 @@ from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QApplication, QLineEdit
 from pytestqt.qtbot import QtBot
 
-from app.errors import ConfigError
+from app.errors import ConfigError, LinkError, LinkReason
 from app.model.device import Device, NodeKind
+from app.transports.serial_ports import PortInfo
 from tests.ui.fakes import REFUSED, DirectRunner, FakeSecrets, FakeWorkbench, site
+from tests.ui.meter_fakes import METER, line_bench
 from ui.dialogs.connection import ConnectionDialog
 from ui.theme import Theme, ThemeMode
+from ui.widgets import port_picker
+from ui.widgets.port_picker import PortPicker
 
 
 class NoKeyring(FakeSecrets):
@@ -218,3 +223,143 @@ def test_every_control_has_a_name(qtbot: QtBot, theme: Theme) -> None:
     dialog = make(qtbot, theme, FakeWorkbench(site()))
     for editor in dialog.findChildren(QLineEdit):
         assert editor.accessibleName(), editor.objectName()
+
+
+# ---------------------------------------------------------------- ports
+
+HEAD = PortInfo("/dev/ttyUSB0", "CP2102 optical head  (10C4:EA60, 0001)  /dev/ttyUSB0", "usb:10C4:EA60:0001")
+FIXED = PortInfo("/dev/ttyS0", "/dev/ttyS0", "/dev/ttyS0")
+KEPT = "usb:0403:6001:A50285BI"  # of the meter in ``line_bench``
+
+
+class Ports:
+    """The ports of a computer; ``gate`` holds its answer back as a slow driver does."""
+
+    def __init__(self, *ports: PortInfo, plugged_as: str = "", fault: str = "") -> None:
+        self.ports, self.plugged_as, self.fault = ports, plugged_as, fault
+        self.gate = threading.Event()
+        self.gate.set()
+        self.asked: list[str] = []
+        self.threads: set[int] = set()
+
+    def __call__(self, kept: str) -> port_picker.Ports:
+        self.asked.append(kept)
+        self.threads.add(threading.get_ident())
+        assert self.gate.wait(10)
+        return port_picker.Ports(self.ports, kept, self.plugged_as, self.fault)
+
+
+def port_dialog(
+    qtbot: QtBot, theme: Theme, monkeypatch: pytest.MonkeyPatch, ports: Ports, *, is_new: bool = False
+) -> tuple[FakeWorkbench, ConnectionDialog, PortPicker]:
+    monkeypatch.setattr(port_picker, "find_ports", ports)
+    bench = line_bench()
+    dialog = make(qtbot, theme, bench, device=None if is_new else bench.device(METER))
+    if is_new:
+        dialog.choose_adapter("fake-line")
+    picker = dialog.field("port").editor
+    assert isinstance(picker, PortPicker)
+    return bench, dialog, picker
+
+
+def told(picker: PortPicker) -> list[str]:
+    return [picker.itemText(at) for at in range(picker.count())]
+
+
+def test_a_kept_adapter_that_is_not_plugged_in_is_shown_as_such(
+    qtbot: QtBot, theme: Theme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, dialog, picker = port_dialog(qtbot, theme, monkeypatch, Ports(FIXED, HEAD))
+    qtbot.waitUntil(lambda: "not plugged in" in picker.currentText())
+    assert picker.currentText() == f"{KEPT}  (not plugged in)"
+    assert told(picker) == [FIXED.title, HEAD.title, f"{KEPT}  (not plugged in)"]
+    assert dialog.field("port").raw() == KEPT
+    dialog.save.click()
+    assert saved_by(bench)[0].settings == {"port": KEPT}
+
+
+def test_ports_are_shown_by_title_and_kept_by_address(
+    qtbot: QtBot, theme: Theme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = Ports(FIXED, HEAD, plugged_as="/dev/ttyUSB7")
+    bench, dialog, picker = port_dialog(qtbot, theme, monkeypatch, ports)
+    qtbot.waitUntil(lambda: picker.currentText() == f"{KEPT}  (now /dev/ttyUSB7)")
+    edited: list[int] = []
+    dialog.field("port").edited.connect(lambda: edited.append(1))
+    picker.setCurrentIndex(1)
+    picker.activated.emit(1)
+    assert edited == [1]
+    assert picker.currentText() == HEAD.title
+    assert dialog.field("port").raw() == HEAD.address
+    dialog.save.click()
+    assert saved_by(bench)[0].settings == {"port": HEAD.address}
+    assert threading.get_ident() not in ports.threads, "asked in a thread of its own"
+
+
+def test_a_slow_system_does_not_hold_the_form(qtbot: QtBot, theme: Theme, monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = Ports(FIXED)
+    ports.gate.clear()
+    _bench, dialog, picker = port_dialog(qtbot, theme, monkeypatch, ports, is_new=True)
+    assert told(picker) == ["Looking for ports…"]
+    assert picker.currentText() == ""
+    assert dialog.field("port").raw() is None
+    assert "rfc2217://" in picker.lineEdit().placeholderText()  # type: ignore[union-attr]
+    qtbot.keyClicks(picker.lineEdit(), "socket://192.0.2.7:4059")  # type: ignore[no-untyped-call]
+    assert dialog.field("port").raw() == "socket://192.0.2.7:4059"
+    ports.gate.set()
+    qtbot.waitUntil(lambda: told(picker) == [FIXED.title])
+    assert picker.currentText() == "socket://192.0.2.7:4059", "what was typed stays"
+    assert dialog.field("port").raw() == "socket://192.0.2.7:4059"
+
+
+def test_an_address_set_while_the_system_is_asked_is_asked_for_too(
+    qtbot: QtBot, qapp: QApplication, theme: Theme
+) -> None:
+    ports = Ports(FIXED, plugged_as="/dev/ttyUSB7")
+    ports.gate.clear()
+    picker = PortPicker(ports)
+    qtbot.addWidget(picker)
+    picker.set_address(KEPT)
+    assert picker.address() == KEPT
+    ports.gate.set()
+    qtbot.waitUntil(lambda: picker.currentText() == f"{KEPT}  (now /dev/ttyUSB7)")
+    assert ports.asked == ["", KEPT]
+
+
+def test_opening_the_list_asks_for_the_ports_of_now(qtbot: QtBot, qapp: QApplication) -> None:
+    ports = Ports(fault="The system could not list its serial ports: busy. Try again.")
+    picker = PortPicker(ports)
+    qtbot.addWidget(picker)
+    picker.show()
+    qtbot.waitUntil(lambda: told(picker) == [ports.fault])
+    assert picker.address() == "", "a sentence is no address"
+    ports.ports, ports.fault = (), ""
+    picker.showPopup()
+    qtbot.waitUntil(lambda: told(picker) == ["No serial port is connected to this computer."])
+    picker.hidePopup()
+    ports.ports = (HEAD, FIXED)
+    with qtbot.waitSignal(picker.found):
+        picker.showPopup()
+    assert told(picker) == [HEAD.title, FIXED.title]
+    assert picker.view().isVisible()
+    picker.hidePopup()
+    assert picker.address() == "", "nothing is chosen for the person"
+
+
+def test_the_system_is_asked_for_its_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port_picker, "list_ports", lambda: (FIXED, HEAD))
+
+    def gone(_address: str) -> str:
+        raise LinkError("The USB adapter is not connected. Plug it in.", LinkReason.UNREACHABLE)
+
+    monkeypatch.setattr(port_picker, "resolve", gone)
+    assert port_picker.find_ports(KEPT) == port_picker.Ports((FIXED, HEAD), KEPT)
+    assert port_picker.find_ports("/dev/ttyS0").plugged_as == ""
+    monkeypatch.setattr(port_picker, "resolve", lambda address: f"port of {address}")
+    assert port_picker.find_ports(KEPT).plugged_as == f"port of {KEPT}"
+
+    def broken() -> tuple[PortInfo, ...]:
+        raise LinkError("The system could not list its serial ports: busy. Try again.", LinkReason.BROKEN)
+
+    monkeypatch.setattr(port_picker, "list_ports", broken)
+    assert "busy" in port_picker.find_ports(KEPT).fault

@@ -257,6 +257,33 @@ def test_bytes_beside_the_decoded_tree(panel: DetailPanel, show: Show) -> None:
     assert ANSWER_BYTES[start:end] == b'"voltage":398.1'
 
 
+def test_a_framed_message_is_shown_part_by_part(panel: DetailPanel, reader: MemoryReader, qtbot: QtBot) -> None:
+    item = interaction(7, Status.SUCCESSFUL)
+    good = bytes.fromhex("7eff0300230009c1028005282b12012cfd7c7e")
+    bad = good[:-3] + b"\x00" + good[-2:]
+    frames = tuple(
+        Frame(at=START, device="lem-1", link="tcp", direction=Direction.IN, data=data) for data in (good, bad, b"{}")
+    )
+    reader.stories[7] = story(item, frames=frames)
+    panel.show_interaction(7)
+    tab = panel.bytes
+    qtbot.waitUntil(until(lambda: bool(tab.parts_model.rows())))
+    assert not tab.parts.isHidden()
+    assert ("0004", "channel", "0x2300 to the module") in tab.parts_model.rows()
+    assert len(tab.hex.fields()) == len(tab.parts_model.rows())
+    names = [row[1] for row in tab.parts_model.rows()]
+    tab.parts.selectRow(names.index("value"))
+    start, end = tab.hex.selection()
+    assert good[start:end] == b"\x01\x2c"
+    tab.hex.select(7, 8)
+    assert tab.parts.currentIndex().row() == names.index("command")
+    assert tab.hex.selection() == (7, 8)  # following does not take the choice away
+    tab.list.selectRow(1)
+    assert any("✗ computed FD7C" in row[2] for row in tab.parts_model.rows())
+    tab.list.selectRow(2)
+    assert tab.parts.isHidden()
+
+
 def test_related_ones_can_be_followed(panel: DetailPanel, reader: MemoryReader, qtbot: QtBot) -> None:
     item = interaction(7, Status.SUCCESSFUL)
     reader.stories[7] = story(item, related=(interaction(8, Status.FAILED, followup_of=7),))

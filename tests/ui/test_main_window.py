@@ -33,11 +33,13 @@ from tests.ui.fakes import (
     site,
 )
 from tests.ui.log_fakes import interaction
+from tests.ui.meter_fakes import METER, line_bench, objects_item
 from tests.ui.stand_ins import FakeDetailPanel, StandInPanels, log_at
 from tests.ui.test_window_screenshots import Recording
 from ui.actions import Layout
 from ui.dialogs.confirm import CommandQuestion, Question, confirm_command
 from ui.main_window import MainWindow, Session
+from ui.models.objects import place_at
 from ui.status_bar import Mode
 from ui.theme import Theme, ThemeMode
 
@@ -418,6 +420,26 @@ def test_readings_follow_the_device_and_are_found_from_the_answer(bench: Bench) 
     window.tabs.setFocus()
     bench.trigger("find")
     assert window.focusWidget() is readings.line
+
+
+def test_objects_follow_the_device_and_send_what_is_asked_for(qtbot: QtBot, theme: Theme, tmp_path: Path) -> None:
+    bench = Bench(qtbot, theme, tmp_path, line_bench())
+    window = bench.window
+    objects: Any = window.objects
+    window.show_device(METER)
+    assert objects.device == METER
+    window.tabs.setCurrentWidget(window._tab_objects)
+    objects.on_batch([objects_item(1)])
+    assert objects.empty_text() == ""
+    window.activateWindow()
+    window.tabs.setFocus()
+    bench.trigger("find")
+    assert window.focusWidget() is objects.search
+    assert objects.choose(place_at(3, "1-0:32.7.0.255", 2))
+    objects.read_button.click()
+    assert bench.workbench.calls[-1][:3] == ("submit", METER, "READ_ATTRIBUTE")
+    window.detach()
+    assert window.objects is None
 
 
 def test_an_answer_can_fill_in_a_command(bench: Bench) -> None:

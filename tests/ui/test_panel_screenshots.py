@@ -284,6 +284,26 @@ def test_detail(
     shoot(panel, f"detail-{name}", width, 480 if width < 1000 else 420, scale)
 
 
+@pytest.mark.parametrize("name", ["module-link", "optical-head"])
+def test_frame_inspector(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot, name: str) -> None:
+    frames = {
+        "module-link": bytes.fromhex("7eff0300230009c1028005282b12012c7cfd7e"),  # its check is swapped
+        "optical-head": b"\x02F.F(00000000)\r\n1.8.0(001234.5*kWh)\r\n32.7(231*V)\r\n!\r\n\x03\x1d",
+    }
+    reader = MemoryReader()
+    item = interaction(1833, Status.SUCCESSFUL, device="lem-1", command="READOUT", params={})
+    panel = detail_of(theme, open_log(reader), reader, item, 14)
+    shown = replace(reader.stories[item.id].frames[1], data=frames[name])
+    reader.stories[item.id] = replace(reader.stories[item.id], frames=(shown,))
+    panel.resize(1280, 520)
+    panel.show()
+    qtbot.waitUntil(until(lambda: bool(panel.bytes.parts_model.rows())))
+    panel.tabs.setCurrentIndex(4)
+    panel.bytes.as_text.setChecked(False)
+    panel.bytes.parts.selectRow(4)
+    shoot(panel, f"inspector-{name}", 1280, 520)
+
+
 def test_hex_views(theme: Theme, shoot: Shoot) -> None:
     view = HexView(theme)
     view.set_bytes(ANSWER_BYTES, http_fields(ANSWER_BYTES, ("first line", "headers", "body")), ink=Role.HEX_IN)

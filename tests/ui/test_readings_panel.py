@@ -14,18 +14,40 @@ import pytest
 from PySide6.QtCore import QAbstractItemModel, Qt
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtTest import QAbstractItemModelTester
-from PySide6.QtWidgets import QApplication
+from PySide6.QtWidgets import QApplication, QLabel
 from pytestqt.qtbot import QtBot
 
 from app.interaction_log.writer import LogWriter
 from app.model.command import CommandKind
 from app.model.interaction import Failure, Interaction
+from app.model.reading import LinkState, Severity
 from app.model.status import Status
 from app.protocols.aviora_stream import BlockVerdict
-from app.protocols.iec62056_21 import Verdict
+from app.protocols.iec62056_21 import STATUS_FLAGS, Verdict
 from tests.ui.fakes import FakeWorkbench, site
 from tests.ui.log_fakes import START, MemoryReader, interaction, memory_log, until
+from tests.ui.meter_fakes import (
+    METER,
+    answer,
+    clock_item,
+    clock_set_item,
+    detection_result,
+    line_bench,
+    objects_result,
+    phasor_rows,
+)
+from ui.dialogs.confirm import CommandQuestion
 from ui.log_access import LogAccess
+from ui.models.clock import (
+    clock_look,
+    clock_of,
+    clock_reading,
+    drift_sentence,
+    drift_text,
+    moment_text,
+    rate_text,
+)
+from ui.models.detection import attempt_cells, attempts_of, detection_sentence
 from ui.models.readings import (
     VERDICT_LOOKS,
     ListColumn,
@@ -34,6 +56,7 @@ from ui.models.readings import (
     ReadoutModel,
     block_check_text,
     doubts_of,
+    flag_text,
     listed,
     profile_rows,
     reading_kind,
@@ -475,6 +498,8 @@ def test_shapes_tell_the_kind() -> None:
     assert "rows" not in brief
     assert "text" not in brief
     assert len(without_bulk(readout_result())["rows"]) == 6
+    assert list(without_bulk(objects_result(more=300))) == ["summary"]
+    assert len(without_bulk(objects_result())["objects"]) == 7
 
 
 def test_odd_rows_do_not_break_the_table(qapp: QApplication) -> None:
@@ -514,3 +539,252 @@ def test_from_a_real_workspace_file(tmp_path: Path, qapp: QApplication, qtbot: Q
         panel.show()
         qtbot.waitUntil(until(lambda: panel.model.rowCount() == 1 and panel.profile.rowCount() == 93))
         log.close()
+
+
+# ---------------------------------------------------------------- status bits
+
+
+def test_status_bits_are_words_with_their_meaning(make: Open, reader: MemoryReader, qtbot: QtBot) -> None:
+    result = profile_result(8, gap=(0, 0))
+    for row, (status, flags) in zip(
+        result["rows"],
+        [("08", ["summer time"]), ("88", ["power down", "summer time"]), ("05", ["value disturbed", "fatal error"]),
+         ("A0001234", []), (0x1234, None), (0x20, ["clock set"]), ("40", ["something new"])],
+        strict=False,
+    ):  # fmt: skip
+        row.update({"status": status, "flags": flags})
+    reader.items = [profile_item(1, result=result)]
+    panel = make()
+    pick(panel, 1, qtbot)
+    assert column(panel.profile, 1)[:7] == [
+        "08 summer time",
+        "88 power down, summer time",
+        "05 value disturbed, fatal error",
+        "A0001234",
+        "00001234",
+        "20 clock set",
+        "40 something new",
+    ]
+    decoration, ink = int(Qt.ItemDataRole.DecorationRole), int(Qt.ItemDataRole.ForegroundRole)
+    marks = [panel.profile.index(row, 1).data(decoration) is not None for row in range(8)]
+    assert marks == [False, True, True, False, False, True, True, False]
+    theme = panel._theme
+    assert panel.profile.index(1, 1).data(ink) == theme.colour(Role.WARNING)
+    assert panel.profile.index(2, 1).data(ink) == theme.colour(Role.BAD)
+    tip = panel.profile.index(2, 1).data(int(Qt.ItemDataRole.ToolTipRole))
+    assert "fatal error: The meter reports a fatal error." in tip
+    assert "F.F" in tip
+    panel.profile.search("disturbed")
+    assert panel.profile.rowCount() == 1
+
+
+def test_every_status_word_of_the_meter_has_a_meaning() -> None:
+    for word in STATUS_FLAGS.values():
+        assert flag_text(word).endswith(".")
+    assert flag_text("something new") == ""
+
+
+def test_a_gap_keeps_its_flags_and_a_register_shows_its_own() -> None:
+    (row,) = profile_rows(
+        {
+            "channels": [{"obis": "1.5.0"}],
+            "rows": [{"time": None, "status": "80", "flags": ["power down"], "values": [None]}],
+        }
+    )
+    assert (row.is_gap, row.status_text, row.severity) == (True, "80 power down", Severity.WARNING)
+    model = ReadoutModel()
+    model.set_rows([{**line("F.F.0", "Error register", "1"), "flags": ["magnet", "clock"]}])
+    assert model.cell(0, 4) == "magnet, clock"
+
+
+# ---------------------------------------------------------------- clock
+
+
+class Asker:
+    """Stands for the dialog; the test says yes."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def __call__(self, _parent: object, **asked: Any) -> None:
+        self.asked.append(asked)
+
+
+def clock_panel(qapp: QApplication, qtbot: QtBot, log: LogAccess, bench: FakeWorkbench, **more: Any) -> ReadingsPanel:
+    panel = ReadingsPanel(bench, log, Theme(qapp, ThemeMode.LIGHT), zone=UTC, **more)
+    qtbot.addWidget(panel)
+    panel.set_device(METER)
+    panel.show()
+    return panel
+
+
+@pytest.fixture
+def clock_log() -> Iterator[LogAccess]:
+    log = memory_log(MemoryReader([clock_item(1, 96.4), clock_set_item(2, 96.6, -0.4), clock_item(50, 12.4)]))
+    yield log
+    log.close()
+
+
+def test_a_clock_says_its_drift_in_words(qapp: QApplication, qtbot: QtBot, clock_log: LogAccess) -> None:
+    panel = clock_panel(qapp, qtbot, clock_log, line_bench())
+    qtbot.waitUntil(until(lambda: panel.model.rowCount() == 3 and panel.clock.model.rowCount() == 3))
+    assert column(panel.model, ListColumn.VERDICT) == ["off", "right", "far off"]
+    assert column(panel.model, ListColumn.WHAT) == ["Clock", "Clock set", "Clock"]
+    assert column(panel.model, ListColumn.SIZE) == ["12.4 s ahead", "0.4 s behind", "1 min 36 s ahead"]
+    assert [panel.tabs.isTabVisible(n) for n in range(4)] == [False, False, True, False]
+    assert panel.clock.drift.text() == "12.4 s ahead"
+    assert panel.clock.meter.text() == "2026-05-06 14:00:12"
+    assert panel.clock.computer.text() == "2026-05-06 14:00:00 UTC+00:00"
+    assert panel.clock.before.isHidden()
+    assert panel.clock.rate.text() == "It gains 6.4 s a day."
+    assert [row[1] for row in panel.clock.model.rows()] == ["12.4 s ahead", "0.4 s behind", "1 min 36 s ahead"]
+    theme = panel._theme
+    theme.set_mode(ThemeMode.DARK)
+    assert panel.clock.drift.palette().windowText().color() == theme.colour(Role.WARNING)
+    theme.set_mode(ThemeMode.LIGHT)
+    pick(panel, 2, qtbot)
+    assert panel.clock.before.text() == "2026-05-04 14:01:36 UTC+00:00   1 min 37 s ahead"
+    assert panel.clock.drift.text() == "0.4 s behind"
+    panel.clock.readingChosen.emit(1)
+    qtbot.waitUntil(until(lambda: panel.chosen == 1))
+    panel.on_batch([clock_item(51, 20.0), clock_item(52, 1.0, device="lem-1")])
+    assert panel.clock.model.rows()[0][1] == "20.0 s ahead"
+    assert panel.clock.model.rowCount() == 4
+
+
+def test_setting_the_clock_asks_with_old_and_new(qapp: QApplication, qtbot: QtBot, clock_log: LogAccess) -> None:
+    bench, asker = line_bench(), Asker()
+    panel = clock_panel(qapp, qtbot, clock_log, bench, confirm=asker)
+    pick(panel, 50, qtbot)
+    shown: list[int] = []
+    panel.interactionActivated.connect(shown.append)
+    panel.clock.set_button.click()
+    (asked,) = asker.asked
+    assert (asked["device"].id, asked["spec"].name, asked["params"]) == (METER, "SET_CLOCK", {})
+    assert asked["old_value"] == "2026-05-06 14:00:12, 12.4 s ahead"
+    assert not [call for call in bench.calls if call[0] == "submit"], "nothing is sent before the answer"
+    asked["on_yes"]()
+    assert bench.calls[-1] == ("submit", METER, "SET_CLOCK", {"time": None})
+    assert shown == [1]
+    question = CommandQuestion(
+        panel,
+        device=asked["device"],
+        spec=asked["spec"],
+        params={},
+        old_value=asked["old_value"],
+        theme=None,
+    )
+    said = [label.text() for label in question.findChildren(QLabel)]
+    assert "Time now" in said
+    assert "2026-05-06 14:00:12, 12.4 s ahead" in said
+    assert "Empty: this computer's time at the moment of sending." in said
+    panel.on_batch([clock_set_item(53, 12.4, 0.2)])
+    assert column(panel.model, ListColumn.SIZE)[0] == "0.2 s ahead"
+
+
+def test_a_clock_that_cannot_be_set_says_why(qapp: QApplication, qtbot: QtBot, clock_log: LogAccess) -> None:
+    bench = line_bench()
+    panel = clock_panel(qapp, qtbot, clock_log, bench)
+    pick(panel, 50, qtbot)
+    assert panel.clock.set_button.isEnabled()
+    bench.set_link(METER, LinkState.FAULT, "The port is gone: plug it in.")
+    panel.on_batch([bench.state(METER)])
+    assert not panel.clock.set_button.isEnabled()
+    assert panel.clock.reason.text() == "Meter 7 is not connected. The port is gone: plug it in."
+    bench.save_device(replace(bench.device(METER), adapter="fake-http"))
+    panel.on_batch([bench.state(METER)])
+    assert panel.clock.reason.text() == "Meter 7 has no such command."
+    replayed = clock_panel(qapp, qtbot, clock_log, line_bench(), is_live=False)
+    pick(replayed, 50, qtbot)
+    assert "a recording" in replayed.clock.reason.text()
+    refused = clock_panel(qapp, qtbot, clock_log, line_bench(), confirm=lambda *_a, on_yes, **_m: on_yes())
+    pick(refused, 50, qtbot)
+    refused._workbench.remove_device(METER)
+    refused.ask_to_set_clock()  # gone meanwhile: nothing happens
+
+
+@pytest.mark.parametrize(
+    ("drift", "text", "look"),
+    [
+        (0.04, "no drift", "right"),
+        (-5.0, "5.0 s behind", "right"),
+        (5.1, "5.1 s ahead", "off"),
+        (-59.96, "1 min 00 s behind", "off"),
+        (61.0, "1 min 01 s ahead", "far off"),
+        (-7320.0, "2 h 02 min behind", "far off"),
+        (200_000.0, "2 d 07 h ahead", "far off"),
+        (None, "drift not told", "unknown"),
+    ],
+)
+def test_drifts_in_words(drift: float | None, text: str, look: str) -> None:
+    assert (drift_text(drift), clock_look(drift).text) == (text, look)
+    assert drift_sentence(drift).endswith(".")
+
+
+def test_odd_clocks_are_shown_as_they_came() -> None:
+    for told in ({"meter_time": None, "drift_s": "x"}, {"meter_time": "31.12.", "drift_s": True, "computer_time": 3}):
+        assert reading_kind(told) is ReadingKind.CLOCK
+        clock = clock_of(told)
+        assert clock.drift_s is None
+        assert moment_text(clock.meter_time) == (told["meter_time"] or "–")
+    assert reading_kind({"old_time": "", "new_time": ""}) is ReadingKind.CLOCK
+    assert clock_of({"meter_time": "", "drift_s": "1.5"}).drift_s == 1.5
+    assert rate_text([]) == ""
+    readings = [clock_reading(clock_item(n, drift)) for n, drift in ((1, 5.0), (2, 5.0))]
+    assert rate_text([one for one in readings if one is not None]) == "It keeps the same distance."
+
+
+# ---------------------------------------------------------------- detection and phasors
+
+
+def test_a_detection_shows_its_attempts(qapp: QApplication, qtbot: QtBot) -> None:
+    items = [answer(1, "DETECT", detection_result()), answer(2, "DETECT", detection_result(is_found=False))]
+    log = memory_log(MemoryReader(items))
+    panel = clock_panel(qapp, qtbot, log, line_bench())
+    pick(panel, 1, qtbot)
+    assert panel.badge.text() == "found"
+    assert "The meter answers at 300 7E1 in mode C. These settings were taken over" in panel.facts.text()
+    assert column(panel.attempts, 0) == ["3", "1", "2"], "the one that found it on top"
+    assert column(panel.attempts, 1) == ["identified", "silent", "unreadable"]
+    assert panel.attempts.cell(0, 3) == "by software"
+    assert panel.attempts.cell(1, 5) == "2F 3F 21 0D 0A"
+    assert panel.attempts.index(0, 6).data() == "/LGZ5\\2ZMG405000b.P07‹CR›‹LF›"
+    assert panel.attempts.cell(0, 7).startswith("2F 4C 47 5A")
+    panel.search.setText("noise unreadable")
+    assert panel.attempts.rowCount() == 0
+    panel.search.setText("unreadable")
+    assert panel.found.text() == "1 of 3 rows"
+    pick(panel, 2, qtbot)
+    assert panel.badge.text() == "not found"
+    assert "Seat the optical head again" in panel.facts.text()
+    QAbstractItemModelTester(panel.attempts, QAbstractItemModelTester.FailureReportingMode.Fatal)
+    silent = detection_result(is_found=False)
+    assert "No meter answered" in detection_sentence({**silent, "attempts": silent["attempts"][:1]})
+    odd = {"attempts": [{"verdict": 3, "received": "xyz", "seconds": None}, 4], "format": ""}
+    assert [attempt_cells(one)[7] for one in attempts_of(odd)] == ["xyz"]
+    log.close()
+
+
+def test_phasors_have_a_tab_where_there_are_some(make: Open, reader: MemoryReader, qtbot: QtBot) -> None:
+    rows = [*readout_result()["rows"], *phasor_rows(e1="120", e2="240", e4="30")]
+    reader.items = [readout_item(1), readout_item(2, result=readout_result(rows=rows)), profile_item(3), log_item(4)]
+    reader.items[3] = replace(reader.items[3], device="m-0123")
+    panel = make()
+
+    def visible() -> list[bool]:
+        return [panel.tabs.isTabVisible(n) for n in range(4)]
+
+    pick(panel, 1, qtbot)
+    assert visible() == [True, False, False, True]
+    pick(panel, 2, qtbot)
+    assert visible() == [True, True, False, True]
+    panel.tabs.setCurrentWidget(panel.phasors)
+    assert "I1 12.31 A" in panel.phasors.diagram.accessibleDescription()
+    panel.focus_search()  # there is nothing to search
+    pick(panel, 1, qtbot)
+    assert panel.tabs.currentIndex() == 0
+    pick(panel, 4, qtbot)
+    assert visible() == [False, False, False, True]
+    assert panel.tabs.currentWidget() is panel.raw
+    pick(panel, 3, qtbot)
+    assert visible() == [True, False, False, True]

@@ -19,7 +19,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.model.command import CommandSpec, ParamType, Risk
+from app.model.command import CommandSpec, ParamSpec, ParamType, Risk
 from app.model.device import Device
 from app.model.reading import Severity
 from ui.models.log_table import scalar_text
@@ -103,8 +103,11 @@ class Question(QDialog):
 def changed_param(spec: CommandSpec) -> str:
     """The parameter with the new value of the shadow field that ``spec`` changes; "" when it changes none."""
     source = spec.shadow.get(spec.changes, "")
-    is_param = isinstance(source, str) and source.startswith("param:")
-    return str(source).removeprefix("param:") if is_param else spec.changes
+    if isinstance(source, str) and source.startswith("param:"):
+        return source.removeprefix("param:")
+    if spec.changes and spec.param(spec.changes) is None and len(spec.params) == 1:
+        return spec.params[0].name  # the shadow is told by the answer: the clock that was set
+    return spec.changes
 
 
 class CommandQuestion(Question):
@@ -155,13 +158,12 @@ class CommandQuestion(Question):
             if param.choices:
                 shown = next((title for key, title in param.choices if key == value), shown)
             if name == changed_param(spec):
-                old = (
-                    self.tr("unknown") if old_value is None else _value(scalar_text(old_value, param.unit), param.unit)
-                )
-                self._row(facts, self.tr("{what} now").format(what=param.title), old)
-                self._row(facts, self.tr("{what} then").format(what=param.title), shown)
+                self._old_and_new(facts, param, old_value, shown)
             else:
                 self._row(facts, param.title, shown)
+        changed = spec.param(changed_param(spec))
+        if changed is not None and params.get(changed.name) in (None, ""):
+            self._old_and_new(facts, changed, old_value, changed.help or self.tr("left to the program"))
         self.body.addLayout(facts)
         self.serial: QLineEdit | None = None
         if spec.risk is Risk.TOP:
@@ -184,6 +186,11 @@ class CommandQuestion(Question):
         self.go.setEnabled(matches)
         self.go.setDefault(matches)
         self.stay.setDefault(not matches)
+
+    def _old_and_new(self, form: QFormLayout, param: ParamSpec, old_value: Any, new: str) -> None:
+        old = self.tr("unknown") if old_value is None else _value(scalar_text(old_value, param.unit), param.unit)
+        self._row(form, self.tr("{what} now").format(what=param.title), old)
+        self._row(form, self.tr("{what} then").format(what=param.title), new)
 
     def _row(self, form: QFormLayout, title: str, value: str) -> None:
         label = QLabel(value)

@@ -2,11 +2,16 @@
 
 Shapes of ``Interaction.result``:
 
-- readout: ``rows`` of ``{"obis", "name", "value", "unit", "values", "raw"}``, and beside them ``identification``,
+- readout: ``rows`` of ``{"obis", "name", "value", "unit", "values", "raw"}`` and, of a status, ``flags`` (the words of
+  its bits), and beside them ``identification``,
   ``meter_serial``, ``bcc``, ``text``, ``incomplete``, ``doubts``, ``label`` (how it came: "late");
-- load profile: ``channels`` of ``{"obis", "name", "unit"}``, ``rows`` of ``{"time", "status", "values"}``,
-  ``period_min``, ``missing``, and in ``further_profiles`` the others of the same answer; times are those of the
-  meter's clock;
+- load profile: ``channels`` of ``{"obis", "name", "unit"}``, ``rows`` of ``{"time", "status", "values"}`` and, where
+  the status is the common one, ``flags`` (the words of its bits), ``period_min``, ``missing``, and in
+  ``further_profiles`` the others of the same answer; times are those of the meter's clock;
+- clock: ``meter_time``, ``computer_time`` and ``drift_s``; or, of a clock that was set, ``old_time``, ``new_time``,
+  ``drift_before_s`` and ``drift_after_s`` (``ui.models.clock``);
+- detection: ``attempts`` of ``{"number", "format", "parity", "sent", "received", "text", "verdict", "seconds"}``
+  (``ui.models.detection``);
 - a device's own log: ``log`` is its text, or ``text`` beside ``lines``;
 - stored directives: ``directives`` of ``{"id", "steps", "text", "damaged" or "fault"}``.
 
@@ -31,13 +36,17 @@ from PySide6.QtGui import QIcon
 from app.interaction_log.transfer import FORMULA
 from app.model.command import CommandKind
 from app.model.interaction import Interaction
+from app.model.reading import Severity
 from app.model.status import Status
 from app.protocols.aviora_stream import BlockVerdict
 from app.protocols.iec62056_21 import Verdict
+from ui.models.clock import clock_look, clock_of, drift_text, is_clock, is_clock_set
+from ui.models.detection import attempt_cells, attempt_look, attempts_of, detection_look, is_detection
 from ui.models.log_table import time_text
 from ui.numbers import is_number
 from ui.reasons import reason_text
-from ui.theme import STATUS_LOOKS, Look, Role, Shape, Theme, fixed_font
+from ui.theme import SEVERITY_LOOKS, STATUS_LOOKS, Look, Role, Shape, Theme, fixed_font
+from ui.widgets.text_view import visible_text
 
 QT_TRANSLATE_NOOP = cast("Callable[[str, str], str]", QtCore.QT_TRANSLATE_NOOP)
 translate: Final = QCoreApplication.translate
@@ -51,6 +60,7 @@ _LEFT: Final = int(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
 _MOST_DECIMALS: Final = 6  # that numbers of one column are lined up by
 _NO_LOG: Final = "NO-LOG"  # what a gateway says that has written none
 _MOST_IN_TREE: Final = 200  # rows
+_ONE_OCTET: Final = 0xFF
 _GAP_FACTOR: Final = 1.5  # of the period between two rows: something is missing
 
 
@@ -58,6 +68,8 @@ class ReadingKind(StrEnum):
     READOUT = "readout"
     PROFILE = "profile"
     LOG = "log"
+    CLOCK = "clock"
+    DETECTION = "detection"
 
 
 class ReadingVerdict(StrEnum):
@@ -92,6 +104,10 @@ def reading_kind(result: Mapping[str, Any] | None) -> ReadingKind | None:
     """What kind of reading ``result`` is by its shape; None when it is none."""
     if result is None:
         return None
+    if is_clock(result):
+        return ReadingKind.CLOCK
+    if is_detection(result):
+        return ReadingKind.DETECTION
     rows = result.get("rows")
     if isinstance(rows, list | tuple):
         if isinstance(result.get("channels"), list | tuple):
@@ -153,6 +169,15 @@ def verdict_of(result: Mapping[str, Any]) -> ReadingVerdict:
     return ReadingVerdict.DOUBTFUL if doubts_of(result) else ReadingVerdict.COMPLETE
 
 
+def look_of(result: Mapping[str, Any], kind: ReadingKind | None) -> Look:
+    """How an answer is shown in one word: whether values can be relied on, a clock is right, or a meter was found."""
+    if kind is ReadingKind.CLOCK:
+        return clock_look(clock_of(result).drift_s)
+    if kind is ReadingKind.DETECTION:
+        return detection_look(result)
+    return VERDICT_LOOKS[verdict_of(result)]
+
+
 def raw_text(result: Mapping[str, Any]) -> str:
     """The text of a reading as it was received."""
     text = result.get("log", result.get("text"))
@@ -171,7 +196,9 @@ def log_text(result: Mapping[str, Any]) -> str:
 
 
 def without_bulk(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """``result`` for a tree of names and values: of a reading without its text, and without rows that are too many."""
+    """``result`` for a tree of names and values: without the text of a reading, and without rows that are too many."""
+    if len(_list(result.get("objects"))) > _MOST_IN_TREE:
+        return {key: value for key, value in result.items() if key != "objects"}
     if reading_kind(result) is None:
         return result
     bulky = {"text", "log", "lines", "further_profiles"}
@@ -193,13 +220,13 @@ class Listed:
     at: datetime
     what: str
     status: Status
-    verdict: ReadingVerdict | None  # None: no values have come
+    answer: Look | None  # None: no values have come
     size: str
     words: str  # why there are no values, or how the reading came
 
     @property
     def look(self) -> Look:
-        return VERDICT_LOOKS[self.verdict] if self.verdict is not None else STATUS_LOOKS[self.status]
+        return self.answer if self.answer is not None else STATUS_LOOKS[self.status]
 
 
 def listed(item: Interaction) -> Listed | None:
@@ -215,7 +242,7 @@ def listed(item: Interaction) -> Listed | None:
         at=item.finished or item.created,
         what=what_text(item, kind),
         status=item.status,
-        verdict=None if result is None else verdict_of(result),
+        answer=None if result is None else look_of(result, kind),
         size="" if result is None or kind is None else size_text(result, kind),
         words=reason_text(item),
     )
@@ -236,6 +263,9 @@ def what_text(item: Interaction, kind: ReadingKind | None) -> str:
             ReadingKind.PROFILE: translate("Reading", "Load profile"),
             ReadingKind.LOG: translate("Reading", "Log of the device"),
         }
+    is_set = kind is ReadingKind.CLOCK and item.result is not None and is_clock_set(item.result)
+    words[ReadingKind.CLOCK] = translate("Reading", "Clock set") if is_set else translate("Reading", "Clock")
+    words[ReadingKind.DETECTION] = translate("Reading", "Detection")
     return words[kind]
 
 
@@ -243,6 +273,10 @@ def size_text(result: Mapping[str, Any], kind: ReadingKind) -> str:
     if kind is ReadingKind.LOG:
         count = len(log_text(result).splitlines())
         return translate("Reading", "{count} lines").format(count=f"{count:,}")
+    if kind is ReadingKind.CLOCK:
+        return drift_text(clock_of(result).drift_s)
+    if kind is ReadingKind.DETECTION:
+        return translate("Reading", "{count} attempts").format(count=len(attempts_of(result)))
     count = len(_list(result.get("rows")))
     if kind is ReadingKind.READOUT:
         return translate("Reading", "{count} values").format(count=f"{count:,}")
@@ -485,10 +519,15 @@ class TableModel(QAbstractTableModel):
                 return self._fixed
             case Qt.ItemDataRole.ForegroundRole:
                 return self.ink(row, column)
+            case Qt.ItemDataRole.DecorationRole:
+                return self.mark(row, column)
             case _:
                 return None
 
     def ink(self, _row: int, _column: int) -> Any:
+        return None
+
+    def mark(self, _row: int, _column: int) -> QIcon | None:
         return None
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = _DISPLAY) -> Any:
@@ -565,7 +604,7 @@ class ReadoutModel(TableModel):
             case ReadoutColumn.UNIT:
                 return _text_of(values.get("unit"))
             case ReadoutColumn.FURTHER:
-                return ", ".join(self._further(values))
+                return ", ".join([*self._further(values), *_flags_of(values)])
             case ReadoutColumn.RAW:
                 return _text_of(values.get("raw"))
 
@@ -582,19 +621,138 @@ class ReadoutModel(TableModel):
         return lined_up(text, self._decimals) if column == ReadoutColumn.VALUE else text
 
 
+class AttemptColumn(IntEnum):
+    NUMBER = 0
+    VERDICT = 1
+    FORMAT = 2
+    PARITY = 3
+    SECONDS = 4
+    SENT = 5
+    TEXT = 6
+    RECEIVED = 7
+
+
+class DetectionModel(TableModel):
+    """The attempts of one detection, that which found the meter on top."""
+
+    def __init__(self, theme: Theme, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._theme = theme
+        self._attempts: Sequence[Mapping[str, Any]] = ()
+
+    def set_result(self, result: Mapping[str, Any]) -> None:
+        self.beginResetModel()
+        self._attempts = attempts_of(result)
+        self._reset(len(self._attempts))
+        self.endResetModel()
+
+    def titles(self) -> Sequence[str]:
+        return (
+            self.tr("No."),
+            self.tr("Verdict"),
+            self.tr("Format"),
+            self.tr("Parity"),
+            self.tr("Took (s)"),
+            self.tr("Sent"),
+            self.tr("Received as text"),
+            self.tr("Received"),
+        )
+
+    def is_right(self, column: int) -> bool:
+        return column in (AttemptColumn.NUMBER, AttemptColumn.SECONDS)
+
+    def is_fixed(self, column: int) -> bool:
+        return column not in (AttemptColumn.VERDICT, AttemptColumn.PARITY)
+
+    def cell(self, row: int, column: int) -> str:
+        return attempt_cells(self._attempts[row])[column]
+
+    def shown_cell(self, row: int, column: int) -> str:
+        text = self.cell(row, column)
+        return visible_line(text) if column == AttemptColumn.TEXT else text
+
+    def ink(self, row: int, column: int) -> Any:
+        look = attempt_look(self._attempts[row])
+        return self._theme.colour(look.role) if column == AttemptColumn.VERDICT else None
+
+    def mark(self, row: int, column: int) -> QIcon | None:
+        return self._theme.icon(attempt_look(self._attempts[row])) if column == AttemptColumn.VERDICT else None
+
+
+def visible_line(text: str) -> str:
+    """``text`` on one line: a control character as its name in angle quotes, as the text view has it."""
+    return visible_text(text).replace("\n", "")
+
+
 @dataclass(frozen=True, slots=True)
 class ProfileRow:
-    """One line of a load profile; ``missing`` counts the periods that a line for a gap stands for."""
+    """One line of a load profile; ``missing`` counts the periods that a line for a gap stands for.
+
+    ``status`` is as the meter sent it, a number in hex; ``flags`` are the words of its bits where they are known.
+    """
 
     time: str
     at: datetime | None
     status: str
     values: tuple[str, ...]
     missing: int = 0
+    flags: tuple[str, ...] = ()
 
     @property
     def is_gap(self) -> bool:
         return self.missing > 0
+
+    @property
+    def status_text(self) -> str:
+        """``A0 power down, clock set``."""
+        return " ".join(part for part in (self.status, ", ".join(self.flags)) if part)
+
+    @property
+    def severity(self) -> Severity | None:
+        """That of the worst flag; None where nothing is said, or nothing that matters."""
+        told = [_FLAGS[flag][0] if flag in _FLAGS else Severity.INFO for flag in self.flags]
+        return max((one for one in told if one is not None), key=_WORSE.index, default=None)
+
+
+_WORSE: Final = (Severity.INFO, Severity.WARNING, Severity.BAD)
+_FLAGS: Final[Mapping[str, tuple[Severity | None, str]]] = MappingProxyType(
+    {
+        "power down": (
+            Severity.WARNING,
+            QT_TRANSLATE_NOOP("Flag", "The supply failed in this period, so its value stands for a shorter time."),
+        ),
+        "power up": (
+            Severity.INFO,
+            QT_TRANSLATE_NOOP("Flag", "The supply came back in this period."),
+        ),
+        "clock set": (
+            Severity.WARNING,
+            QT_TRANSLATE_NOOP("Flag", "The clock was set in this period: it is longer or shorter than the others."),
+        ),
+        "reset": (
+            Severity.INFO,
+            QT_TRANSLATE_NOOP("Flag", "The maxima were reset in this period: a billing period ended."),
+        ),
+        "summer time": (None, QT_TRANSLATE_NOOP("Flag", "The time is summer time.")),
+        "value disturbed": (
+            Severity.BAD,
+            QT_TRANSLATE_NOOP("Flag", "The meter itself says that this value is disturbed. Do not bill it."),
+        ),
+        "battery or reserve": (
+            Severity.WARNING,
+            QT_TRANSLATE_NOOP("Flag", "The clock ran on its battery or reserve, so the time may be wrong."),
+        ),
+        "fatal error": (
+            Severity.BAD,
+            QT_TRANSLATE_NOOP("Flag", "The meter reports a fatal error. Look at its error register F.F."),
+        ),
+    }
+)  # by the words of app.protocols.iec62056_21.STATUS_FLAGS
+
+
+def flag_text(flag: str) -> str:
+    """What a word of a row's status means; empty for a word that is not known here."""
+    return translate("Flag", _FLAGS[flag][1]) if flag in _FLAGS else ""
 
 
 def meter_moment(text: Any) -> datetime | None:
@@ -622,12 +780,20 @@ def profile_rows(result: Mapping[str, Any]) -> list[ProfileRow]:
             made.append(ProfileRow(f"{before + period:%Y-%m-%d %H:%M}", None, "", ("",) * width, missing))
         is_gap = not any(texts) and width > 0
         time = f"{at:%Y-%m-%d %H:%M:%S}".removesuffix(":00") if at is not None else _text_of(row.get("time"))
-        made.append(ProfileRow(time, at, _status_text(row.get("status")), texts, 1 if is_gap else 0))
+        status, flags = _status_text(row.get("status")), _flags_of(row)
+        made.append(ProfileRow(time, at, status, texts, 1 if is_gap else 0, flags))
         before = at or before
     return made
 
 
+def _flags_of(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(flag) for flag in _list(row.get("flags")) if flag)
+
+
 def _status_text(status: Any) -> str:
+    """Words as they are; a number as two or eight hex digits, because the bits of it are what is meant."""
+    if isinstance(status, int) and not isinstance(status, bool) and status >= 0:
+        return f"{status:02X}" if status <= _ONE_OCTET else f"{status:08X}"
     return ", ".join(_text_of(part) for part in status) if isinstance(status, list | tuple) else _text_of(status)
 
 
@@ -717,7 +883,7 @@ class ProfileModel(TableModel):
         if column == 0:
             return line.time
         if column == 1:
-            return self._gap_text(line) if line.is_gap else line.status
+            return self._gap_text(line) if line.is_gap else line.status_text
         return line.values[column - self.FIRST]
 
     def shown_cell(self, row: int, column: int) -> str:
@@ -726,10 +892,13 @@ class ProfileModel(TableModel):
 
     def _gap_text(self, line: ProfileRow) -> str:
         words = self.tr("gap: %n periods", "", line.missing) if line.missing > 1 else self.tr("gap")
-        return f"{words}, {line.status}" if line.status else words
+        return f"{words}, {line.status_text}" if line.status_text else words
 
     def tip(self, row: int, column: int) -> str:
         line = self._rows[row]
+        meant = "\n".join(f"{flag}: {text}" for flag in line.flags if (text := flag_text(flag)))
+        if column == 1 and meant:
+            return f"{self.cell(row, column)}\n{meant}"
         if line.is_gap:
             return self.tr("The meter sent no values from {time} on for %n periods.", "", line.missing).format(
                 time=line.time
@@ -739,6 +908,13 @@ class ProfileModel(TableModel):
         return self.cell(row, column)
 
     def ink(self, row: int, column: int) -> Any:
-        if not self._rows[row].is_gap:
+        line = self._rows[row]
+        if column == 1 and line.severity is not None:
+            return self._theme.severity_colour(line.severity)
+        if not line.is_gap:
             return None
         return self._theme.colour(Role.WARNING if column == 1 else Role.DIMMED)
+
+    def mark(self, row: int, column: int) -> QIcon | None:
+        severity = self._rows[row].severity
+        return self._theme.icon(SEVERITY_LOOKS[severity]) if column == 1 and severity is not None else None

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from PySide6.QtCore import QEvent, QObject, QSize, Qt, QTimer, Signal
+from PySide6.QtCore import QCoreApplication, QEvent, QObject, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QAction, QFont, QKeyEvent, QPalette, QResizeEvent
 from PySide6.QtWidgets import (
     QCheckBox,
@@ -58,6 +58,7 @@ from ui.theme import (
     status_word,
 )
 from ui.widgets.clipped_label import ClippedLabel
+from ui.widgets.port_picker import PortPicker
 
 if TYPE_CHECKING:
     from ui.dialogs.directive import DirectiveDialog
@@ -78,12 +79,51 @@ class Confirm(Protocol):
     ) -> object: ...
 
 
+def ask_first(
+    confirm: Confirm,
+    parent: QWidget,
+    workbench: Workbench,
+    device: Device,
+    spec: CommandSpec,
+    params: Mapping[str, Any],
+    on_yes: Callable[[], None],
+    *,
+    old_value: Any = None,
+) -> None:
+    """Call ``on_yes`` at once for a read, and for anything else when the person says so.
+
+    ``old_value``: what the question shows as the value now, where the caller knows better than the device's facts.
+    """
+    if spec.risk is Risk.READ:
+        on_yes()
+        return
+    if old_value is None and spec.changes:
+        old_value = workbench.state(device.id).facts.get(spec.changes)
+    confirm(parent, device=device, spec=spec, params=params, old_value=old_value, on_yes=on_yes)
+
+
+def why_not(workbench: Workbench, device: Device, command: str, *, is_live: bool) -> str:
+    """Why ``command`` cannot be sent to ``device`` now, and what to do; empty where it can."""
+    if not is_live:
+        return QCoreApplication.translate(
+            "Command", "Nothing can be sent from here: this is a recording, or a log opened for reading."
+        )
+    if not any(spec.name == command for spec in workbench.commands(device.id)):
+        text = QCoreApplication.translate("Command", "{name} has no such command.").format(name=device.name)
+        return workbench.unsupported(device.id).get(command) or text
+    state = workbench.state(device.id)
+    if state.link is LinkState.ONLINE:
+        return ""
+    told = state.link_text or QCoreApplication.translate("Command", "Connect it first.")
+    return QCoreApplication.translate("Command", "{name} is not connected. {why}").format(name=device.name, why=told)
+
+
 _SHORT_TYPES: Final = frozenset({ParamType.INTEGER, ParamType.DECIMAL, ParamType.BOOLEAN})
 _NAME_ROLE: Final = int(Qt.ItemDataRole.UserRole)
 _REASON_ROLE: Final = _NAME_ROLE + 1
 
 
-def _ask_in_a_dialog(
+def ask_in_a_dialog(
     parent: QWidget,
     *,
     device: Device,
@@ -159,8 +199,10 @@ class ParamField(QWidget):
                 return self._area_editor(row)
             case ParamType.INTEGER | ParamType.DECIMAL | ParamType.TIME:
                 return self._line_editor(row)
-            case ParamType.TEXT | ParamType.SECRET | ParamType.FILE | ParamType.PORT:
+            case ParamType.TEXT | ParamType.SECRET | ParamType.FILE:
                 return self._line_editor(row)
+            case ParamType.PORT:
+                return self._port_editor(row)
 
     def _choice_editor(self, row: QHBoxLayout) -> QComboBox:
         combo = QComboBox()
@@ -174,6 +216,12 @@ class ParamField(QWidget):
         row.addWidget(combo, 1)
         self._unit_label(row)
         return combo
+
+    def _port_editor(self, row: QHBoxLayout) -> PortPicker:
+        picker = PortPicker()
+        picker.edited.connect(self._on_edit)
+        row.addWidget(picker, 1)
+        return picker
 
     def _area_editor(self, row: QHBoxLayout, placeholder: str = "") -> QPlainTextEdit:
         area = QPlainTextEdit()
@@ -254,6 +302,8 @@ class ParamField(QWidget):
         editor = self.editor
         if isinstance(editor, QCheckBox):
             return editor.isChecked()
+        if isinstance(editor, PortPicker):
+            return editor.address() or None
         if isinstance(editor, QComboBox):
             return editor.currentData()
         if isinstance(editor, QPlainTextEdit):
@@ -266,6 +316,8 @@ class ParamField(QWidget):
         editor = self.editor
         if isinstance(editor, QCheckBox):
             editor.setChecked(value is True or str(value).strip().lower() in ("true", "yes", "on", "1"))
+        elif isinstance(editor, PortPicker):
+            editor.set_address("" if value is None else str(value))
         elif isinstance(editor, QComboBox):
             at = next((i for i in range(editor.count()) if _same(editor.itemData(i), value)), -1)
             if at >= 0:
@@ -383,7 +435,7 @@ class CommandPanel(QWidget):
         super().__init__(parent)
         self._workbench = workbench
         self._theme = theme
-        self._confirm: Confirm = confirm if confirm is not None else _ask_in_a_dialog
+        self._confirm: Confirm = confirm if confirm is not None else ask_in_a_dialog
         self._device: Device | None = None
         self._spec: CommandSpec | None = None
         self._fields: list[ParamField] = []
@@ -914,17 +966,8 @@ class CommandPanel(QWidget):
             self._say(self.tr("Nothing was sent: correct what is marked above."), Role.BAD)
             return
         self._remember()
-        if spec.risk is Risk.READ:
-            self._submit(device, spec, params)
-            return
-        old_value = self._workbench.state(device.id).facts.get(spec.changes) if spec.changes else None
-        self._confirm(
-            self,
-            device=device,
-            spec=spec,
-            params=params,
-            old_value=old_value,
-            on_yes=partial(self._submit, device, spec, params),
+        ask_first(
+            self._confirm, self, self._workbench, device, spec, params, partial(self._submit, device, spec, params)
         )
 
     def _submit(self, device: Device, spec: CommandSpec, params: Mapping[str, Any]) -> None:

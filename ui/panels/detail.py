@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, tzinfo
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from PySide6.QtCore import (
     QAbstractTableModel,
@@ -60,6 +60,9 @@ from ui.widgets.directive_list import DirectiveList
 from ui.widgets.hex_view import ByteField, HexView
 from ui.widgets.step_strip import StepStrip, clock_text, step_title, waiting_text
 from ui.widgets.text_view import TextView
+
+if TYPE_CHECKING:
+    from app.protocols.dissect import Part
 
 AnyIndex: TypeAlias = QModelIndex | QPersistentModelIndex
 ROOT: Final = QModelIndex()
@@ -352,6 +355,36 @@ def http_fields(data: bytes, words: tuple[str, str, str]) -> list[ByteField]:
     return fields
 
 
+def dissected(data: bytes) -> tuple[Part, ...]:
+    """The parts of a frame of a framed protocol; its codecs are loaded with the first look at bytes."""
+    from app.protocols.dissect import dissect
+
+    return dissect(data)
+
+
+def part_fields(parts: Sequence[Part]) -> list[ByteField]:
+    """The parts as coloured ranges, one colour for each kind and one for what is wrong."""
+    return [
+        ByteField(
+            part.start,
+            part.end,
+            Role.HEX_BROKEN if part.fault else HEX_FIELDS[part.kind.value],
+            _part_label(part),
+        )
+        for part in parts
+    ]
+
+
+def _part_label(part: Part) -> str:
+    return " ".join(text for text in (part.name, part.value, part.fault and f"✗ {part.fault}") if text)
+
+
+def _part_line(part: Part) -> tuple[str, str, str]:
+    last = part.end - 1
+    where = f"{part.start:04X}" if last == part.start else f"{part.start:04X}–{last:04X}"
+    return where, part.name, " ".join(text for text in (part.value, part.fault and f"✗ {part.fault}") if text)
+
+
 def find_value(data: bytes, key: str, value: Any) -> tuple[int, int] | None:
     """Where a JSON key and its value stand in ``data``, as start and end."""
     at = data.find(json.dumps(key).encode())
@@ -370,6 +403,8 @@ class BytesTab(QWidget):
         self._theme = theme
         self._zone = zone
         self._frames: tuple[Frame, ...] = ()
+        self._parts: tuple[Part, ...] = ()
+        self._is_following = False  # the table of parts goes where the bytes were chosen
         self._chosen = -1
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -406,7 +441,16 @@ class BytesTab(QWidget):
         self.text.setFrameShape(QFrame.Shape.NoFrame)
         self.text.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
         self.text.setAccessibleName(self.tr("Bytes as text"))
-        self._pages.addWidget(self.hex)
+        self._inspector = QSplitter(Qt.Orientation.Vertical)
+        self._inspector.addWidget(self.hex)
+        self.parts_model = LinesModel([self.tr("Octets"), self.tr("Part"), self.tr("Value")], frozenset({0}), self)
+        self.parts = LinesView(self.parts_model, self.tr("Parts of the frame"))
+        self.parts.selectionModel().currentRowChanged.connect(self._on_part)
+        self.parts.hide()
+        self._inspector.addWidget(self.parts)
+        self._inspector.setSizes([120, 180])
+        self.hex.selectionChanged.connect(self._on_bytes)
+        self._pages.addWidget(self._inspector)
         self._pages.addWidget(self.text)
         column.addWidget(self._pages, 1)
         self._split.addWidget(middle)
@@ -439,6 +483,9 @@ class BytesTab(QWidget):
         self.tree.setVisible(bool(result))
         if not fresh:
             self.hex.set_bytes(b"")
+            self._parts = ()
+            self.parts_model.set_rows([])
+            self.parts.hide()
             self.text.clear()
             self.caption.clear()
             self.as_text.setEnabled(False)
@@ -455,7 +502,12 @@ class BytesTab(QWidget):
         frame = self._frames[row]
         out = frame.direction is Direction.OUT
         words = (self.tr("first line"), self.tr("headers"), self.tr("body"))
-        self.hex.set_bytes(frame.data, http_fields(frame.data, words), ink=Role.HEX_OUT if out else Role.HEX_IN)
+        self._parts = dissected(frame.data)
+        fields = part_fields(self._parts) or http_fields(frame.data, words)
+        self.hex.set_bytes(frame.data, fields, ink=Role.HEX_OUT if out else Role.HEX_IN)
+        self.parts_model.set_rows([_part_line(part) for part in self._parts])
+        self.parts.setVisible(bool(self._parts))
+        self.parts.refit()
         self.text.setPlainText(readable_text(frame.data[:262_144]))
         template = (
             self.tr("%n bytes to {link}", "", len(frame.data))
@@ -469,6 +521,19 @@ class BytesTab(QWidget):
         self.as_text.setEnabled(True)
         if first_look:
             self.as_text.setChecked(is_text(frame.data))
+
+    def _on_part(self, index: QModelIndex, _before: QModelIndex) -> None:
+        if not self._is_following and 0 <= index.row() < len(self._parts):
+            part = self._parts[index.row()]
+            self.hex.select(part.start, part.end)
+
+    def _on_bytes(self, start: int, _end: int) -> None:
+        """The part in which the chosen bytes begin."""
+        row = next((row for row, part in enumerate(self._parts) if part.start <= start < part.end), -1)
+        if row >= 0 and row != self.parts.currentIndex().row():
+            self._is_following = True
+            self.parts.selectRow(row)
+            self._is_following = False
 
     def _show_kind(self, as_text: bool) -> None:
         self._pages.setCurrentIndex(1 if as_text else 0)

@@ -1,4 +1,4 @@
-"""Readings: readouts, load profiles and devices' own logs, from the log and as they come.
+"""Readings: readouts, load profiles, clocks, detections and devices' own logs, from the log and as they come.
 
 The list says at once what can be relied on; the right side shows one reading as a table, as curves and as received.
 What is shown is told by the shape of the answer (``ui.models.readings``), whatever system it came through.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,13 +31,28 @@ from PySide6.QtWidgets import (
 from app.errors import WorkbenchError
 from app.interaction_log.filters import parse, quoted
 from app.interaction_log.reader import LogReader
+from app.model.command import CommandSpec
 from app.model.device import Device
 from app.model.interaction import Interaction
+from app.model.reading import DeviceState
 from app.model.records import DeviceRemoved
 from app.workbench import Workbench
 from ui.log_access import LogAccess, Ticket
+from ui.models.clock import (
+    COMMANDS,
+    SET_CLOCK,
+    Clock,
+    ClockReading,
+    clock_of,
+    clock_reading,
+    drift_text,
+    moment_text,
+)
+from ui.models.detection import detection_sentence
 from ui.models.log_table import time_text, zone_text
+from ui.models.phasor import phasors_of
 from ui.models.readings import (
+    DetectionModel,
     ListColumn,
     Listed,
     ProfileModel,
@@ -59,16 +75,28 @@ from ui.models.readings import (
     verdict_of,
     what_text,
 )
+from ui.panels.command import Confirm, ask_first, ask_in_a_dialog, why_not
 from ui.panels.detail import LinesView, LowTabs
 from ui.reasons import reason_text
 from ui.theme import STATUS_LOOKS, Look, Role, Theme, space
 from ui.widgets.clipped_label import ClippedLabel
+from ui.widgets.clock_view import ClockView
+from ui.widgets.phasor import PhasorView
 from ui.widgets.text_view import TextView
 
 if TYPE_CHECKING:
     from ui.widgets.profile_chart import ProfileChart
 
-_BEGINNINGS: Final = ("READOUT", "LOAD_PROFILE", "READ_LOG")  # of commands whose answers may be readings
+_BEGINNINGS: Final = (  # of commands whose answers may be readings
+    "READOUT",
+    "LOAD_PROFILE",
+    "READ_LOG",
+    "READ_EVENTS",
+    "READ_REGISTERS",
+    *COMMANDS,
+    "DETECT",
+)
+_MOST_CLOCKS: Final = 100  # earlier readings of a clock
 _PAGE: Final = 100
 _SLOW_MS: Final = 200
 _MOST_DEVICES: Final = 100  # named in one question to the log; with more, all are asked for and chosen from
@@ -91,6 +119,13 @@ def _lines(items: Iterable[Interaction], scope: frozenset[str] | None) -> list[L
     return [line for item in ours if (line := listed(item)) is not None]
 
 
+def _clock_history(reader: LogReader, device: str, now: datetime) -> list[ClockReading]:
+    """What the log has about the clock of one device. Runs in the reader thread."""
+    commands = " or ".join(f"command:{command}" for command in COMMANDS)
+    items = reader.page(limit=_MOST_CLOCKS, where=parse(f"({commands}) and device:{quoted(device)}", now))
+    return [reading for item in items if (reading := clock_reading(item)) is not None]
+
+
 def _whole(reader: LogReader, interaction: int) -> Interaction | None:
     return next(iter(reader.page(after=interaction - 1, limit=1)), None)
 
@@ -107,12 +142,16 @@ class ReadingsPanel(QWidget):
         theme: Theme,
         parent: QWidget | None = None,
         *,
+        confirm: Confirm = ask_in_a_dialog,
+        is_live: bool = True,
         zone: tzinfo | None = None,
     ) -> None:
         super().__init__(parent)
         self._workbench = workbench
         self._log = log
         self._theme = theme
+        self._confirm = confirm
+        self._is_live = is_live
         self._zone = zone
         self._device: str | None = None
         self._scope: frozenset[str] | None = None
@@ -121,6 +160,9 @@ class ReadingsPanel(QWidget):
         self._item: Interaction | None = None  # what the right side shows
         self._ticket: Ticket | None = None
         self._item_ticket: Ticket | None = None
+        self._clock_ticket: Ticket | None = None
+        self._clock_device: str | None = None
+        self._clocks: dict[int, ClockReading] = {}  # of the device whose clock is shown
         self._chart: ProfileChart | None = None
         self._raw_is_shown = False
         self._is_stale = True  # the list is not that of the device yet
@@ -186,7 +228,14 @@ class ReadingsPanel(QWidget):
         self.said = self._words(column)
         self.tabs = LowTabs()
         self.tabs.setDocumentMode(True)
-        self.tabs.addTab(self._build_values(), self.tr("Values"))
+        self._values = self._build_values()
+        self.tabs.addTab(self._values, self.tr("Values"))
+        self.phasors = PhasorView(self._theme)
+        self.tabs.addTab(self.phasors, self.tr("Phasors"))
+        self.clock = ClockView(self._theme, self._zone)
+        self.clock.setRequested.connect(self.ask_to_set_clock)
+        self.clock.readingChosen.connect(self.show_reading)
+        self.tabs.addTab(self.clock, self.tr("Clock"))
         self.raw = TextView(self._theme, self.tr("Text as received"))
         self.tabs.addTab(self.raw, self.tr("As received"))
         self.tabs.currentChanged.connect(self._on_tab)
@@ -263,6 +312,9 @@ class ReadingsPanel(QWidget):
         self._tables = QStackedWidget()
         self._tables.addWidget(self.readout_view)
         self._tables.addWidget(self._profile_split)
+        self.attempts = DetectionModel(self._theme, self)
+        self.attempts_view = self._table(self.attempts, self.tr("Attempts of the detection"))
+        self._tables.addWidget(self.attempts_view)
         column.addWidget(self._tables, 1)
         return page
 
@@ -341,6 +393,7 @@ class ReadingsPanel(QWidget):
         """Look for readings in the log again."""
         self._cancel()
         self._is_stale = False
+        self._clock_device = None
         self.model.set_rows(())
         self.older.hide()
         self._say(self.tr("Looking for readings…"))
@@ -357,10 +410,10 @@ class ReadingsPanel(QWidget):
         )
 
     def _cancel(self) -> None:
-        for ticket in (self._ticket, self._item_ticket):
+        for ticket in (self._ticket, self._item_ticket, self._clock_ticket):
             if ticket is not None:
                 ticket.cancel()
-        self._ticket = self._item_ticket = None
+        self._ticket = self._item_ticket = self._clock_ticket = None
         self._slow.stop()
 
     def _ask_older(self) -> None:
@@ -419,11 +472,15 @@ class ReadingsPanel(QWidget):
         self._tint(self._empty, Role.DIMMED)
         self._stack.setCurrentIndex(0)
 
-    def _device_name(self, device: str) -> str:
+    def _known_device(self, device: str) -> Device | None:
         try:
-            return self._workbench.device(device).name or device
+            return self._workbench.device(device)
         except WorkbenchError:
-            return device
+            return None
+
+    def _device_name(self, device: str) -> str:
+        known = self._known_device(device)
+        return known.name or device if known is not None else device
 
     def on_batch(self, changes: Sequence[object]) -> None:
         """Readings that are asked for, come or fail now."""
@@ -436,6 +493,8 @@ class ReadingsPanel(QWidget):
         for change in changes:
             if isinstance(change, Interaction) and may_be_reading(change):
                 self._take_live(change)
+            elif isinstance(change, DeviceState) and self._item is not None and change.device == self._item.device:
+                self._show_set_reason()
 
     def _take_live(self, item: Interaction) -> None:
         if self._scope is not None and item.device not in self._scope:
@@ -451,7 +510,10 @@ class ReadingsPanel(QWidget):
             if self._ticket is None:
                 self._after_rows()
         elif item.id == self._chosen:
+            if is_new:
+                self._select(item.id)
             self._show(item)
+        self._take_clock(item)
 
     # ---------------------------------------------------------------- choosing
 
@@ -535,11 +597,22 @@ class ReadingsPanel(QWidget):
         self._rest.setVisible(not has_values)
         if result is None or kind is None:
             return
-        self.tabs.setTabVisible(0, kind is not ReadingKind.LOG)
         self._raw_is_shown = False
         if before is None or before.id != item.id or before.result != result:
             self._fill(result, kind)
         self._on_tab()
+
+    def _show_tabs(self, shown: Iterable[QWidget]) -> None:
+        """Only these tabs; the one that is looked at stays in front where it can."""
+        pages = list(shown)
+        current = self.tabs.currentWidget()
+        for page in pages:
+            self.tabs.setTabVisible(self.tabs.indexOf(page), True)
+        if current not in pages:
+            self.tabs.setCurrentWidget(pages[0])
+        for page in (self._values, self.phasors, self.clock, self.raw):
+            if page not in pages:
+                self.tabs.setTabVisible(self.tabs.indexOf(page), False)
 
     def _show_head(self, item: Interaction, result: Mapping[str, Any] | None, kind: ReadingKind | None) -> None:
         line = listed(item)
@@ -571,6 +644,8 @@ class ReadingsPanel(QWidget):
             facts.append(self.tr("Identification {text}").format(text=result["identification"]))
         if result.get("meter_serial"):
             facts.append(self.tr("Serial number {serial}").format(serial=result["meter_serial"]))
+        if kind is ReadingKind.DETECTION:
+            facts.append(detection_sentence(result))
         if kind is ReadingKind.PROFILE and period_of(result):
             facts.append(self.tr("One row every {minutes} min").format(minutes=f"{result['period_min']}"))
         check = block_check_text(result.get("bcc"))
@@ -601,6 +676,28 @@ class ReadingsPanel(QWidget):
             self.which.blockSignals(False)
             self._show_profile(0)
             self._tables.setCurrentIndex(1)
+        elif kind is ReadingKind.DETECTION:
+            self.attempts.set_result(result)
+            self.attempts_view.refit()
+            self._tables.setCurrentIndex(2)
+        elif kind is ReadingKind.CLOCK:
+            self._fill_clock(clock_of(result))
+        phasors = phasors_of(result.get("rows")) if kind is ReadingKind.READOUT else None
+        if phasors is not None:
+            self.phasors.set_phasors(phasors)
+        match kind:
+            case ReadingKind.READOUT:
+                self._show_tabs((self._values, self.raw) if phasors is None else (self._values, self.phasors, self.raw))
+            case ReadingKind.PROFILE:
+                self._show_tabs((self._values, self.raw))
+            case ReadingKind.LOG:
+                self._show_tabs((self.raw,))
+            case ReadingKind.CLOCK:
+                self._show_tabs((self.clock,))
+            case ReadingKind.DETECTION:
+                self._show_tabs((self._values,))
+        title = self.tr("Attempts") if kind is ReadingKind.DETECTION else self.tr("Values")
+        self.tabs.setTabText(self.tabs.indexOf(self._values), title)
         self.which.setVisible(kind is ReadingKind.PROFILE and self.which.count() > 1)
         self._count_found()
 
@@ -639,18 +736,90 @@ class ReadingsPanel(QWidget):
             words = self.tr("The text is not in the answer. The bytes stand with its command.")
             self.raw.set_text(raw_text(item.result), words)
 
+    # ---------------------------------------------------------------- the clock
+
+    def _fill_clock(self, clock: Clock) -> None:
+        """One answer at once, the earlier ones when the log has told them."""
+        item = self._item
+        if item is None:
+            return
+        self.clock.set_clock(clock)
+        self._show_set_reason()
+        if self._clock_device == item.device:
+            self._take_clock(item)
+            return
+        self._clocks, self._clock_device = {}, item.device
+        self._take_clock(item)
+        device, now = item.device, datetime.now(UTC)
+        if self._clock_ticket is not None:
+            self._clock_ticket.cancel()
+        self._clock_ticket = self._log.ask(
+            lambda reader: _clock_history(reader, device, now), self._take_clocks, self._no_clocks, owner=self
+        )
+
+    def _take_clock(self, item: Interaction) -> None:
+        """Put one answer among the earlier ones of the clock that is shown."""
+        reading = clock_reading(item)
+        if reading is not None and item.device == self._clock_device:
+            self._clocks[reading.id] = reading
+            self.clock.set_history(tuple(self._clocks.values()))
+
+    def _take_clocks(self, found: list[ClockReading]) -> None:
+        self._clock_ticket = None
+        self._clocks = {**{reading.id: reading for reading in found}, **self._clocks}
+        self.clock.set_history(tuple(self._clocks.values()))
+
+    def _no_clocks(self, error: WorkbenchError) -> None:
+        self._clock_ticket = None
+        self._say_outcome(str(error), Role.WARNING)
+
+    def _show_set_reason(self) -> None:
+        if self._item is not None:
+            device = self._known_device(self._item.device)
+            gone = self.tr("This device is no longer in the workspace.")
+            is_live = self._is_live
+            self.clock.set_reason(
+                gone if device is None else why_not(self._workbench, device, SET_CLOCK, is_live=is_live)
+            )
+
+    def ask_to_set_clock(self) -> None:
+        """Set the clock that is shown to this computer's time, after the question; nothing else is sent."""
+        item = self._item
+        device = self._known_device(item.device) if item is not None else None
+        if item is None or item.result is None or device is None:
+            return
+        spec = next((one for one in self._workbench.commands(device.id) if one.name == SET_CLOCK), None)
+        if spec is None:
+            return
+        clock = clock_of(item.result)
+        old = self.tr("{time}, {drift}").format(time=moment_text(clock.meter_time), drift=drift_text(clock.drift_s))
+        send = partial(self._set_clock, device, spec)
+        ask_first(self._confirm, self, self._workbench, device, spec, {}, send, old_value=old)
+
+    def _set_clock(self, device: Device, spec: CommandSpec) -> None:
+        try:
+            number = self._workbench.submit(device.id, spec.name, {})
+        except WorkbenchError as fault:
+            self._say_outcome(self.tr("Nothing was sent. {reason}").format(reason=fault), Role.BAD)
+            return
+        self._say_outcome(self.tr("Saved as #{number}: the clock is being set.").format(number=number), Role.DIMMED)
+        self._chosen = number  # shown as soon as it is told of
+        self.interactionActivated.emit(number)
+
     # ---------------------------------------------------------------- hands
 
     def _table_shown(self) -> tuple[TableModel, LinesView]:
-        if self._tables.currentIndex() == 0:
-            return self.readout, self.readout_view
-        return self.profile, self.profile_view
+        return (
+            (self.readout, self.readout_view),
+            (self.profile, self.profile_view),
+            (self.attempts, self.attempts_view),
+        )[self._tables.currentIndex()]
 
     def focus_search(self) -> None:
         """Where Ctrl+F goes: the text or the table that is shown."""
         if self.tabs.currentWidget() is self.raw:
             self.raw.focus_search()
-        else:
+        elif self.tabs.currentWidget() is self._values:
             self.search.setFocus(Qt.FocusReason.ShortcutFocusReason)
             self.search.selectAll()
 
