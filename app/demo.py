@@ -1,7 +1,8 @@
 """The demo site: simulated meters on real sockets, the tree that reaches them, and a tour over every system.
 
 A charging park with LEM meters, a village with CALIN meters (one grid over LoRaWAN, one behind the vendor's two
-services), and a substation whose Aviora gateway dials in. The simulators run on a loop of their own in a thread, so
+services), a substation whose Aviora gateway dials in, and a workshop with meters on an optical head, on DLMS and behind
+a QuecPython module. The simulators run on a loop of their own in a thread, so
 that they are peers of the program and not part of it. They listen on 127.0.0.1 only.
 """
 
@@ -31,13 +32,18 @@ from app.simulators.aviora import AvioraConfig, AvioraGatewaySimulator, line_met
 from app.simulators.calin_meters import CalinMeter, CalinMeterConfig, MeterField, calin_serial
 from app.simulators.calin_vendor import CalinVendorSimulator, VendorConfig
 from app.simulators.chirpstack import GATEWAYS, ChirpStackConfig, ChirpStackSimulator
+from app.simulators.dlms import DlmsConfig, DlmsMeterSimulator
+from app.simulators.iec62056 import Iec62056Meter
+from app.simulators.iec62056 import MeterConfig as Iec62056Config
 from app.simulators.lem_dcbm import LemDcbmConfig, LemDcbmSimulator
+from app.simulators.quecpython import ModuleConfig, ModuleSimulator
 from app.workbench import Workbench
 
 START_S: Final = 30.0
 REPORT_S: Final = 60.0  # simulated seconds between two reports of a LoRaWAN meter; a real one takes an hour
 KNOCK_S: Final = 1.5  # simulated; before each try to report to a program that may not listen yet
 GATEWAY_PACE: Final = 15.0  # the Aviora gateway's clock runs so much faster
+HEAD_SPEED: Final = 4.0  # the meter on the optical head sends so much faster than its rate
 FIELD_S: Final = 60.0  # the longest that a stop in the village may take
 GRID: Final[Mapping[str, Any]] = {
     "is_generation_managed": True, "is_hps_on": True, "initial_credit_kwh": "2.5", "tariff_essential": "270",
@@ -133,6 +139,7 @@ async def _simulators(secrets: KeyringSecrets, time_scale: float) -> AsyncIterat
         _service(secrets, clock, version=1, first_meter=1) as first,
         _service(secrets, clock, version=2, first_meter=3) as second,
         _substation(time_scale) as substation,
+        _workshop(secrets) as workshop,
     ):
         site.devices.append(Device(id="village", name="Village", kind=NodeKind.SITE))
         site.add(north)
@@ -142,6 +149,7 @@ async def _simulators(secrets: KeyringSecrets, time_scale: float) -> AsyncIterat
         site.add(first)
         site.add(second)
         site.add(substation)
+        site.add(workshop)
         yield site
 
 
@@ -373,6 +381,39 @@ async def _substation(time_scale: float) -> AsyncIterator[_Part]:
         yield part
 
 
+# ---------------------------------------------------------------- a workshop: an optical head, DLMS, a module's UART
+
+
+@asynccontextmanager
+async def _workshop(secrets: KeyringSecrets) -> AsyncIterator[_Part]:
+    """Three meters that somebody has on the bench, each on a line of its own."""
+    password, said = _keep(secrets, "optical-password", f"{random_words.randbelow(10**8):08}")
+    head = Iec62056Meter(
+        Iec62056Config(model="three-phase", password=password, drift_s=23.0, speed=HEAD_SPEED, seed=5), link="tcp"
+    )
+    dlms = DlmsMeterSimulator(DlmsConfig(framing="wrapper"))
+    module = ModuleSimulator(ModuleConfig(link="tcp", server_port=_free_port(), reads_serial=False))
+    async with head, dlms, module:
+        yield _Part(
+            [
+                Device(id="workshop", name="Workshop", kind=NodeKind.SITE),
+                Device(
+                    id="head-1", name="Bench 1: optical head", parent="workshop", adapter="iec62056",
+                    serial=head.data.serial, settings={"address": head.address, "password": said},
+                ),
+                Device(
+                    id="dlms-1", name="Bench 2: DLMS", parent="workshop", adapter="dlms",
+                    serial=dlms.config.meter.serial, settings={"address": dlms.url, "framing": "wrapper"},
+                ),
+                Device(
+                    id="module-1", name="Bench 3: QuecPython module", parent="workshop", adapter="quecpython",
+                    settings={"role": "meter", "line": module.address, "backend": "echo"},
+                ),
+            ],
+            {"head-1": head.faults, "dlms-1": dlms.faults, "module-1": module.faults},
+        )  # fmt: skip
+
+
 # ---------------------------------------------------------------- the tour
 
 
@@ -417,7 +458,7 @@ async def tour(
         show(stop)
 
     async with asyncio.TaskGroup() as group:
-        journeys = [*_village(workbench), _line(workbench)]
+        journeys = [*_village(workbench), _line(workbench), _head(workbench), _dlms(workbench), _module(workbench)]
         village = [group.create_task(journey) for journey in journeys]
         for device in ("lem-1", "lem-2"):
             async for stop in _bay(workbench, device, answer_s, charge_s):
@@ -506,13 +547,48 @@ async def _line(workbench: Workbench) -> list[Stop]:
         energy = next((row for row in rows if row["obis"] == "1.8.0"), None)
         said = f"{len(rows)} values, {energy['name']} {energy['value']} {energy['unit']}" if energy else "no energy"
         read = replace(read, passed=energy is not None, text=said)
+    profile = await _yesterday(workbench, "line-2", "Feeder 2")
+    return [log, read, profile]
+
+
+async def _yesterday(workbench: Workbench, device: str, name: str) -> Stop:
+    """The load profile of yesterday."""
     today = workbench.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
     window = {"start": (today - timedelta(days=1)).isoformat(), "end": today.isoformat()}
-    profile, done = await _sent(workbench, "Feeder 2: load profile of yesterday", "line-2", "LOAD_PROFILE", window)
-    if done is not None and profile.passed:
-        rows = (done.result or {}).get("rows", [])
-        profile = replace(profile, passed=bool(rows), text=f"{len(rows)} periods")
-    return [log, read, profile]
+    profile, done = await _sent(workbench, f"{name}: load profile of yesterday", device, "LOAD_PROFILE", window)
+    if done is None or not profile.passed:
+        return profile
+    rows = (done.result or {}).get("rows", [])
+    return replace(profile, passed=bool(rows), text=f"{len(rows)} periods")
+
+
+async def _head(workbench: Workbench) -> list[Stop]:
+    """A meter on the optical head: who it is, all values, yesterday's load profile, and how far its clock is off."""
+    stops = [(await _sent(workbench, "Optical head: sign-on", "head-1", "SIGN_ON", told="identification"))[0]]
+    stops.append((await _sent(workbench, "Optical head: readout", "head-1", "READOUT", told="summary"))[0])
+    stops.append(await _yesterday(workbench, "head-1", "Optical head"))
+    stops.append((await _sent(workbench, "Optical head: clock", "head-1", "READ_CLOCK", told="summary"))[0])
+    stops.append((await _sent(workbench, "Optical head: set clock", "head-1", "SET_CLOCK", {}, told="summary"))[0])
+    return stops
+
+
+async def _dlms(workbench: Workbench) -> list[Stop]:
+    """A DLMS meter: its objects, one register with its unit, all registers, yesterday's load profile."""
+    stops = [(await _sent(workbench, "DLMS: object list", "dlms-1", "READ_OBJECTS", told="summary"))[0]]
+    energy = {"obis": "1-0:1.8.0.255"}
+    stops.append((await _sent(workbench, "DLMS: energy", "dlms-1", "READ_REGISTER", energy, told="value Wh"))[0])
+    stops.append((await _sent(workbench, "DLMS: all registers", "dlms-1", "READ_REGISTERS", told="summary"))[0])
+    stops.append(await _yesterday(workbench, "dlms-1", "DLMS"))
+    return stops
+
+
+async def _module(workbench: Workbench) -> list[Stop]:
+    """The program plays the meter towards a module."""
+    asked = {"parameter": "0x280A"}
+    return [
+        (await _sent(workbench, "Module: signal quality", "module-1", "GET_PARAMETER", asked, told="value"))[0],
+        (await _sent(workbench, "Module: AT line", "module-1", "AT", {"line": "AT+CSQ?"}, told="answer"))[0],
+    ]
 
 
 def _village(workbench: Workbench) -> list[Coroutine[Any, Any, list[Stop]]]:

@@ -237,6 +237,7 @@ class Limits:
     poll_grid_s: float = 0.0  # polls happen on multiples of this
     slot_hold_s: float = 600.0  # a polled task older than this frees its slot (D-53)
     needs_link: bool = False  # suspend while the link is not online
+    exclusive: bool = False  # one at a time may have the line: a test of the connection closes the open one first
     token_is_sale: bool = False  # a token may be booked as a sale: one that may exist is never made again
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 

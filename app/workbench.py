@@ -19,7 +19,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, assert_never
 
-from app.errors import ConfigError, LocalProtocolError, ParameterError, StoreError, WorkbenchError
+from app.errors import (
+    ConfigError,
+    LinkError,
+    LinkReason,
+    LocalProtocolError,
+    ParameterError,
+    StoreError,
+    WorkbenchError,
+)
 from app.model.command import CommandSpec, TokenUse, check_params
 from app.model.device import Device, NodeKind
 from app.model.flow import Batch, BatchRule, Commissioning, Issue, IssueKind, NewOrder, Order
@@ -314,7 +322,19 @@ class Workbench:
             raise ConfigError(f"{adapter!r} stands there", key="adapter", expected=", ".join(sorted(self._tree.types)))
         device = Device(id="test", name="the device under test", adapter=adapter, settings=settings)
         context: AdapterContext = self._links.context(adapter_type, (device,))
-        return await adapter_type.probe(replace(context, tap=lambda *_args, **_more: None))
+        context = replace(context, tap=lambda *_args, **_more: None)
+        if not adapter_type.limits(context.settings).exclusive:
+            return await adapter_type.probe(context)
+        sharing = {member.id: member.name for member in self._links.scope_members(adapter_type, device)}
+        for row in self.unfinished():
+            if row.device in sharing and row.status is Status.PROCESSING:
+                raise LinkError(
+                    f"The line is in use: {sharing[row.device]} is carrying out {row.command}. Try again after it.",
+                    LinkReason.BUSY,
+                    may_have_arrived=False,
+                )
+        async with self._links.lent(adapter_type, device):
+            return await adapter_type.probe(context)
 
     # ---------------------------------------------------------------- commands
 

@@ -746,6 +746,10 @@ class MainWindow(QMainWindow):
         if self.commissioning is not None:
             self.commissioning.setFocus(Qt.FocusReason.ShortcutFocusReason)
 
+    def show_objects(self) -> None:
+        """Go to the COSEM objects of the chosen meter."""
+        self.tabs.setCurrentWidget(self._tab_objects)
+
     def say_field_state(self, *, is_up: bool) -> None:
         """A person says how the chosen grid or gateway stands."""
         from ui.field_state import said_text

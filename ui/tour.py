@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -21,7 +22,7 @@ from ui.theme import ThemeMode
 
 if TYPE_CHECKING:
     from ui.__main__ import Desk
-    from ui.main_window import Session
+    from ui.main_window import MainWindow, Session
 
 READY_S: Final = 30.0
 LOOK_S: Final = 0.1
@@ -38,6 +39,9 @@ NEW: Final = "north-4"
 READ_OUT: Final = "line-1"  # a meter behind a gateway that dials in
 PROFILED: Final = "line-2"  # another one, whose load profile was read
 FAILING: Final = "north-5"  # its commissioning ends at step 3
+HEAD: Final = "head-1"  # on an optical head
+DLMS: Final = "dlms-1"
+MODULE: Final = "module-1"
 
 
 class Picture(Protocol):
@@ -83,10 +87,12 @@ async def tour(desk: Desk, folder: Path) -> int:
     )
     started = done[1]
     first_of: dict[str, int] = {}  # of each device the first command of the tour
+    sent: dict[tuple[str, str], int] = {}
     for number in done:
         row = workbench.interaction(number)
         if row is not None:
             first_of.setdefault(row.device, number)
+            sent[row.device, row.command] = number
     for mode in (ThemeMode.LIGHT, ThemeMode.DARK):
         window.set_theme(mode)
         window.show_layout(Layout.COMMISSION)
@@ -121,6 +127,7 @@ async def tour(desk: Desk, folder: Path) -> int:
             window.show_interaction(first_of[device])
             window.show_reading(first_of[device])
             await picture(f"{name}-{mode.value}")
+        await _workshop(window, sent, picture, mode)
     await _dark(desk, session, picture)
     await _fail(desk, session)
     for mode in (ThemeMode.DARK, ThemeMode.LIGHT):
@@ -161,6 +168,33 @@ async def _ready(desk: Desk) -> Session:
     session = window.session
     assert session is not None
     return session
+
+
+async def _workshop(
+    window: MainWindow, sent: Mapping[tuple[str, str], int], picture: Picture, mode: ThemeMode
+) -> None:
+    """Phasors and clock of the meter on the optical head, objects of the DLMS meter, a frame of the module's link."""
+    window.show_device(HEAD)
+    window.show_interaction(sent[HEAD, "READOUT"])
+    window.show_reading(sent[HEAD, "READOUT"])
+    await asyncio.sleep(SETTLE_S)  # the reading comes from the log
+    if window.readings is not None:
+        window.readings.tabs.setCurrentWidget(window.readings.phasors)
+    await picture(f"phasors-{mode.value}")
+    window.show_interaction(sent[HEAD, "READ_CLOCK"])
+    window.show_reading(sent[HEAD, "READ_CLOCK"])
+    await picture(f"clock-{mode.value}")
+    window.show_device(DLMS)
+    window.show_interaction(sent[DLMS, "READ_OBJECTS"])
+    window.show_objects()
+    await picture(f"objects-{mode.value}")
+    window.tabs.setCurrentIndex(1)
+    window.show_device(MODULE)
+    window.show_interaction(sent[MODULE, "GET_PARAMETER"])
+    if window.detail is not None:
+        window.detail.tabs.setCurrentWidget(window.detail.bytes)
+        window.detail.bytes.as_text.setChecked(False)
+    await picture(f"inspector-{mode.value}")
 
 
 async def _dark(desk: Desk, session: Session, picture: Picture) -> None:

@@ -5,20 +5,20 @@ Section numbers are those of specs/aviora-protocolzd.md.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
+from app.adapters import _meter_results as results
+from app.adapters._meter_results import visible as visible
 from app.errors import ParameterError
 from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType, ReplyPattern, Resend, Risk
-from app.model.reading import Finding, Quantity, SampleSet, Severity
+from app.model.reading import Finding, SampleSet, Severity
 from app.ports import Answer, Execution
 from app.protocols import aviora as av
 from app.protocols import iec62056_21 as iec
-from app.protocols import obis
 from app.protocols.aviora_stream import (
     BlockVerdict,
     DirectiveEntry,
@@ -33,10 +33,7 @@ READOUT_S: Final = 180
 PROFILE_S: Final = 600
 BACKSTOP_S: Final = 60.0  # the pipeline's own time-out comes so much later than the adapter's, which says more
 UPDATE_S: Final = 1800.0  # a firmware order whose file is served from here waits for the transfer
-MAX_ROWS: Final = 20_000  # of one readout or load profile in a result
-CUT_ROWS: Final = f"Only the first {MAX_ROWS} rows are shown; the frames hold all of them."
 MAX_HEAD: Final = 16 << 10  # bytes in which a meter names itself
-MAX_TEXT: Final = 1 << 20  # characters of a result's text
 
 METER_JOBS: Final[Mapping[str, av.Function]] = {
     "READOUT": av.Function.READOUT,
@@ -308,18 +305,6 @@ def meter_clock(moment: datetime) -> datetime:
 # ---------------------------------------------------------------- results
 
 
-def visible(text: str) -> str:
-    """``text`` in a sentence: CR LF as one line end, other control characters as their symbols, bounded."""
-    plain = text.replace("\r\n", "\n").replace("\r", "\n")
-    shown = re.sub(r"[\x00-\x09\x0b-\x1f]", lambda found: chr(0x2400 + ord(found[0])), plain).replace("\x7f", "\u2421")
-    return _bounded(shown)
-
-
-def _bounded(text: str) -> str:
-    """What is kept of a text; whoever shows it makes control characters visible."""
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}\n[cut here; the frames hold all of it]"
-
-
 def _octets(result: TextResult) -> bytes:
     """What the meter sent: the text without escapes where a firmware writes them."""
     return result.data if result.is_literal else result.text.encode("latin-1", "replace")
@@ -356,10 +341,8 @@ def job_answer(
     """
     doubts = list(av.doubts(request, result)) if request is not None else []
     is_readout = result.function == av.Function.READOUT
-    if is_readout:
-        found, samples, more = _readout(result, device, now, interaction)
-    else:
-        found, samples, more = _profile(result, device, now, interaction)
+    read, summary = (_readout, results.readout_summary) if is_readout else (_profile, results.profile_summary)
+    found, samples, more = read(result, device, now, interaction)
     doubts += more
     identification = str(found.get("identification", ""))
     if known_identification and identification and identification != known_identification:
@@ -369,7 +352,7 @@ def job_answer(
         )
     doubts = [visible(doubt) for doubt in doubts]
     content: dict[str, Any] = {
-        "summary": _summary(found, is_readout=is_readout), **found, "text": _bounded(result.text),
+        "summary": summary(found), **found, "text": results.bounded(result.text),
         "packets": result.packets, "incomplete": not result.is_complete,
         "doubts": doubts,
     }  # fmt: skip
@@ -392,57 +375,19 @@ def job_answer(
     return Answer(result=content, text=text, samples=samples, facts=facts, findings=findings)
 
 
-def _summary(found: Mapping[str, Any], *, is_readout: bool) -> str:
-    """What came, in the words of a row of the log."""
-    rows = len(found["rows"])
-    if is_readout:
-        return f"{rows} values"
-    missing = f", {found['missing']} missing" if found["missing"] else ""
-    period = f" of {found['period_min']} min" if found["period_min"] else ""
-    return f"{rows} periods{period}{missing}"
-
-
 _Part = tuple[dict[str, Any], tuple[SampleSet, ...], list[str]]
 
 
 def _readout(result: TextResult, device: str, now: datetime, interaction: int | None) -> _Part:
-    octets = _octets(result)
-    parsed = iec.parse_readout(octets)
-    serials = iec.serials_of(parsed.data_sets)
-    rows = [_row(one) for one in parsed.data_sets[:MAX_ROWS]]
-    check = result.block_check
-    found = {
-        "identification": visible(result.identification_text),
-        "meter_serial": serials[0] if serials else "",
-        "rows": rows,
-        "bcc": check.verdict.value,
-        "damages": [str(damage) for damage in parsed.damages[:50]],
-    }
+    parsed = iec.parse_readout(_octets(result))
+    found = results.readout(
+        parsed, identification=result.identification_text, check=result.block_check.verdict.value
+    )  # fmt: skip
     doubts = _text_doubts(result, parsed.damages)
-    if len(parsed.data_sets) > MAX_ROWS:
-        doubts.append(CUT_ROWS)
-    values = iec.samples(parsed.data_sets) if result.is_complete else ()
-    clock = iec.meter_time(parsed.data_sets)
-    samples: tuple[SampleSet, ...] = ()
-    if values:
-        samples = (
-            SampleSet(device=device, received=now, values=values, interaction=interaction,
-                      meter_time_text="" if clock is None else clock.isoformat(" ")),
-        )  # fmt: skip
+    if len(parsed.data_sets) > results.MAX_ROWS:
+        doubts.append(results.CUT_ROWS)
+    samples = results.readout_samples(parsed.data_sets, device, now, interaction) if result.is_complete else ()
     return found, samples, doubts
-
-
-def _row(one: iec.DataSet) -> dict[str, Any]:
-    meaning = one.meaning if one.values else None
-    first = one.values[0] if one.values else iec.Value("")
-    return {
-        "obis": one.address,
-        "name": meaning.title if meaning is not None else "",
-        "value": first.text,
-        "unit": first.unit or "",
-        "values": [str(value) for value in one.values],
-        "raw": str(one),
-    }
 
 
 def _text_doubts(result: TextResult, damages: Sequence[iec.Damage]) -> list[str]:
@@ -451,89 +396,19 @@ def _text_doubts(result: TextResult, damages: Sequence[iec.Damage]) -> list[str]
     if check.verdict in (BlockVerdict.BAD, BlockVerdict.MISSING):
         doubts.append(check.sentence)
     if result.is_complete and not has_end_line(_octets(result)):
-        doubts.append("The closing ! of the data is missing: older firmware drops it, or the text was cut.")
-    if damages:
-        doubts.append(f"{len(damages)} places of the text cannot be read, the first: {damages[0]}")
-    return doubts
+        doubts.append(results.NO_END)
+    return doubts + results.damage_doubts(damages)
 
 
 def _profile(result: TextResult, device: str, now: datetime, interaction: int | None) -> _Part:
     parsed = iec.parse_profile(_octets(result))
     tables = parsed.tables()
-    doubts = [doubt for doubt in _text_doubts(result, parsed.damages) if not doubt.startswith("The closing")]
-    told = [_table(table, parsed.sections) for table in tables]
-    found: dict[str, Any] = {
-        "profile": "", "channels": [], "period_min": None, "rows": [], "missing": 0,
-        "bcc": result.block_check.verdict.value, "others": [_row(one) for one in parsed.others[:1000]],
-    }  # fmt: skip
-    if told:
-        found.update(told[0])
-    if told[1:]:
-        found["further_profiles"] = told[1:]
-    if any(len(table.rows) > MAX_ROWS for table in tables):
-        doubts.append(CUT_ROWS)
-    samples = _profile_samples(tables, device, interaction) if result.is_complete else ()
+    doubts = [doubt for doubt in _text_doubts(result, parsed.damages) if doubt != results.NO_END]
+    found = results.profile(parsed, tables, check=result.block_check.verdict.value)
+    if any(len(table.rows) > results.MAX_ROWS for table in tables):
+        doubts.append(results.CUT_ROWS)
+    samples = results.profile_samples(tables, device, interaction) if result.is_complete else ()
     return found, samples, doubts
-
-
-def _table(table: iec.ProfileTable, sections: Sequence[iec.ProfileSection]) -> dict[str, Any]:
-    period = next((one.interval_min for one in sections if one.profile == table.profile), None)
-    return {
-        "profile": table.profile,
-        "channels": [
-            {"obis": channel.id, "name": _channel_title(channel), "unit": channel.unit} for channel in table.columns
-        ],
-        "period_min": period,
-        "missing": table.missing,
-        "rows": [
-            {
-                "time": "" if row.at is None else row.at.isoformat(" "),
-                "status": row.status,
-                "values": [None if value is None else value.text for value in row.values],
-            }
-            for row in table.rows[:MAX_ROWS]
-            if not row.is_gap
-        ],
-    }
-
-
-def _channel_title(channel: iec.Channel) -> str:
-    code = obis.find(channel.id)
-    meaning = None if code is None else obis.meaning_of(code, channel.unit or None)
-    return "" if meaning is None else meaning.title
-
-
-def _profile_samples(
-    tables: Sequence[iec.ProfileTable], device: str, interaction: int | None
-) -> tuple[SampleSet, ...]:
-    """Rows as samples at the meter's time, which is taken as this computer's local time."""
-    made = []
-    for table in tables:
-        measured = [_measured(channel) for channel in table.columns]
-        for row in table.rows[:MAX_ROWS]:
-            if row.at is None or row.is_gap:
-                continue
-            values = []
-            for quantity, value in zip(measured, row.values, strict=False):
-                if quantity is not None and value is not None and value.number is not None:
-                    values.append((quantity[0], quantity[1].to_base(value.number)))
-            if values:
-                moment = row.at.astimezone()
-                made.append(
-                    SampleSet(device=device, received=moment, meter_time=moment, values=tuple(values),
-                              meter_time_text=row.at.isoformat(" "), interaction=interaction)
-                )  # fmt: skip
-    return tuple(made)
-
-
-def _measured(channel: iec.Channel) -> tuple[Quantity, obis.Scale] | None:
-    code = obis.find(channel.id)
-    scale = obis.scale_of(channel.unit)
-    meaning = None if code is None or scale is None else obis.meaning_of(code, channel.unit)
-    if meaning is None or scale is None or meaning.kind not in obis.CHARTED:
-        return None
-    quantity = Quantity(f"profile_{meaning.name}", meaning.unit, f"{meaning.title} (load profile)", channel.id)
-    return quantity, scale
 
 
 def log_answer(result: TextResult) -> Answer:

@@ -18,6 +18,9 @@ GROUP: Final = "meterwright.adapters"
 BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "lem-dcbm": "app.adapters.lem_dcbm:LemDcbm",
+        "iec62056": "app.adapters.iec62056:Iec62056",
+        "dlms": "app.adapters.dlms:Dlms",
+        "quecpython": "app.adapters.quecpython:QuecPython",
         "aviora": "app.adapters.aviora:Aviora",
         "calin-lorawan": "app.adapters.calin_lorawan:CalinLorawan",
         "calin-v1": "app.adapters.calin_api:CalinV1",

@@ -98,6 +98,7 @@ class ParamSpec:
     pattern: str | None = None
     choices: tuple[tuple[Any, str], ...] = ()
     help: str = ""
+    kept_as: Callable[[str], str] | None = None  # of a secret: what is kept instead of its words (a hash)
 
     def parse(self, value: Any) -> Any:
         """Check one value and give it its proper type (Decimal for decimals, UTC datetimes for times).

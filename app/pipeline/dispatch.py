@@ -19,6 +19,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from app.errors import (
+    ConfigError,
     LinkError,
     LinkReason,
     LocalProtocolError,
@@ -367,7 +368,7 @@ class Dispatcher:
         except RemoteProtocolError as exc:  # it answered, and the answer cannot be read (D-29)
             answer = Answer(execution=Execution.FAILURE, code="UNDECODABLE", text=str(exc))
             self._answered(message.id, message.attempt, answer, crossing)
-        except (LocalProtocolError, ParameterError) as exc:
+        except (ConfigError, LocalProtocolError, ParameterError) as exc:
             self._failed(message, crossing, "UNSUPPORTED", str(exc), Disposition.FINAL)
         except Exception as exc:  # noqa: BLE001 - crash boundary of one attempt (DECISIONS D-005)
             _log.exception("the adapter of %s failed", message.device)

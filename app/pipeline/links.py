@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -21,6 +22,7 @@ from app.ports import Adapter, AdapterContext, AdapterType, Clock, LinkChange, S
 
 _log = logging.getLogger(__name__)
 
+LEND_S: Final = 5.0  # for a connection to end
 BACKOFF_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 KEYRING: Final = "keyring:"
 
@@ -129,6 +131,28 @@ class Links:
                 self._register_secret(words)
                 given[name] = words
         return check_params(adapter_type.form(), given, f"The connection of {device.name}")
+
+    def scope_members(self, adapter_type: AdapterType, device: Device) -> tuple[Device, ...]:
+        """The devices of the open connection that ``device`` would share."""
+        connection = self._connections.get(f"{adapter_type.key}|{adapter_type.connection(device)}")
+        return () if connection is None else connection.devices
+
+    @asynccontextmanager
+    async def lent(self, adapter_type: AdapterType, device: Device) -> AsyncIterator[None]:
+        """The open connection that ``device`` would share is closed meanwhile, so that its line can be tried."""
+        scope = f"{adapter_type.key}|{adapter_type.connection(device)}"
+        connection = self._connections.get(scope)
+        if connection is None:
+            yield
+            return
+        self._close(scope)
+        if connection.task is not None:
+            await asyncio.wait({connection.task}, timeout=LEND_S)
+        try:
+            yield
+        finally:
+            if scope not in self._connections:
+                self._open(scope, connection.type, connection.devices)
 
     def _open(self, scope: str, adapter_type: AdapterType, devices: tuple[Device, ...]) -> None:
         connection = _Connection(scope, adapter_type, devices)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from app.errors import LinkError, LocalProtocolError, ParameterError, RemoteProtocolError, StoreError
+from app.errors import ConfigError, LinkError, LocalProtocolError, ParameterError, RemoteProtocolError, StoreError
 from app.model.command import CommandSpec, TokenUse
 from app.model.interaction import Failure, Interaction, Step
 from app.model.records import Change
@@ -215,7 +215,7 @@ class TokenOffice:
             return _Refusal(str(exc), again=is_known, is_known=is_known)
         except RemoteProtocolError as exc:  # an answer that nobody can read: a sale may stand behind it
             return _Refusal(str(exc), again=not is_sale, is_known=not is_sale)
-        except (LocalProtocolError, ParameterError) as exc:
+        except (ConfigError, LocalProtocolError, ParameterError) as exc:
             return _Refusal(str(exc), again=False)
         except Exception as exc:  # noqa: BLE001 - crash boundary of one token (DECISIONS D-005)
             _log.exception("the adapter of %s failed on a token", request.device.id)

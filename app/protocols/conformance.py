@@ -327,10 +327,17 @@ def _run_aviora(document: Mapping[str, Any]) -> Report:
     return check(document)
 
 
+def _run_rfc1662(document: Mapping[str, Any]) -> Report:
+    from app.protocols.conformance_rfc1662 import check  # it uses this module's helpers
+
+    return check(document)
+
+
 CHECKERS: Final[Mapping[str, DocumentCheck]] = {  # one row per protocol
     "ocmf": _run_ocmf,
     "calin-lorawan": _run_calin_lorawan,
     "calin-api": _run_calin_api,
     "aviora-protocolzd": _run_aviora,
     "iec62056-21": _run_iec62056,
+    "quecpython-rfc1662": _run_rfc1662,
 }

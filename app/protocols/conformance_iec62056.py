@@ -1,14 +1,15 @@
 """Run vectors of protocol ``iec62056-21`` against the parser (specs/iec62056-and-dlms.md parts A and D).
 
 An outcome is made in the vectors' form and compared as a whole, both ways: a member too many fails like one too few.
-A vector is a failure too when anything in it could not be read, or its block check is not the standard's.
+A vector is a failure too when anything in it could not be read, its block check is not the standard's, or its octets
+give other messages when they come one by one or in two parts, whatever the place of the cut.
 """
 
 from __future__ import annotations
 
 import binascii
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
@@ -22,6 +23,7 @@ from app.protocols.conformance import Report, check_list, document_failure, same
 PROTOCOL: Final = "iec62056-21"
 FORMAT: Final = "iec62056-vectors/1"
 MAX_SENTENCES: Final = 5  # per vector
+MAX_CUT_OCTETS: Final = 1 << 22  # fed for all cuts of a text; a long one is cut at fewer places, evenly spread
 REPLIES: Final[Mapping[bytes, str]] = MappingProxyType({iec.ACK: "ACK", iec.NAK: "NAK"})
 FRAMINGS: Final[Mapping[str, iec.Verdict]] = MappingProxyType(
     {"stx-etx-bcc": iec.Verdict.GOOD, "mode-d": iec.Verdict.NO_CHECK}
@@ -64,7 +66,7 @@ def _faults(vector: Mapping[str, Any]) -> list[str]:
     if unknown := [name for name in vector if name not in required | optional | _EVERYWHERE]:
         return [f"the member {reprlib.repr(unknown[0])} is not known"]
     try:
-        return list(run(vector))
+        return list(run(vector)) or list(_cut_faults(vector))
     except (_Malformed, RemoteProtocolError, ParameterError) as fault:
         return [str(fault)]
 
@@ -109,6 +111,31 @@ def _raw_hex(vector: Mapping[str, Any]) -> bytes:
 
 def _octet_text(octet: int | None) -> str | None:
     return None if octet is None else f"0x{octet:02X}"
+
+
+# ---------------------------------------------------------------- chunks
+
+
+def _cut_faults(vector: Mapping[str, Any]) -> Iterator[str]:
+    octets = plain(_raw_hex(vector)) if "raw_hex" in vector else _raw(vector)
+    for is_passive in (False, True):
+        whole = _messages([octets], is_passive)
+        if _messages([octets[at : at + 1] for at in range(len(octets))], is_passive) != whole:
+            yield "octet by octet the messages are others"
+        for at in range(1, len(octets), max(1, len(octets) ** 2 // MAX_CUT_OCTETS)):
+            if _messages([octets[:at], octets[at:]], is_passive) != whole:
+                yield f"cut at octet {at} the messages are others"
+                break
+
+
+def _messages(chunks: Sequence[bytes], is_passive: bool) -> list[iec.Incoming]:
+    framer = iec.Framer(is_passive=is_passive)
+    found: list[iec.Incoming] = []
+    for chunk in chunks:
+        framer.feed(chunk)
+        while (message := framer.next()) is not None:
+            found.append(message)
+    return found
 
 
 # ---------------------------------------------------------------- the kinds

@@ -11,7 +11,7 @@ import operator
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -34,6 +34,7 @@ LINE_END: Final = b"\r\n"
 
 MAX_LINE: Final = 128  # ours: identification and request; the standard has 16 and 32 characters after the head
 MAX_ADDRESS: Final = 32  # ours: of a data set; the standard has 16
+MAX_FRAME: Final = 8 << 20  # ours: octets; a whole load profile may come in one frame
 MAX_GAP_ROWS: Final = 10_000  # ours: rows a table adds for missing periods
 MAX_PERIOD: Final = 44_640  # minutes, 31 days
 EXCERPT: Final = 80
@@ -342,51 +343,140 @@ class Incoming:
 def take(buffer: bytes, *, expect_option: bool = False) -> Incoming | None:
     """The first message in ``buffer``, None while it is not complete. Parity bits must be gone.
 
-    Noise, NULs and requests (an optical head reflects our own) before it are skipped. An ACK counts as a message of
-    its own unless ``expect_option`` says that an option select is awaited (the meter's confirmation of mode E).
+    Noise, NULs, requests (an optical head reflects our own), frames in which another begins and unfinished ones of more
+    than MAX_FRAME octets are skipped. An ACK counts as a message of its own unless ``expect_option`` says that an
+    option select is awaited (the meter's confirmation of mode E).
     """
-    for found in _START.finditer(buffer):
+    found = _look(buffer, 0, MAX_FRAME, expect_option=expect_option, is_passive=False)
+    return found if isinstance(found, Incoming) else None
+
+
+class Framer:
+    """Cuts a stream into messages as ``take`` does, in linear time and bounded memory.
+
+    Args:
+        is_passive: of a line that others talk on: requests, option selects and lone ACKs are messages too.
+        limit: octets of a frame; a longer one is skipped.
+    """
+
+    def __init__(self, *, expect_option: bool = False, is_passive: bool = False, limit: int = MAX_FRAME) -> None:
+        self._expect_option = expect_option
+        self._is_passive = is_passive
+        self._limit = limit
+        self._buffer = bytearray()
+        self._noise = b""  # the last of what was skipped
+        self._searched = 0
+
+    @property
+    def pending(self) -> int:
+        """Octets of a message that is not complete."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+
+    def next(self) -> Incoming | None:
+        """The next message; None while none is complete. ``skipped`` has at most the last MAX_LINE octets."""
+        found = _look(
+            self._buffer, self._searched, self._limit, expect_option=self._expect_option, is_passive=self._is_passive
+        )
+        if isinstance(found, Incoming):
+            noise, self._noise, self._searched = self._noise, b"", 0
+            del self._buffer[: found.length]
+            skipped = (noise + found.skipped)[-MAX_LINE:]
+            return Incoming(found.message, skipped, found.length - len(found.skipped) + len(skipped))
+        start, self._searched = found[0], found[1] - found[0]
+        self._noise = (self._noise + bytes(self._buffer[max(0, start - MAX_LINE) : start]))[-MAX_LINE:]
+        del self._buffer[:start]
+        return None
+
+    def take_rest(self) -> bytes:
+        """What belongs to no complete message yet, taken out."""
+        rest, self._noise, self._searched = bytes(self._buffer), b"", 0
+        self._buffer.clear()
+        return rest
+
+
+_START: Final = re.compile(rb"[\x01\x02\x06\x15/]")
+_BLOCK_STOP: Final = re.compile(rb"[\x01-\x04]")
+_LINE_STOP: Final = re.compile(rb"[\n\x01\x02]")
+_OPTION_CHARS: Final = 6
+_COMMAND_HEAD: Final = 3  # SOH, letter, digit; then the one STX that may stand inside a frame
+
+
+def _look(
+    buffer: bytes | bytearray, searched: int, limit: int, *, expect_option: bool, is_passive: bool
+) -> Incoming | tuple[int, int]:
+    """The first message, or where an incomplete one begins and how far its end was looked for.
+
+    ``searched`` is the latter from the last look at a buffer that begins with the message.
+    """
+    position, length = 0, len(buffer)
+    while (found := _START.search(buffer, position)) is not None:
         start = found.start()
-        match buffer[start : start + 1]:
-            case b"\x06" if expect_option:
-                if len(buffer) - start < _OPTION_CHARS:
-                    return None
+        position = start + 1
+        match bytes(buffer[start:position]):
+            case b"\x06" if expect_option or is_passive:
                 text = buffer[start : start + _OPTION_CHARS].decode("latin-1")
-                if (option := _OPTION.fullmatch(text[:4])) is None or text[4:] != "\r\n":
-                    continue
-                return _incoming(buffer, start, start + _OPTION_CHARS, Option(*option.groups()))
+                if is_passive and text[1:2] and not text[1:2].isdigit():
+                    return _incoming(buffer, start, start + 1, Acknowledge())
+                if len(text) < _OPTION_CHARS:
+                    return start, start
+                if (option := _OPTION.fullmatch(text[:4])) is not None and text[4:] == "\r\n":
+                    return _incoming(buffer, start, start + _OPTION_CHARS, Option(*option.groups()))
             case b"\x06":
                 return _incoming(buffer, start, start + 1, Acknowledge())
             case b"\x15":
                 return _incoming(buffer, start, start + 1, Refuse())
             case b"/":
                 line_end = _LINE_STOP.search(buffer, start, start + MAX_LINE)
-                if line_end is None and len(buffer) - start < MAX_LINE:
-                    return None
+                if line_end is None and length - start < MAX_LINE:
+                    return start, start
                 if line_end is None or line_end[0] != b"\n":
                     continue
-                try:
-                    identification = parse_identification(buffer[start : line_end.end()])
-                except RemoteProtocolError:
-                    continue
-                return _incoming(buffer, start, line_end.end(), identification)
+                line = bytes(buffer[start : line_end.end()])
+                message = _head_line(line, is_passive=is_passive)
+                if message is not None:
+                    return _incoming(buffer, start, start + len(line), message)
             case _:
-                end_mark = _BLOCK_END.search(buffer, start)
-                if end_mark is None or end_mark.end() == len(buffer):
-                    return None
-                end = end_mark.end()
-                return _incoming(buffer, start, end + 1, _framed(buffer[start:end], buffer[end]))
-    return None
+                stop = _frame_stop(buffer, start, searched if start == 0 else 0)
+                if stop is None and length - start <= limit:
+                    return start, length
+                if stop is None:
+                    position = length
+                elif buffer[stop] in (SOH[0], STX[0]):
+                    position = stop
+                elif stop + 1 == length:
+                    return start, stop
+                else:
+                    frame = bytes(buffer[start : stop + 1])
+                    return _incoming(buffer, start, stop + 2, _framed(frame, buffer[stop + 1]))
+    return length, length
 
 
-_START: Final = re.compile(rb"[\x01\x02\x06\x15/]")
-_BLOCK_END: Final = re.compile(rb"[\x03\x04]")
-_LINE_STOP: Final = re.compile(rb"[\n\x01\x02]")
-_OPTION_CHARS: Final = 6
+def _head_line(line: bytes, *, is_passive: bool) -> Identification | Request | None:
+    try:
+        return parse_identification(line)
+    except RemoteProtocolError:
+        if not is_passive:
+            return None
+    try:
+        return parse_request(line)
+    except RemoteProtocolError:
+        return None
 
 
-def _incoming(buffer: bytes, start: int, end: int, message: Message | Damaged) -> Incoming:
-    return Incoming(message, buffer[:start], end)
+def _frame_stop(buffer: bytes | bytearray, start: int, searched: int) -> int | None:
+    """Where the frame at ``start`` ends (ETX, EOT) or another begins; None while neither came."""
+    stop = _BLOCK_STOP.search(buffer, max(start + 1, searched))
+    is_command = buffer[start] == SOH[0]
+    if stop is not None and is_command and stop.start() == start + _COMMAND_HEAD and stop[0] == STX:
+        stop = _BLOCK_STOP.search(buffer, stop.end())
+    return None if stop is None else stop.start()
+
+
+def _incoming(buffer: bytes | bytearray, start: int, end: int, message: Message | Damaged) -> Incoming:
+    return Incoming(message, bytes(buffer[:start]), end)
 
 
 def _framed(frame: bytes, received: int) -> Message | Damaged:
@@ -651,6 +741,11 @@ def _find_end(octets: bytes) -> tuple[int, BlockCheck]:
         if verdict in best:
             return best[verdict]
     return first, BlockCheck(Verdict.CUT)
+
+
+def check_of(data: bytes) -> BlockCheck:
+    """The block check of a data block as it was received, from STX on or with STX lost; parity bits must be gone."""
+    return _find_end(data)[1]
 
 
 _HEAD_LINES: Final = re.compile(rb"(?:[\x00-\x20]*/[^\n]{0,128}\n)*")  # before a block whose STX was lost
@@ -932,6 +1027,17 @@ class Profile:
     damages: tuple[Damage, ...]
     check: BlockCheck
 
+    def with_columns(self, channels: tuple[Channel, ...]) -> Profile:
+        """With names for the columns of sections that have none and as many values in every row."""
+        count = len(channels)
+        sections = (
+            replace(one, channels=channels)
+            if one.channels is None and all(len(row.values) == count for row in one.rows)
+            else one
+            for one in self.sections
+        )
+        return replace(self, sections=tuple(sections))
+
     def tables(self) -> tuple[ProfileTable, ...]:
         """One table per profile, in the order of the answer; at most MAX_GAP_ROWS rows are added for gaps."""
         names = dict.fromkeys(section.profile for section in self.sections)
@@ -1002,7 +1108,7 @@ class _ProfileReader:
 
     def read(self, line: str, number: int) -> None:
         if line.startswith(_COLUMNS):
-            self._begin(_Open("", None, None, "", None, _columns(line.removeprefix(_COLUMNS)), is_national=True))
+            self._begin(_Open("", None, None, "", None, parse_columns(line.removeprefix(_COLUMNS)), is_national=True))
             return
         known = len(self.damages)
         sets = _sets_of(line, number, self.damages)
@@ -1091,7 +1197,8 @@ _HEADER: Final = 4  # groups of a VDEW header before the channels
 _PROFILES: Final = obis.LETTERS["P"]
 
 
-def _columns(text: str) -> tuple[Channel, ...]:
+def parse_columns(text: str) -> tuple[Channel, ...]:
+    """The columns of a Turkish load profile, as ``LPCH:`` and 97.1.0 to 97.3.0 list them: ``id*unit,id*unit`` (A8)."""
     pairs = (part.strip().partition("*") for part in text.split(","))
     return tuple(Channel(name, unit) for name, _, unit in pairs if name)
 

@@ -122,6 +122,34 @@ CATALOG: Final[Mapping[str, SimEntry]] = {
             "app.simulators.aviora:serve",
             "app.simulators.aviora:FAULTS",
         ),
+        SimEntry(
+            "iec62056",
+            "IEC 62056-21 meter",
+            "meters of several makes on TCP or a pseudo terminal: modes A to E, programming mode, load profiles, logs",
+            "app.simulators.iec62056:serve",
+            "app.simulators.iec62056:FAULTS",
+        ),
+        SimEntry(
+            "dlms",
+            "DLMS/COSEM meter",
+            "wrapper or HDLC on TCP or a pseudo terminal: associations, about 60 objects, load profile, disconnector",
+            "app.simulators.dlms:serve",
+            "app.simulators.dlms:FAULTS",
+        ),
+        SimEntry(
+            "quec-module",
+            "QuecPython module",
+            "smart-meter module between a UART and a TCP server; the published firmware's defects as faults",
+            "app.simulators.quecpython:serve_module",
+            "app.simulators.quecpython:FAULTS_MODULE",
+        ),
+        SimEntry(
+            "quec-meter",
+            "Meter of a QuecPython module",
+            "meter on a module's UART: answers the module, reads its parameters, reports events",
+            "app.simulators.quecpython:serve_meter",
+            "app.simulators.quecpython:FAULTS_METER",
+        ),
     )
 }
 

@@ -1,10 +1,17 @@
-"""What one device's answer teaches all devices of its adapter type, and settings of devices that share a connection."""
+"""What one device's answer teaches all devices of its adapter type, settings of devices that share a connection, and
+a line that one at a time may have.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
 
+import pytest
+
+from app.errors import LinkError
 from app.model.device import Device
 from app.model.reading import LinkState
 from app.model.status import Status
@@ -64,3 +71,53 @@ def test_answers_teach_every_device_of_the_type_also_after_a_restart() -> None:
 
     run_virtual(main)
     store.check()
+
+
+class Exclusive(OneLine):
+    is_open = False
+
+    async def probe(self, context: AdapterContext) -> Sequence[str]:
+        assert not self.is_open
+        return [f"free, {context.settings['note']}"]
+
+    def create(self, context: AdapterContext) -> Adapter:
+        kind = self
+
+        class Watched(Teacher):
+            def open(self) -> AbstractAsyncContextManager[None]:
+                return self._watched()
+
+            @asynccontextmanager
+            async def _watched(self) -> AsyncIterator[None]:
+                async with super().open():
+                    kind.is_open = True
+                    try:
+                        yield
+                    finally:
+                        kind.is_open = False
+
+            async def submit(self, request: Dispatch) -> Accepted | Answer:
+                await asyncio.sleep(2.0)
+                return Answer(result={"value": 1})
+
+        return Watched(context, self.field_, can_verify=True)
+
+
+def test_a_test_of_the_connection_borrows_the_line() -> None:
+    types = Exclusive(Field())
+    types.base = replace(types.base, exclusive=True)
+    store, devices = MemoryStore(), [bench_device(1)]
+
+    async def main(loop: VirtualLoop) -> None:
+        async with bench(loop, store, types.field_, devices=devices, bench_type=types) as workbench:
+            await asyncio.sleep(1.0)
+            assert types.is_open
+            assert list(await workbench.probe("bench", {"note": "x"})) == ["free, x"]
+            row = workbench.submit("m1", "READ_DIRECT")
+            await asyncio.sleep(1.0)
+            assert types.is_open  # it was opened again
+            with pytest.raises(LinkError, match="Meter 1 is carrying out READ_DIRECT"):
+                await workbench.probe("bench", {"note": "x"})
+            assert (await workbench.settled(row)).status is Status.SUCCESSFUL
+
+    run_virtual(main)

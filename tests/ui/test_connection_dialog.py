@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -167,6 +168,19 @@ def test_secrets_go_to_the_keyring_or_stay_in_the_session(qtbot: QtBot, theme: T
     assert "s3cret" not in repr(saved)
     kept = {"meter.password": "s3cret"}
     assert (secrets.kept, secrets.session) == (({}, kept) if only_session else (kept, {}))
+
+
+def test_a_secret_can_be_kept_as_a_hash(qtbot: QtBot, theme: Theme, monkeypatch: pytest.MonkeyPatch) -> None:
+    workbench, secrets = FakeWorkbench(), FakeSecrets()
+    dialog = make(qtbot, theme, workbench, secrets)
+    field = next(one for one in dialog._fields if one.spec.name == "password")
+    monkeypatch.setattr(field, "spec", replace(field.spec, kept_as=lambda words: f"hash of {len(words)}"))
+    type_into(dialog, qtbot, "Meter", basic="name")
+    type_into(dialog, qtbot, "meter.local", field="address")
+    type_into(dialog, qtbot, "s3cret", field="password")
+    dialog.save.click()
+    assert saved_by(workbench)[0].settings["password"] == "keyring:meter.password"
+    assert secrets.kept == {"meter.password": "hash of 6"}
 
 
 def test_without_a_keyring_nothing_is_saved_and_the_reason_is_said(qtbot: QtBot, theme: Theme) -> None:

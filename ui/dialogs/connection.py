@@ -545,8 +545,11 @@ class ConnectionDialog(QDialog):
         """Put the secrets away, off the GUI thread: a keyring may ask the person to unlock it."""
         only_session = self.session_only.isChecked()
         fault: WorkbenchError | None = None
+        turned = {field.spec.name: field.spec.kept_as for field in self._fields if field.spec.kept_as is not None}
         for name, words in secrets.items():
             kept_as = f"{device.id}.{name}"
+            if (turn := turned.get(name)) is not None:
+                words = await asyncio.to_thread(turn, words)
             if only_session:
                 keeper.set_for_session(kept_as, words)
                 continue

@@ -460,6 +460,15 @@ class BytesTab(QWidget):
         self._split.setSizes([300, 560, 300])
         self._split.setStretchFactor(1, 1)
 
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Low, the parts go beside the bytes."""
+        super().resizeEvent(event)
+        is_low = event.size().height() < (self.fontMetrics().height() + space(1)) * 14
+        way = Qt.Orientation.Horizontal if is_low else Qt.Orientation.Vertical
+        if way is not self._inspector.orientation():
+            self._inspector.setOrientation(way)
+            self._inspector.setSizes([280, 320] if is_low else [120, 180])
+
     def set_frames(self, frames: Sequence[Frame], result: Mapping[str, Any] | None) -> None:
         fresh = tuple(frames)
         grew = fresh[: len(self._frames)] == self._frames
