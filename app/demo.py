@@ -391,7 +391,8 @@ async def _workshop(secrets: KeyringSecrets) -> AsyncIterator[_Part]:
     head = Iec62056Meter(
         Iec62056Config(model="three-phase", password=password, drift_s=23.0, speed=HEAD_SPEED, seed=5), link="tcp"
     )
-    dlms = DlmsMeterSimulator(DlmsConfig(framing="wrapper"))
+    low, said_low = _keep(secrets, "dlms-password")
+    dlms = DlmsMeterSimulator(DlmsConfig(framing="wrapper", password=low))
     module = ModuleSimulator(ModuleConfig(link="tcp", server_port=_free_port(), reads_serial=False))
     async with head, dlms, module:
         yield _Part(
@@ -403,7 +404,9 @@ async def _workshop(secrets: KeyringSecrets) -> AsyncIterator[_Part]:
                 ),
                 Device(
                     id="dlms-1", name="Bench 2: DLMS", parent="workshop", adapter="dlms",
-                    serial=dlms.config.meter.serial, settings={"address": dlms.url, "framing": "wrapper"},
+                    serial=dlms.config.meter.serial,
+                    settings={"address": dlms.url, "framing": "wrapper", "client": 32, "authentication": "low",
+                              "password": said_low},
                 ),
                 Device(
                     id="module-1", name="Bench 3: QuecPython module", parent="workshop", adapter="quecpython",

@@ -187,6 +187,10 @@ async def _workshop(
     window.show_device(DLMS)
     window.show_interaction(sent[DLMS, "READ_OBJECTS"])
     window.show_objects()
+    await asyncio.sleep(SETTLE_S)
+    group = window.objects.tree.topLevelItem(1) if window.objects is not None else None
+    if group is not None:
+        group.setExpanded(True)
     await picture(f"objects-{mode.value}")
     window.tabs.setCurrentIndex(1)
     window.show_device(MODULE)

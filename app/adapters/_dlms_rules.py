@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any, Final
@@ -67,7 +67,7 @@ def _flag(name: str, title: str, text: str) -> ParamSpec:
     return ParamSpec(name=name, title=title, type=ParamType.BOOLEAN, required=False, default=False, help=text)
 
 
-FORM: Final[tuple[ParamSpec, ...]] = (
+_FIELDS: Final[tuple[ParamSpec, ...]] = (
     ParamSpec(name="address", title="Port", type=ParamType.PORT, max_bytes=500,
               help=f"A serial port, or socket://HOST:{PORT} for a meter on the network."),
     _choice("framing", "Framing", ((HDLC, "HDLC (serial)"), (WRAPPER, "Wrapper (TCP)"))),
@@ -109,6 +109,14 @@ FORM: Final[tuple[ParamSpec, ...]] = (
     _flag("software_parity", "7E1 by software", "For mode E on ports that only do 8N1."),
     _flag("rs485", "RS-485", "Switches the driver while sending."),
 )  # fmt: skip
+
+
+_HDLC_ONLY: Final = frozenset(
+    {"line_format", "opening", "physical_address", "address_length", "max_frame", "repeats", "software_parity", "rs485"}
+)
+FORM: Final[tuple[ParamSpec, ...]] = tuple(
+    replace(spec, only_for={"framing": (HDLC,)}) if spec.name in _HDLC_ONLY else spec for spec in _FIELDS
+)
 
 
 def settings_of(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -271,7 +271,7 @@ READ_CLOCK: Final = CommandSpec(
 SET_CLOCK: Final = CommandSpec(
     name="SET_CLOCK", title="Set clock", kind=CommandKind.WRITE, risk=Risk.WRITE, resend=Resend.NEVER,
     verb="Set the clock of {device}", field_group="clock", answer_timeout_s=SHORT_S, changes="meter_time",
-    shadow={"meter_time": "param:time"},
+    shadow={"meter_time": "new_time"},
     params=(ParamSpec(name="time", title="Time", type=ParamType.TIME, required=False,
                       help="Empty: this computer's time at the moment of sending."),),
 )  # fmt: skip

@@ -8,7 +8,8 @@ One line per entry, ``#`` begins a comment::
     0x2802 = error
     AT+CSQ = 23
 
-Kinds: ``text`` and ``hex`` are raw content, ``str char u8 u16 u32 time`` typed. Text knows ``\\r \\n \\t \\xHH``.
+Kinds: ``text`` and ``hex`` are raw content (STR where the request has a request id), ``str char u8 u16 u32 time``
+typed. Text knows ``\\r \\n \\t \\xHH``.
 """
 
 from __future__ import annotations
@@ -239,47 +240,36 @@ class Answers:
 
     def _get(self, message: quec.Message, body: quec.GetRequest) -> Reply:
         wanted = body.rid if body.rid is not None else body.pid
+        error = self._frame(message, quec.GetError(body.pid))
         entry = self._entries.get(wanted)
-        if entry is None and self._unknown == "silent":
-            return Reply(None, f"nothing: 0x{wanted:04X} is not in the table")
-        error = quec.GetError(body.pid)
-        if entry is None or entry.octets is None or entry.behaviour == "error":
-            why = "is not in the table" if entry is None else "answers with an error by the table"
-            if entry is not None and entry.behaviour == "silent":
-                return Reply(None, "nothing, by the table", entry.delay_s)
-            delay = entry.delay_s if entry is not None else 0.0
-            return Reply(self._frame(message, error), f"error: 0x{wanted:04X} {why}", delay)
+        if entry is None:
+            if self._unknown == "silent":
+                return Reply(None, f"nothing: 0x{wanted:04X} is not in the table")
+            return Reply(error, f"error: 0x{wanted:04X} is not in the table")
         if entry.behaviour == "silent":
             return Reply(None, "nothing, by the table", entry.delay_s)
-        content: quec.Typed | quec.Raw = quec.Raw(entry.octets)
-        if body.pid not in RAW_IDS:
-            if entry.tag is not None:
-                content = quec.Typed(wanted, entry.tag, entry.octets)
-            elif body.rid is not None:  # the long form is answered in types
-                content = quec.Typed(wanted, quec.Tag.STR, entry.octets)
+        if entry.behaviour == "error" or entry.octets is None:
+            return Reply(error, "error, by the table", entry.delay_s)
         try:
-            frame = self._frame(message, quec.GetResponse(body.pid, content))
+            frame = self._frame(message, quec.GetResponse(body.pid, _content(body, wanted, entry.tag, entry.octets)))
         except ParameterError as exc:
-            return Reply(self._frame(message, error), f"error: the value of 0x{wanted:04X} cannot be sent: {exc}")
+            return Reply(error, f"error: the value of 0x{wanted:04X} cannot be sent: {exc}", entry.delay_s)
         return Reply(frame, "the value of the table", entry.delay_s, SPOILS.get(entry.behaviour))
 
     def _set(self, message: quec.Message, body: quec.SetRequest) -> Reply:
         content = body.content
         wanted = content.rid if isinstance(content, quec.Typed) else body.pid
-        entry = self._entries.get(wanted)
-        if entry is None and wanted != body.pid:
-            entry = self._entries.get(body.pid)
+        entry = self._entries.get(wanted) or self._entries.get(body.pid)
+        delay = entry.delay_s if entry is not None else 0.0
         refusal = self._refusal(wanted, entry)
         if refusal == "silent":
-            delay = entry.delay_s if entry is not None else 0.0
             return Reply(None, "nothing, by the table", delay)
-        delay = entry.delay_s if entry is not None else 0.0
-        spoil = SPOILS.get(entry.behaviour) if entry is not None else None
         if refusal:
             return Reply(self._frame(message, quec.SetResponse(body.pid, quec.FAILED)), f"refused: {refusal}", delay)
-        tag = content.tag if isinstance(content, quec.Typed) else None
+        tag = quec.Tag(content.tag) if isinstance(content, quec.Typed) else None
         before = self._entries.get(wanted, Entry(wanted))
-        self._entries[wanted] = replace(before, tag=quec.Tag(tag) if tag is not None else None, octets=content.octets)
+        self._entries[wanted] = replace(before, tag=tag, octets=content.octets)
+        spoil = SPOILS.get(entry.behaviour) if entry is not None else None
         return Reply(self._frame(message, quec.SetResponse(body.pid, quec.SUCCESS)), "stored", delay, spoil)
 
     def _refusal(self, wanted: int, entry: Entry | None) -> str:
@@ -296,3 +286,10 @@ class Answers:
         if self._is_module and word is not None and word.access and "W" not in word.access:
             return f"0x{wanted:04X} can only be read"
         return ""
+
+
+def _content(body: quec.GetRequest, wanted: int, tag: quec.Tag | None, octets: bytes) -> quec.Typed | quec.Raw:
+    """How a value of the table stands in the answer: the long form is answered in types, raw ids never are."""
+    if body.pid in RAW_IDS or (tag is None and body.rid is None):
+        return quec.Raw(octets)
+    return quec.Typed(wanted, tag if tag is not None else quec.Tag.STR, octets)

@@ -97,7 +97,6 @@ class OtherSide:
     def __init__(self, core: Core, serve: Callable[[Line], Awaitable[None]]) -> None:
         self._core = core
         self._serve = serve
-        self._open_line: LineOpener | None = None
         self._changed = asyncio.Event()
         self._wanted = asyncio.Event()
         self.line: Line | None = None
@@ -105,9 +104,8 @@ class OtherSide:
 
     async def run(self, open_line: LineOpener) -> None:
         """For ever. Raises LinkError only when the address cannot be listened on."""
-        self._open_line = open_line
         if self._core.config.other:
-            await self._dial_for_ever()
+            await self._dial_for_ever(open_line)
         else:
             await self._listen_for_ever()
 
@@ -123,13 +121,12 @@ class OtherSide:
                     await self._changed.wait()
         return self.line
 
-    async def _dial_for_ever(self) -> None:
+    async def _dial_for_ever(self, open_line: LineOpener) -> None:
         core, config = self._core, self._core.config
-        assert self._open_line is not None
         pause = core.pace.redial_s
         while True:
             try:
-                line = await self._open_line(config.other, config.format, whose=f"{core.device.name}, other side")
+                line = await open_line(config.other, config.format, whose=f"{core.device.name}, other side")
             except ParameterError as exc:  # only an edit of the connection can help, and that opens a new one
                 core.warn("OTHER_SIDE", str(exc), f"The other side cannot be opened: {exc}")
                 self._show(f"The other side cannot be opened: {exc}")
@@ -342,6 +339,7 @@ class TapRole(LineRole):
             data = await self._to_other.get()
             line = self._other.line
             if line is None:
+                self._other.want()
                 _not_forwarded(self.core, FROM_LINE, len(data))
                 self._copies[FROM_LINE].offer(data)
                 continue

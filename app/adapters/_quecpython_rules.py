@@ -78,7 +78,7 @@ def _text(name: str, title: str, default: str, most: int, description: str, patt
     )
 
 
-FORM: Final[tuple[ParamSpec, ...]] = (
+_FIELDS: Final[tuple[ParamSpec, ...]] = (
     _choice(
         "role", "Role of this computer", METER,
         ((METER, "Meter: tests a module"), (MODULE, "Module: tests a meter"),
@@ -155,6 +155,30 @@ FORM: Final[tuple[ParamSpec, ...]] = (
 )  # fmt: skip
 
 
+_ON_A_LINE: Final = (METER, MODULE, PASSTHROUGH)
+_ROLES: Final[Mapping[str, tuple[str, ...]]] = {  # of what does not concern every role
+    **dict.fromkeys(
+        ("line", "format", "rs485", "profile", "fcs_order", "accm", "dialect", "link_octet", "pause_ms", "answers",
+         "unknown", "apn_password", "split"),
+        _ON_A_LINE,
+    ),
+    **dict.fromkeys(("backend", "script"), (METER,)),
+    **dict.fromkeys(("at_lines", "deaf_s"), (MODULE,)),
+    "event_ack": (MODULE, PASSTHROUGH),
+    **dict.fromkeys(("listen_host", "listen_port"), (SERVER, PASSTHROUGH)),
+    **dict.fromkeys(("identity", "poll"), (SERVER,)),
+    **dict.fromkeys(("mode", "other", "other_channels"), (PASSTHROUGH,)),
+}  # fmt: skip
+FORM: Final[tuple[ParamSpec, ...]] = tuple(
+    replace(
+        spec,
+        only_for={"role": _ROLES[spec.name]} if spec.name in _ROLES else {},
+        is_multiline=spec.name in ("answers", "script"),
+    )
+    for spec in _FIELDS
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """A device's checked settings, parsed."""
@@ -184,10 +208,6 @@ class Config:
     port: int
     poll: bytes
     answers_channels: bool
-
-    @property
-    def is_framed(self) -> bool:
-        return self.role != SERVER
 
 
 def config_of(settings: Mapping[str, Any]) -> Config:
@@ -770,9 +790,3 @@ def digits_in(payload: Payload) -> str:
     data = payload.data[5:] if payload.data.startswith(b"/") else payload.data  # behind maker and baud rate
     found = re.findall(rb"[0-9]{4,32}", data)
     return max(found, key=len).decode("ascii") if found else ""
-
-
-def visible(text: str) -> str:
-    """``text`` in a sentence: control characters as their symbols, bounded."""
-    shown = re.sub(r"[\x00-\x1f]", lambda found: chr(0x2400 + ord(found[0])), text).replace("\x7f", "\u2421")
-    return shown[:200]

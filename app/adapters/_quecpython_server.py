@@ -432,7 +432,7 @@ class ServerRole(Role):
         first_s = wait_ms / 1000 if wait_ms else max(self.config.timeout_s, self.core.pace.server_least_s)
         async with module.sending:
             if module.ended is not None:
-                raise module.ended
+                raise LinkError(str(module.ended), LinkReason.CLOSED, may_have_arrived=False)
             writes, found = await self._exchange(module, payload, first_s if is_awaited else 0.0, tap)
         result: dict[str, Any] = {
             "summary": f"{len(payload)} octets sent in {writes} writes", "sent": payload.hex(), "writes": writes,

@@ -99,6 +99,8 @@ class ParamSpec:
     choices: tuple[tuple[Any, str], ...] = ()
     help: str = ""
     kept_as: Callable[[str], str] | None = None  # of a secret: what is kept instead of its words (a hash)
+    is_multiline: bool = False  # text of several lines
+    only_for: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # asked for only while these fields say so
 
     def parse(self, value: Any) -> Any:
         """Check one value and give it its proper type (Decimal for decimals, UTC datetimes for times).
@@ -233,6 +235,8 @@ class CommandSpec:
     per_phase: PhaseRule = PhaseRule.NONE  # a three-phase meter is asked phase by phase (command-flow 1.4)
     phase_field: str = ""  # the result field that the phases are combined in
     check: Callable[[Mapping[str, Any]], str] | None = None  # what is wrong with parameters taken together; "" if none
+    caution: Callable[[Mapping[str, Any]], str] | None = None  # what to know before these are sent; never blocks
+    forbidden: Callable[[Mapping[str, Any]], str] | None = None  # why a device's facts forbid it, unless forced
     confirm: Mapping[str, Any] = field(default_factory=dict)  # shadow field <- value ("param:x") that proves success
     supersedes: tuple[str, ...] = ()  # waiting commands of the same meter that this one replaces (G2)
 

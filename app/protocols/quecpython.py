@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, assert_never, overlo
 
 from app.errors import ConfigError, ParameterError, RemoteProtocolError
 from app.protocols.dlms_values import CosemTime
-from app.protocols.rfc1662 import ESCAPE, FLAG, LINE_END, ErrorKind, Frame, FrameError
+from app.protocols.rfc1662 import FLAG, HEADER, LINE_END, OVERHEAD, ErrorKind, Frame, FrameError
 from app.protocols.rfc1662 import Event as LineEvent
 
 TRANSPARENT: Final = 0x2100
@@ -997,6 +997,8 @@ def masked(octets: bytes, words: Mapping[int, Word] | None = None, *, stuffing: 
     ``stuffing``: the profile's. The FCS is left as it is.
     """
     known = _shipped()[0] if words is None else words
+    if octets.startswith(HEADER):  # the opening flag got lost
+        return masked(FLAG + octets, known, stuffing=stuffing)[1:]
     if not octets.startswith(FLAG):
         return _AT_SECRET.sub(lambda found: found[1] + b"*" * len(found[2]), octets)
     units = _STUFFED.findall(octets) if stuffing else [octets[at : at + 1] for at in range(min(len(octets), _HEAD))]
@@ -1017,7 +1019,7 @@ def masked(octets: bytes, words: Mapping[int, Word] | None = None, *, stuffing: 
 def masked_raw(message: Message, words: Mapping[int, Word] | None = None) -> bytes:
     """The octets of the message as they were received, for taps and logs, secrets overwritten."""
     frame = message.frame
-    return masked(frame.raw, words, stuffing=ESCAPE in frame.raw and len(frame.raw) != len(frame.body) + 11)
+    return masked(frame.raw, words, stuffing=len(frame.raw) != len(frame.body) + OVERHEAD + 1)
 
 
 # ---------------------------------------------------------------- login and heartbeat on TCP (6)

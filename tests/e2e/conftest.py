@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.doubles.lem_double import collect_refused_handshakes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,3 +65,31 @@ def run(tmp_path: Path) -> Run:
         return Ran(done.returncode, done.stdout, done.stderr)
 
     return go
+
+
+LOOPS: dict[int, asyncio.AbstractEventLoop] = {}  # by id, of what runs in a thread
+
+
+@contextmanager
+def in_thread(enter: Callable[[], Any]) -> Iterator[Any]:
+    """Run an async context manager on a loop of its own thread."""
+    ready, box = threading.Event(), dict[str, Any]()
+
+    async def main() -> None:
+        async with enter() as value:
+            box.update(value=value, loop=asyncio.get_running_loop(), stop=asyncio.Event())
+            ready.set()
+            await box["stop"].wait()
+
+    thread = threading.Thread(target=lambda: asyncio.run(main()))
+    thread.start()
+    assert ready.wait(30)
+    try:
+        LOOPS[id(box["value"])] = box["loop"]
+        yield box["value"]
+    finally:
+        LOOPS.pop(id(box["value"]), None)
+        box["loop"].call_soon_threadsafe(box["stop"].set)
+        thread.join()
+        box.clear()
+        collect_refused_handshakes()

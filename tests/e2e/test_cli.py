@@ -8,10 +8,8 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,6 @@ from tests.doubles.lem_double import (
     WRITTEN,
     HttpDouble,
     Reply,
-    collect_refused_handshakes,
     http_double,
     legal,
     live,
@@ -36,37 +33,9 @@ from tests.doubles.lem_double import (
     status,
     stopped,
 )
-from tests.e2e.conftest import ROOT, Run
+from tests.e2e.conftest import LOOPS, ROOT, Run, in_thread
 
 VECTORS = ROOT / "tests" / "vectors" / "ocmf.json"
-
-
-LOOPS: dict[int, asyncio.AbstractEventLoop] = {}  # by id, of what runs in a thread
-
-
-@contextmanager
-def in_thread(enter: Callable[[], Any]) -> Iterator[Any]:
-    """Run an async context manager on a loop of its own thread."""
-    ready, box = threading.Event(), dict[str, Any]()
-
-    async def main() -> None:
-        async with enter() as value:
-            box.update(value=value, loop=asyncio.get_running_loop(), stop=asyncio.Event())
-            ready.set()
-            await box["stop"].wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(main()))
-    thread.start()
-    assert ready.wait(30)
-    try:
-        LOOPS[id(box["value"])] = box["loop"]
-        yield box["value"]
-    finally:
-        LOOPS.pop(id(box["value"]), None)
-        box["loop"].call_soon_threadsafe(box["stop"].set)
-        thread.join()
-        box.clear()
-        collect_refused_handshakes()
 
 
 @pytest.fixture

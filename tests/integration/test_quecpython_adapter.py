@@ -1208,10 +1208,11 @@ async def test_a_module_that_never_logs_in_is_known_by_its_address_or_alone() ->
 async def test_payload_is_reassembled_and_each_message_is_a_row() -> None:
     async with server(child("m1")) as held:
         one = await Client.dial(held.adapter.listen_port)
+        sent = 0
         for piece in (WRAPPED[:5], WRAPPED[5:] + b"/ABC5ME", b"TER\r\n", b"bare"):
             one.write(piece)
-            await one.writer.drain()
-            await asyncio.sleep(0.01)  # a chunk of its own
+            sent += len(piece)
+            await held.until(lambda: held.facts("srv").get("modules", [{}])[0].get("octets_in") == sent)  # noqa: B023
         await held.row("PAYLOAD", count=3)
         assert [row["decoded"]["kind"] for row in held.rows("PAYLOAD")] == ["wrapper", "iec", "text"]
         assert held.rows("PAYLOAD")[0]["body"] == WRAPPED.hex()
@@ -1712,6 +1713,23 @@ async def test_the_burst_test_shows_what_the_stock_firmware_loses(link: str) -> 
             stock = await held.send("BURST_TEST", wait_ms=300)
             assert len(stock.result["messages"]) == 0
             assert "loses both" in stock.text
+
+
+@pytest.mark.parametrize("link", REAL)
+async def test_the_stock_firmware_loses_nothing_of_what_we_send(link: str) -> None:
+    """One frame per write with pauses, so that each read of the firmware is one frame (B3, B4)."""
+    payload = bytes(number * 7 % 256 for number in range(3000))
+    async with server(child("m1")) as head:
+        config = ModuleConfig(
+            link=link, server_port=head.adapter.listen_port, reads_serial=False, faults=("whole-buffer",)
+        )
+        async with ModuleSimulator(config) as module:
+            await head.until(lambda: head.link("m1") is LinkState.ONLINE)
+            async with bench(device("meter", line=module.address), lines=open_real_line, pace=QUICK) as held:
+                sent = await held.send("SEND_TRANSPARENT", data=payload.hex(), await_answer=False)
+                assert sent.result["frames"] == 3
+                assert (await held.send("GET_PARAMETER", parameter="0x2801")).result["value"] == "internet"
+            await module.wait_until(lambda: module.to_tcp == payload)
 
 
 @pytest.mark.parametrize("link", REAL)

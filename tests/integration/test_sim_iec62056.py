@@ -30,7 +30,7 @@ if sys.platform != "win32":
 
 needs_pty = pytest.mark.skipif(sys.platform == "win32", reason="a pseudo terminal needs Linux or macOS")
 WAIT_S = 5.0
-QUIET_S = 0.15  # of silence, where the test is that nothing comes
+QUIET_S = 0.06  # of silence, where the test is that nothing comes
 SPEED = 200.0
 SEND = b"/?!\r\n"
 READ = b"\x06040\r\n"
@@ -517,7 +517,10 @@ async def test_vdew_profile_has_the_rows_of_the_range_and_fits_the_registers() -
         assert await command(client, "R", "5", "P.02(;)") == iec.ErrorMessage("ER01")
 
 
-@pytest.mark.parametrize(("period_min", "rows"), [(1, 1441), (15, 97), (30, 49), (60, 25)])
+PERIODS = [pytest.param(1, 1441, marks=pytest.mark.slow), (15, 97), (30, 49), (60, 25)]
+
+
+@pytest.mark.parametrize(("period_min", "rows"), PERIODS)
 async def test_the_whole_profile_holds_the_days_kept(period_min: int, rows: int) -> None:
     async with over_tcp(config("landis", period_min=period_min, profile_days=1)) as (_meter, client):
         await program(client, None)
@@ -615,7 +618,7 @@ async def test_a_wrong_block_check_once_is_right_when_repeated() -> None:
 
 
 async def test_after_three_repeats_it_gives_up() -> None:
-    async with over_tcp(config("mode-b", faults=("bad-bcc",))) as (meter, client):
+    async with over_tcp(config("mode-b", faults=("bad-bcc",), least_wait_s=0.2)) as (meter, client):
         await client.ask(SEND, has_block)
         for _ in range(3):
             assert iec.parse_readout(await client.ask(iec.NAK, has_block)).check.verdict is iec.Verdict.WRONG

@@ -183,6 +183,22 @@ def test_a_secret_can_be_kept_as_a_hash(qtbot: QtBot, theme: Theme, monkeypatch:
     assert secrets.kept == {"meter.password": "hash of 6"}
 
 
+def test_fields_are_asked_for_only_where_they_mean_something(
+    qtbot: QtBot, theme: Theme, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workbench = FakeWorkbench()
+    dialog = make(qtbot, theme, workbench, FakeSecrets())
+    address = next(one for one in dialog._fields if one.spec.name == "address")
+    monkeypatch.setattr(address, "spec", replace(address.spec, only_for={"password": ("shown",)}))
+    type_into(dialog, qtbot, "Meter", basic="name")
+    type_into(dialog, qtbot, "s3cret", field="password")
+    assert address.isHidden()
+    assert dialog.save.isEnabled()  # what is missing there is not missed
+    type_into(dialog, qtbot, "shown", field="password")
+    assert not address.isHidden()
+    assert not dialog.save.isEnabled()
+
+
 def test_without_a_keyring_nothing_is_saved_and_the_reason_is_said(qtbot: QtBot, theme: Theme) -> None:
     workbench = FakeWorkbench()
     dialog = make(qtbot, theme, workbench, NoKeyring())

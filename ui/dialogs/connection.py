@@ -327,6 +327,7 @@ class ConnectionDialog(QDialog):
         self.test.setVisible(bool(self._adapter))
         self._offer_kinds()
         self.result_box.hide()
+        self._show_fields()
         self._check()
 
     def _offer_kinds(self) -> None:
@@ -373,7 +374,18 @@ class ConnectionDialog(QDialog):
     def _on_field(self) -> None:
         if not self._is_testing:
             self.result_box.hide()  # it spoke of other values
+        self._show_fields()
         self._check()
+
+    def _show_fields(self) -> None:
+        """Fields that mean nothing beside what others say are out of sight; what stands in them is kept."""
+        said = {field.spec.name: field.raw() for field in self._fields}
+        for field in self._fields:
+            wanted = field.spec.only_for
+            field.setVisible(all(said.get(name) in allowed for name, allowed in wanted.items()))
+
+    def _shown_fields(self) -> list[ParamField]:
+        return [field for field in self._fields if not field.isHidden()]
 
     def _free_id(self, name: str) -> str:
         base = re.sub(r"[^a-z0-9._-]+", "-", name.casefold()).strip("-._")[:48]
@@ -385,13 +397,13 @@ class ConnectionDialog(QDialog):
 
     def _check(self) -> None:
         """Enable *Save* once everything needed is there; say what is still missing."""
-        wrong = [field.spec.title for field in (*self._shown_basics(), *self._fields) if not _is_fine(field)]
+        wrong = [field.spec.title for field in (*self._shown_basics(), *self._shown_fields()) if not _is_fine(field)]
         clash = self._id_clash()
         self._basics["id"].show_error(clash)
         if clash and self._basics["id"].spec.title not in wrong:
             wrong.append(self._basics["id"].spec.title)
         self.save.setEnabled(not wrong and not self._is_saving)
-        self.test.setEnabled(not self._is_testing and all(_is_fine(field) for field in self._fields))
+        self.test.setEnabled(not self._is_testing and all(_is_fine(field) for field in self._shown_fields()))
         text = self.tr("Still needed: {fields}.").format(fields=", ".join(wrong)) if wrong else ""
         self.missing.setText(text)
         name = str(self._basics["name"].raw() or "")
@@ -422,7 +434,8 @@ class ConnectionDialog(QDialog):
             try:
                 value = field.check()
             except ParameterError as fault:
-                first = first or fault
+                if not field.isHidden():
+                    first = first or fault
                 continue
             name = field.spec.name
             if field.spec.type is ParamType.SECRET:
@@ -440,7 +453,7 @@ class ConnectionDialog(QDialog):
     def show_errors(self) -> bool:
         """Check every field and show what is wrong; True when all is well."""
         fine = True
-        for field in (*self._shown_basics(), *self._fields):
+        for field in (*self._shown_basics(), *self._shown_fields()):
             try:
                 field.check()
             except ParameterError:

@@ -195,7 +195,7 @@ class ParamField(QWidget):
                 return self._choice_editor(row)
             case ParamType.PEM:
                 return self._area_editor(row, "-----BEGIN …")
-            case ParamType.TEXT if self._has_lines:
+            case ParamType.TEXT if self._has_lines or self.spec.is_multiline:
                 return self._area_editor(row)
             case ParamType.INTEGER | ParamType.DECIMAL | ParamType.TIME:
                 return self._line_editor(row)
