@@ -113,10 +113,14 @@ def sim(
                 record = {"sim": entry.name, "title": entry.title, "help": entry.help}
                 Printer(as_json).show({**record, "faults": dict(entry.fault_table())})
             return DONE
-        if pty:
+        entry = find(name)
+        given = _pairs(extra)
+        if pty and not entry.has_line:
             fail(f"The simulator {name} speaks over TCP, not over a pseudo terminal.", 2)
-        options = SimOptions(port=port, faults=faults, seed=seed, extra=_pairs(extra))
-        serve = find(name).load()
+        if pty:
+            given["link"] = "pty"
+        options = SimOptions(port=port, faults=faults, seed=seed, extra=given)
+        serve = entry.load()
 
         def announce(record: dict[str, object]) -> None:
             print(json.dumps(record), flush=True)

@@ -56,6 +56,7 @@ class SimEntry:
     help: str
     serve: str
     faults: str
+    has_line: bool = False  # it may stand on a pseudo terminal (setting ``link``)
 
     def load(self) -> ServeFunction:
         """Import and return the entry function.
@@ -128,6 +129,7 @@ CATALOG: Final[Mapping[str, SimEntry]] = {
             "meters of several makes on TCP or a pseudo terminal: modes A to E, programming mode, load profiles, logs",
             "app.simulators.iec62056:serve",
             "app.simulators.iec62056:FAULTS",
+            has_line=True,
         ),
         SimEntry(
             "dlms",
@@ -135,6 +137,7 @@ CATALOG: Final[Mapping[str, SimEntry]] = {
             "wrapper or HDLC on TCP or a pseudo terminal: associations, about 60 objects, load profile, disconnector",
             "app.simulators.dlms:serve",
             "app.simulators.dlms:FAULTS",
+            has_line=True,
         ),
         SimEntry(
             "quec-module",
@@ -142,6 +145,7 @@ CATALOG: Final[Mapping[str, SimEntry]] = {
             "smart-meter module between a UART and a TCP server; the published firmware's defects as faults",
             "app.simulators.quecpython:serve_module",
             "app.simulators.quecpython:FAULTS_MODULE",
+            has_line=True,
         ),
         SimEntry(
             "quec-meter",
@@ -149,6 +153,7 @@ CATALOG: Final[Mapping[str, SimEntry]] = {
             "meter on a module's UART: answers the module, reads its parameters, reports events",
             "app.simulators.quecpython:serve_meter",
             "app.simulators.quecpython:FAULTS_METER",
+            has_line=True,
         ),
     )
 }

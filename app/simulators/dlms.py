@@ -931,6 +931,8 @@ async def serve(options: SimOptions, announce: Announce) -> None:
     profile_days, power_w).
     """
     found = read_extra(options.extra, {**_SETTINGS, **_METER_SETTINGS})
+    if found.get("link") == "pty":
+        found.setdefault("framing", "hdlc")  # the wrapper goes over TCP only
     meter = MeterConfig(**{name: value for name, value in found.items() if name in _METER_SETTINGS})
     config = DlmsConfig(
         port=options.port,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from app.simulators.dlms import DlmsConfig, DlmsMeterSimulator
 from app.simulators.iec62056 import Iec62056Meter
 from app.simulators.iec62056 import MeterConfig as HeadConfig
 from app.simulators.quecpython import MeterConfig, MeterSimulator, ModuleConfig, ModuleSimulator
-from tests.e2e.conftest import Run, in_thread
+from tests.e2e.conftest import ROOT, Run, in_thread
 
 Site = Callable[..., Path]
 
@@ -106,3 +108,17 @@ def test_the_program_plays_the_module(run: Run, site: Site) -> None:
         assert "204536110042" in json.dumps(send(run, workspace, "READ_SERIAL")["result"])
         echo = send(run, workspace, "SEND_TRANSPARENT", "data=text:hello")["result"]
         assert "68656c6c6f" in json.dumps(echo)
+
+
+@pytest.mark.parametrize("name", ["iec62056", "dlms", "quec-module", "quec-meter"])
+def test_a_simulator_on_a_pseudo_terminal(name: str) -> None:
+    command = [sys.executable, "-m", "ui", "sim", name, "--pty"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            said = json.loads(process.stdout.readline())
+            assert said["sim"] == name
+            assert Path(said["url"]).is_char_device()
+        finally:
+            process.terminate()
+    assert process.returncode == 0
