@@ -52,7 +52,8 @@ from app.protocols import calin_api as sts
 from app.protocols import calin_lorawan as lora
 from app.transports.chirpstack_grpc import GrpcCaller, is_grpc
 from app.transports.mqtt_link import MqttLink
-from app.transports.webhook import WebCaller, WebhookEvent, WebhookListener, client_context
+from app.transports.tls_trust import client_context
+from app.transports.webhook import WebCaller, WebhookEvent, WebhookListener
 
 _log = logging.getLogger(__name__)
 

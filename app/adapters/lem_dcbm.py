@@ -40,7 +40,8 @@ from app.ports import (
 )
 from app.protocols import lem_dcbm as lem
 from app.protocols import ocmf
-from app.transports.http_link import HttpExchange, HttpLink, PinnedTls
+from app.transports.http_link import HttpExchange, HttpLink
+from app.transports.tls_trust import PinnedTls
 
 _log = logging.getLogger(__name__)
 

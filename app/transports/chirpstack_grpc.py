@@ -22,7 +22,8 @@ from app.model.interaction import Direction
 from app.ports import Tap
 from app.transports.chirpstack_calls import ROUTES, Route, libraries
 from app.transports.http_link import HttpReply
-from app.transports.webhook import MAX_BODY, client_context
+from app.transports.tls_trust import client_context
+from app.transports.webhook import MAX_BODY
 
 SCHEMES: Final = ("grpc", "grpcs")
 DEFAULT_PORT: Final = 8080  # ChirpStack's

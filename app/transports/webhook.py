@@ -29,6 +29,7 @@ from app.model.interaction import Direction
 from app.ports import Tap
 from app.transports.http_link import HttpReply
 from app.transports.listening import Listener
+from app.transports.tls_trust import client_context
 
 MAX_BODY: Final = 1 << 20
 MAX_HEAD: Final = 16 * 1024
@@ -519,23 +520,6 @@ class _Crossing:
             lines.append(f"{name}: {value}")
         shown = self._hide(body.decode("utf-8", "replace"))
         self._tap(direction, ("\r\n".join(lines) + "\r\n\r\n" + shown).encode(), link=self._link)
-
-
-def client_context(ca_pem: str = "") -> ssl.SSLContext:
-    """A verifying TLS context; with ``ca_pem`` only those certificates are trusted.
-
-    Raises:
-        ConfigError: they cannot be read.
-    """
-    if not ca_pem.strip():
-        return httpx.create_ssl_context(trust_env=False)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_verify_locations(cadata=ca_pem)
-    except (ssl.SSLError, ValueError) as exc:
-        raise ConfigError("cannot be read", key="ca_certificate", expected="certificates as PEM") from exc
-    return context
 
 
 def _base(text: str, key: str) -> httpx.URL:

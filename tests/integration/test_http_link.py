@@ -12,7 +12,8 @@ import pytest
 
 from app.errors import ConfigError, LinkError, LinkReason, RemoteProtocolError
 from app.model.interaction import Direction
-from app.transports.http_link import HttpLink, PinnedTls, pinned_context
+from app.transports.http_link import HttpLink
+from app.transports.tls_trust import PinnedTls, pinned_context
 from tests.doubles.lem_double import (
     CLOSE,
     HANG,
