@@ -9,7 +9,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -578,3 +578,49 @@ async def test_profile_that_leaves_out_what_repeats() -> None:
         whole = await held.good("LOAD_PROFILE", first=100, last=400)
         sim.faults.set("null-data")
         assert (await held.good("LOAD_PROFILE", first=100, last=400))["rows"] == whole["rows"]
+
+
+# ------------------------------------------------------------------------------------------- the plug, in every state
+
+STATES = {
+    "snrm": ("READ_CLOCK", {}),
+    "aarq": ("READ_CLOCK", {}),
+    "get": ("READ_CLOCK", {}),
+    "rr": ("READ_OBJECTS", {}),  # between two segments of a long answer
+    "set": ("SET_CLOCK", {}),
+    "action": ("DISCONNECT_SUPPLY", {}),
+}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals")
+@pytest.mark.parametrize("state", STATES)
+async def test_the_pty_is_closed_in_every_state_and_the_port_works_again(state: str) -> None:
+    command, params = STATES[state]
+    login = {**HDLC_ADDRESS, "client": PASSWORD_CLIENT, "authentication": "low", "password": TEST_PASSWORD}
+    async with DlmsMeterSimulator(DlmsConfig(framing="hdlc", link="pty", baud=115200)) as sim:
+        async with bench(sim.url, **login) as held:
+            sim.faults.set(f"silent@{state}#1")
+            failed: list[LinkError] = []
+
+            async def ask() -> None:
+                with pytest.raises(LinkError) as found:
+                    await held.ask(command, **params)
+                failed.append(found.value)
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(ask())
+                await until(lambda: not sim.faults.active())
+                sim.unplug()
+            assert "gone" in str(failed[0]) or "unplugged" in str(failed[0]), str(failed[0])
+            with pytest.raises(LinkError):  # the connection ends, and the pipeline opens it again
+                await held.follow()
+        sim.faults.clear()
+        await sim.plug()
+        async with bench(sim.url, **login) as again:
+            assert (await again.good("READ_REGISTER", obis="1-0:1.8.0*255"))["unit"] == "Wh"
