@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.adapters.registry import Registry
 from app.clock import SystemClock
+from app.errors import ConfigError
 from app.interaction_log.reader import LogReader
 from app.interaction_log.redaction import Redactor
 from app.interaction_log.writer import LogWriter
 from app.model.interaction import Interaction, Message
+from app.model.records import Change, Setting
 from app.ports import AdapterType, Clock, Secrets, Snapshot
 from app.secrets import KeyringSecrets
+from app.team.address import team_address, team_password
+from app.team.identity import ADDRESS, IDENTITY, new_identity
+from app.team.live import PushState, PushStatus, TeamPush
 from app.workbench import Workbench
 
 
@@ -83,3 +89,73 @@ async def running(workbench: Workbench) -> AsyncIterator[None]:
         finally:
             workbench.stop()
             await asyncio.wait([task])
+
+
+class TeamLink:
+    """The live push of an open workspace: on while its setting ``team:address`` holds a URL. On the engine's loop."""
+
+    def __init__(self, session: Session, on_status: Callable[[PushStatus], None]) -> None:
+        self._session = session
+        self._on_status = on_status
+        self._push: TeamPush | None = None
+        self._status = PushStatus()  # while there is no push
+
+    @property
+    def status(self) -> PushStatus:
+        return self._status if self._push is None else self._push.status
+
+    def look(self, change: Change) -> None:
+        """Follows the setting; a subscriber of the change feed."""
+        if isinstance(change, Setting) and change.key == ADDRESS:
+            if self._push is not None:
+                self._push.leave()
+                self._push = None
+            self.begin()
+
+    def begin(self) -> None:
+        """Start what the setting says; a setting that is wrong is told as a status."""
+        workbench = self._session.workbench
+        url = workbench.setting(ADDRESS)
+        self._status = PushStatus()
+        if url:
+            try:
+                address = team_address(str(url))
+                password = team_password(address, os.environ, self._session.secrets)
+            except ConfigError as exc:
+                self._status = PushStatus(PushState.FAILED, str(exc))
+            else:
+                if password is not None:
+                    self._session.redactor.add(password)
+                if workbench.setting(IDENTITY) is None:
+                    workbench.save_setting(IDENTITY, new_identity())
+                identity = str(workbench.setting(IDENTITY))
+                self._push = TeamPush(self._session.path, address, password, identity, on_status=self._on_status)
+                self._push.start()
+        self._on_status(self.status)
+
+    def nudge(self) -> None:
+        """Look for news now."""
+        if self._push is not None:
+            self._push.nudge()
+
+    def end(self) -> None:
+        if self._push is not None:
+            self._push.stop()
+
+
+@contextmanager
+def team_link(
+    session: Session, on_status: Callable[[PushStatus], None] = lambda _status: None
+) -> Iterator[TeamLink]:
+    """Keep a team's database up to date while the workspace is open, if its settings say so.
+
+    ``on_status`` is called on the push's thread, and on the engine's loop where the setting is wrong or taken away.
+    """
+    link = TeamLink(session, on_status)
+    leave = session.workbench.feed.subscribe(link.look)
+    link.begin()
+    try:
+        yield link
+    finally:
+        leave()
+        link.end()

@@ -254,10 +254,15 @@ class AdapterContext:
     facts: Callable[[str], Mapping[str, Any]] = lambda _device: {}  # what is known of a device, also from earlier runs
     each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # device -> its settings, as ``settings``
     learnt: Callable[[], Mapping[str, Any]] = lambda: {}  # what ``Answer.learnt`` of this adapter type ever told
+    taps: Mapping[str, Tap] = field(default_factory=dict)  # device -> its own ``tap``
 
     def settings_of(self, device: str) -> Mapping[str, Any]:
         """The checked settings of one of several devices behind one connection."""
         return self.each.get(device, self.settings)
+
+    def tap_of(self, device: str) -> Tap:
+        """Where traffic that belongs to one of several devices is shown."""
+        return self.taps.get(device, self.tap)
 
 
 class Adapter(Protocol):

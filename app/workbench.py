@@ -808,7 +808,7 @@ class Workbench:
         if samples.values:
             self._ledger.keep(samples)
         if uplink.facts:
-            self._learn(samples.device, uplink.facts, contact=True)
+            self._learn(samples.device, uplink.facts, contact=True, at=samples.received)
         else:
             self._show_state(state)
         self._dispatcher.judge_effects(uplink)
@@ -828,11 +828,11 @@ class Workbench:
             self._admission.refresh_reasons(change.device)
         self._dispatcher.kick()
 
-    def _learn(self, device: str, facts: Mapping[str, Any], *, contact: bool) -> None:
+    def _learn(self, device: str, facts: Mapping[str, Any], *, contact: bool, at: datetime | None = None) -> None:
         node = self._tree.get(device)
         if node is None:
             return
-        now = self.clock.now()
+        now = at or self.clock.now()
         changed = self._twin.learn(device, jsonable(facts), now)
         if contact:
             self._twin.contact(device, now)

@@ -31,13 +31,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 REQUIREMENTS = ROOT / "packaging" / "requirements.txt"
 EXTRA_REQUIREMENTS = ROOT / "packaging" / "requirements-extras.txt"  # what EXTRAS need beyond the first list
-EXTRAS = ("chirpstack",)  # the project's extras that ``test --all`` installs
+EXTRAS = ("chirpstack", "timescale")  # the project's extras that ``test --all`` installs
 BUILD_GROUP = "build"  # what their packages without a wheel are built with, pinned like the rest
 SOURCE_ONLY = frozenset(("chirpstack-api",))
 ARTIFACTS = ROOT / "artifacts"
@@ -54,6 +54,7 @@ DISK_NEEDED = 900 * 1024 * 1024  # measured: 420 MB installed, 140 MB of wheels 
 SETUP_LIMIT_S = 1800.0
 APT_LIMIT_S = 1800.0
 BROKER_LIMIT_S = 50.0  # an optional tool may cost a minute, unpacking and all
+DATABASE_LIMIT_S = 120.0  # 70 MB, for ``test --all`` only
 TOUR_LIMIT_S = 300.0
 CHECK_LIMIT_S = 900.0
 PYTEST_LIMIT_S = 4800.0  # CI ends a run after 5400 s without a word; end it before that, with one
@@ -105,6 +106,9 @@ FONT_PACKAGE = {
 }
 CERTIFICATE_PACKAGE = "ca-certificates"  # the same name everywhere
 BROKER = "mosquitto"  # Debian's package and its program; the MQTT tests skip themselves without it
+DATABASE = "postgresql"  # Debian's package; the tests of the team database skip themselves without it
+DATABASE_PROGRAMS = ("initdb", "postgres")
+DATABASE_PLACE = "usr/lib/postgresql/*/bin/"  # Debian's, for any version
 INSTALL_COMMAND = {
     "apt-get": "apt-get update && sudo apt-get install -y --no-install-recommends",
     "dnf": "dnf install -y",
@@ -1177,7 +1181,7 @@ def set_up_extras() -> None:
         if stamp.exists() and stamp.read_text("utf-8").strip() == expected:
             return
         pins = parse_requirements(EXTRA_REQUIREMENTS.read_text("utf-8"))
-        say("Installing {} pinned packages with pip for the extra {}".format(len(pins), " and ".join(EXTRAS)))
+        say("Installing {} pinned packages with pip for the extras {}".format(len(pins), " and ".join(EXTRAS)))
         with tempfile.TemporaryDirectory(prefix="meterwright-") as folder:
             listed = Path(folder) / "wheels.txt"
             listed.write_text(format_requirements(pin for pin in pins if pin.name not in SOURCE_ONLY), "utf-8")
@@ -1191,67 +1195,122 @@ def set_up_extras() -> None:
         os.replace(str(fresh), str(stamp))
 
 
-# --- the broker for the MQTT tests ------------------------------------------------------------------------------------
+# --- servers for the tests --------------------------------------------------------------------------------------------
 
 
-def fetch_broker(place: Path) -> str:
-    """Fetch mosquitto and the libraries this Debian lacks for it, and unpack them; returns what went wrong, or nothing.
+def unpack_packages(
+    package: str, fresh: Path, limit_s: float, wanted: Callable[[str], bool] = lambda _archive: True
+) -> str:
+    """Fetch a Debian package and those it needs and this Debian lacks, and unpack them; returns what went wrong.
 
     Args:
-        place: the folder to make; its folder ``bin`` has the programs.
+        package: its name.
+        fresh: the folder to make.
+        limit_s: for the fetching.
+        wanted: which archives, by name, are worth unpacking.
     """
-    fresh = place.with_name(place.name + ".new")
     shutil.rmtree(str(fresh), ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="meterwright-apt-") as folder:
         archives = Path(folder) / "archives"
         (archives / "partial").mkdir(parents=True)
         more = ["-o", "Acquire::Retries=1", "-o", f"Dir::Cache::archives={archives}", "--download-only"]
-        result = apt_install([BROKER], more, BROKER_LIMIT_S, Path(folder) / "log", "fetching " + BROKER)
+        result = apt_install([package], more, limit_s, Path(folder) / "log", "fetching " + package)
         if result.status is None:
-            return f"apt-get was ended after {seconds(BROKER_LIMIT_S)}"
+            return f"apt-get was ended after {seconds(limit_s)}"
         if result.status != 0:
             return f"apt-get ended with {result.status}"
         for archive in sorted(archives.glob("*.deb")):
-            unpacked = quick(["dpkg-deb", "-x", str(archive), str(fresh)], os.environ, 10.0)
-            if unpacked.status != 0:
+            if wanted(archive.name) and quick(["dpkg-deb", "-x", str(archive), str(fresh)], os.environ, 30.0).status:
                 return f"{archive.name} cannot be unpacked"
+    return ""
+
+
+def wrap_programs(fresh: Path, programs: Iterable[str]) -> None:
+    """Make a folder ``bin`` whose programs find the libraries that were unpacked with them."""
     folders = [*fresh.glob("usr/lib/*-linux-*"), *fresh.glob("lib/*-linux-*")]
     libraries = [item.relative_to(fresh).as_posix() for item in folders]
     (fresh / "bin").mkdir(parents=True, exist_ok=True)
-    for program in ("usr/sbin/mosquitto", "usr/bin/mosquitto_passwd"):
+    for program in programs:
         wrapper = fresh / "bin" / Path(program).name
         wrapper.write_text(library_wrapper(program, libraries), "utf-8")
         wrapper.chmod(0o755)
+
+
+def fetch_broker(place: Path) -> str:
+    """Fetch mosquitto and unpack it into a folder, whose ``bin`` has the programs; returns what went wrong, or nothing.
+
+    Args:
+        place: the folder to make.
+    """
+    fresh = place.with_name(place.name + ".new")
+    fault = unpack_packages(BROKER, fresh, BROKER_LIMIT_S)
+    if fault:
+        return fault
+    wrap_programs(fresh, ("usr/sbin/mosquitto", "usr/bin/mosquitto_passwd"))
     if "mosquitto version" not in quick([str(fresh / "bin" / BROKER), "-h"], os.environ, 5.0).output:
         return "it does not start"
     os.replace(str(fresh), str(place))
     return ""
 
 
-def broker_folder() -> str:
-    """Return the folder with a broker for the tests; empty where the system has one, or there is none to be had.
+def fetch_database(place: Path) -> str:
+    """As ``fetch_broker``, for PostgreSQL's server: its programs find each other and their files wherever they lie."""
+    fresh = place.with_name(place.name + ".new")
+    fault = unpack_packages(
+        DATABASE,
+        fresh,
+        DATABASE_LIMIT_S,
+        # Its compiler and the tools around it are most of the octets, and no test needs them.
+        lambda archive: archive.startswith((DATABASE + "-", "lib")) and not archive.startswith(("libllvm", "libperl")),
+    )
+    if fault:
+        return fault
+    programs = [item for name in DATABASE_PROGRAMS for item in fresh.glob(DATABASE_PLACE + name)]
+    wrap_programs(fresh, (item.relative_to(fresh).as_posix() for item in programs))
+    for name in DATABASE_PROGRAMS:
+        if "PostgreSQL" not in quick([str(fresh / "bin" / name), "--version"], os.environ, 5.0).output:
+            return f"{name} does not start"
+    os.replace(str(fresh), str(place))
+    return ""
+
+
+def server_folder(name: str, fetch: Callable[[Path], str], skipped: str) -> str:
+    """Return the folder with a server's programs in the environment, fetched if need be; empty where none can be had.
 
     As root on Debian and its kin the packages are unpacked in the environment and not installed: installing would
     enable and start a service, and could not be ended half way. Elsewhere nothing is tried.
     """
-    system = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
-    if not sys.platform.startswith("linux") or shutil.which(BROKER, path=system):
-        return ""
-    place = VENV / BROKER
+    place = VENV / name
     if not place.exists():
         if package_manager() != "apt-get" or not is_root():
             return ""
         started = time.monotonic()
         try:
             with Turn():
-                fault = "" if place.exists() else fetch_broker(place)
+                fault = "" if place.exists() else fetch(place)
         except (OSError, Trouble) as exc:
             fault = str(exc)
         if fault:
-            warn(f"no {BROKER} ({fault}), so the MQTT tests that need a real broker will be skipped.")
+            warn(f"no {name} ({fault}), so {skipped} will be skipped.")
             return ""
-        say(f"{BROKER} for the MQTT tests: fetched in {seconds(time.monotonic() - started)}")
+        say(f"{name} for the tests: fetched in {seconds(time.monotonic() - started)}")
     return str(place / "bin")
+
+
+def broker_folder() -> str:
+    """Return the folder with a broker for the tests; empty where the system has one, or there is none to be had."""
+    system = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+    if not sys.platform.startswith("linux") or shutil.which(BROKER, path=system):
+        return ""
+    return server_folder(BROKER, fetch_broker, "the MQTT tests that need a real broker")
+
+
+def database_folder() -> str:
+    """Return the folder with PostgreSQL's server for the tests; empty as ``broker_folder``."""
+    has_own = shutil.which(DATABASE_PROGRAMS[0]) or any(Path("/").glob(DATABASE_PLACE + DATABASE_PROGRAMS[0]))
+    if not sys.platform.startswith("linux") or has_own:
+        return ""
+    return server_folder(DATABASE, fetch_database, "the tests of the team database")
 
 
 # --- verbs ------------------------------------------------------------------------------------------------------------
@@ -1363,10 +1422,9 @@ def verb_test(arguments: argparse.Namespace) -> int:
     set_up()
     if everything:
         set_up_extras()
-    broker = broker_folder()
+    servers = [broker_folder(), database_folder() if everything else ""]
     environment = check_environment()
-    if broker:
-        environment["PATH"] = os.pathsep.join([broker, environment.get("PATH", os.defpath)])
+    environment["PATH"] = os.pathsep.join([*filter(None, servers), environment.get("PATH", os.defpath)])
     failed = static_checks(environment)
     if failed:
         warn("{} failed (above); the exit status will be 1 whatever pytest says.".format(", ".join(failed)))
@@ -1450,7 +1508,7 @@ EXPORT = (
 )
 HEADER = "# Written by 'python3 packaging/dev.py lock' from uv.lock; do not edit. "
 BASE_HEADER = HEADER + "Base and dev group, no extras.\n"
-EXTRAS_HEADER = HEADER + "What the extra {} needs beyond requirements.txt.\n".format(" and ".join(EXTRAS))
+EXTRAS_HEADER = HEADER + "What the extras {} need beyond requirements.txt.\n".format(" and ".join(EXTRAS))
 
 
 def uv_environment() -> dict[str, str]:

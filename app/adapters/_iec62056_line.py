@@ -15,7 +15,7 @@ from typing import Final
 from app.errors import LinkError
 from app.model.interaction import Direction
 from app.ports import Tap
-from app.protocols.iec62056_session import Event, Output, Send, Session, SetFormat, State
+from app.protocols.iec62056_session import Event, Output, Send, Session, SetFormat, State, Timing
 from app.transports.line import Line
 
 END_S: Final = 3.0  # a break at 300 Bd takes a fifth of a second; a port that takes nothing must not hold anybody
@@ -54,15 +54,62 @@ class PasswordCover:
             at = stop
 
 
+class Quiet:
+    """When the next conversation may begin on a line: not while somebody sends, nor while a meter may answer our break.
+
+    One for all conversations of a line; they tell it what they saw.
+    """
+
+    def __init__(self) -> None:
+        self._free_at = float("-inf")
+
+    def heard(self, timing: Timing) -> None:
+        """Octets came."""
+        self._not_before(timing.gap_s)
+
+    def broke_off(self, timing: Timing) -> None:
+        """A break of ours has left; some meters answer it with one of their own, or with ACK (A7)."""
+        self._not_before(timing.reaction_max_s)
+
+    def _not_before(self, wait_s: float) -> None:
+        self._free_at = max(self._free_at, now() + wait_s)
+
+    async def wait(self, line: Line, timing: Timing, until: float, thrown: Callable[[bytes], None]) -> None:
+        """Return when the line is quiet, at ``until`` at the latest; ``thrown`` is told what came meanwhile.
+
+        Raises:
+            LinkError: the line is gone.
+        """
+        came = bytearray()
+        try:
+            if waiting := line.take_waiting():
+                came += waiting
+                self.heard(timing)
+            while (left := min(self._free_at, until) - now()) > 0:
+                try:
+                    came += await line.read(left)
+                except TimeoutError:
+                    return
+                self.heard(timing)
+                if len(came) >= MAX_FRAME:
+                    data, came = bytes(came), bytearray()
+                    thrown(data)
+        finally:
+            if came:
+                thrown(bytes(came))
+
+
 class Talk:
     """Drives one session. ``effect_sent`` tells that something that changes the meter has left."""
 
     def __init__(
-        self, line: Line, session: Session, tap: Tap, on_event: Callable[[Event], None] = lambda _event: None
-    ) -> None:
+        self, line: Line, session: Session, tap: Tap, quiet: Quiet,
+        on_event: Callable[[Event], None] = lambda _event: None,
+    ) -> None:  # fmt: skip
         self.session = session
         self.effect_sent = False
         self._line = line
+        self._quiet = quiet
         self._tap = tap
         self._on_event = on_event
         self._came = bytearray()
@@ -86,6 +133,8 @@ class Talk:
                             self._show()
                             self._tap(Direction.OUT, self._cover_out(data), note, link=self._line.name)
                             await self._line.write(data)
+                            if self.session.state is State.BREAK:
+                                self._quiet.broke_off(self.session.timing)
                             queue.extend(self.session.sent(now()))
                         case SetFormat(line_format):
                             await self._line.set_format(line_format)
@@ -107,6 +156,7 @@ class Talk:
             data = await self._line.read(None if due is None else max(0.0, due - now()))
         except TimeoutError:
             return self.session.tick(now())
+        self._quiet.heard(self.session.timing)
         self._came += data
         if len(self._came) >= MAX_FRAME:
             self._show()

@@ -29,7 +29,7 @@ SOFTWARE: Final = "software"
 PORT: Final = "port"
 DRIFT_LIMIT_S: Final = 60
 SET_LIMIT_S: Final = 10  # a clock that was set and still differs by more was not set; reading takes seconds at 300 Bd
-SHORT_S: Final = 240.0  # four sign-ons of a silent meter, and a few registers at 300 Bd
+SHORT_S: Final = 240.0  # a line that has to fall silent, four sign-ons of a silent meter, a few registers at 300 Bd
 DETECT_S: Final = 120.0
 MAX_WAIT_MIN: Final = 24 * 60
 LONGEST_MIN: Final = 60  # a full readout of 48 kB takes 27 minutes at 300 Bd (A4)
@@ -554,6 +554,11 @@ def readout(
     }  # fmt: skip
     samples = results.readout_samples(parsed.data_sets, device, now, interaction) if is_complete else ()
     return Found(content, samples, tuple(content["doubts"]))
+
+
+def damage_code(check: iec.BlockCheck) -> str:
+    """Why a data block is not to be trusted, "" where it is; one that was sent without a check is."""
+    return {iec.Verdict.WRONG: sess.Fault.CHECK, iec.Verdict.CUT: sess.Fault.INCOMPLETE}.get(check.verdict, "")
 
 
 def profile(text: str, columns: tuple[iec.Channel, ...], *, device: str, interaction: int | None) -> Found:

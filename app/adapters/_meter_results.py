@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from app.errors import RemoteProtocolError
 from app.model.reading import Quantity, SampleSet
 from app.protocols import iec62056_21 as iec
 from app.protocols import obis
@@ -55,14 +56,20 @@ def register(one: iec.DataSet) -> dict[str, Any]:
 
 def readout(parsed: iec.Readout, *, identification: str, check: str) -> dict[str, Any]:
     """The parts of a readout's result that come from its data sets."""
-    serials = iec.serials_of(parsed.data_sets)
     return {
         "identification": visible(identification),
-        "meter_serial": serials[0] if serials else "",
+        "meter_serial": iec.serial_of(parsed.data_sets, is_turkish=_is_turkish(identification)),
         "rows": [register(one) for one in parsed.data_sets[:MAX_ROWS]],
         "bcc": check,
         "damages": [str(damage) for damage in parsed.damages[:MAX_DAMAGES]],
     }
+
+
+def _is_turkish(identification: str) -> bool:
+    try:
+        return bool(identification) and iec.parse_identification(identification).mass is not None
+    except RemoteProtocolError:
+        return False
 
 
 def readout_samples(

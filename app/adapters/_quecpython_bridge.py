@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence, Sized
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Generic, TypeVar
 
 from app.adapters import _quecpython_rules as rules
 from app.adapters._quecpython_answers import Reply
@@ -37,20 +38,23 @@ FROM_LINE: Final = "from the line"
 FROM_OTHER: Final = "from the other side"
 
 
-class Pipe:
+P = TypeVar("P", bound=Sized)
+
+
+class Pipe(Generic[P]):
     """Octets that wait, in pieces as they came; bounded. ``put`` waits for room, ``offer`` does not."""
 
     def __init__(self, most: int, on_full: Callable[[], None]) -> None:
         self._most = most
         self._on_full = on_full
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[P] = deque()
         self._size = 0
         self._moved = asyncio.Event()
 
     def _has_room(self, size: int) -> bool:
         return not self._pieces or self._size + size <= self._most
 
-    def offer(self, data: bytes) -> bool:
+    def offer(self, data: P) -> bool:
         """Take ``data`` if there is room."""
         if not self._has_room(len(data)):
             self._on_full()
@@ -60,12 +64,12 @@ class Pipe:
         self._move()
         return True
 
-    async def put(self, data: bytes) -> None:
+    async def put(self, data: P) -> None:
         """Take ``data`` as soon as there is room."""
         while not self.offer(data):
             await self._moved.wait()
 
-    async def get(self, timeout_s: float | None = None) -> bytes:
+    async def get(self, timeout_s: float | None = None) -> P:
         """The next piece. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
             while not self._pieces:
@@ -75,12 +79,13 @@ class Pipe:
         self._move()
         return piece
 
-    def clear(self) -> int:
-        """Throw away what waits. Returns how many octets."""
-        size, self._size = self._size, 0
+    def drain(self) -> list[P]:
+        """What waits, taken."""
+        pieces = list(self._pieces)
         self._pieces.clear()
+        self._size = 0
         self._move()
-        return size
+        return pieces
 
     def _move(self) -> None:
         moved, self._moved = self._moved, asyncio.Event()
@@ -196,13 +201,28 @@ def _not_forwarded(core: Core, what: str, octets: int) -> None:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Upward:
+    """Payload of the meter on its way to the other side; an ``event`` is acknowledged once it has left."""
+
+    payload: bytes = field(repr=False)
+    event: quec.Message | None = None
+
+    def __len__(self) -> int:
+        return len(self.payload)
+
+
 class BridgeRole(ModuleRole):
-    """Mode 1: we are the module, TCP payload on one side and frames on the other."""
+    """Mode 1: we are the module, TCP payload on one side and frames on the other.
+
+    A module of the first generation also hands events over, and acknowledges only what has left (3.1).
+    """
 
     def __init__(self, core: Core) -> None:
         super().__init__(core)
         self._other = OtherSide(core, self._serve)
-        self._up = Pipe(MAX_QUEUED, self._up_full)
+        self._up: Pipe[Upward] = Pipe(MAX_QUEUED, self._up_full)
+        self._hands_events_over = self.config.answers_channels and self.config.dialect.generation == "G1"
         if not self.config.answers_channels:
             self._handlers = quec.Dispatcher()
             for protocol in quec.CHANNELS:
@@ -219,10 +239,17 @@ class BridgeRole(ModuleRole):
         return {**super()._start(line, open_line), "other": other, "forward": self._forward}
 
     def _heard(self, heard: Heard) -> None:
-        if isinstance(heard, quec.Message) and isinstance(heard.body, quec.Transparent) and not self._deaf_s():
-            is_data = heard.protocol == quec.TRANSPARENT and heard.body.payload
-            if is_data and not self._up.offer(heard.body.payload):
-                return  # told; the row would say that it went through
+        if isinstance(heard, quec.Message) and not self._deaf_s():
+            match heard.protocol, heard.body:
+                case quec.TRANSPARENT, quec.Transparent(payload) if payload:
+                    if not self._up.offer(Upward(payload)):
+                        return  # told; the row would say that it went through
+                case quec.EVENTS, quec.Event(payload) if payload and self._hands_events_over:
+                    if not self._up.offer(Upward(payload, heard)):
+                        self._not_acknowledged(heard)
+                    return
+                case _:
+                    pass
         super()._heard(heard)
 
     def _up_full(self) -> None:
@@ -235,19 +262,41 @@ class BridgeRole(ModuleRole):
         is_data = isinstance(message.body, quec.Transparent)
         return (Reply(None, "handed to the other side" if is_data else "nothing"),)
 
+    def _event(self, message: quec.Message) -> Sequence[Reply]:
+        replies = super()._event(message)
+        if not self._hands_events_over or not isinstance(message.body, quec.Event):
+            return replies
+        return [replace(one, text=f"handed to the other side; {one.text}") for one in replies]
+
+    def _not_acknowledged(self, event: quec.Message) -> None:
+        result = rules.message_result(event, self.direction)
+        result["reply"] = {"text": "nothing: the event could not be handed to the other side"}
+        self.core.report(rules.report_name(event), result)
+
     async def _forward(self) -> None:
         """Payload of the meter to the other side, in order."""
         while True:
-            payload = await self._up.get()
+            piece = await self._up.get()
             self._other.want()
-            line = await self._other.wait_up(self.core.pace.dial_s)
-            if line is None:
-                _not_forwarded(self.core, "from the meter", len(payload) + self._up.clear())
-                continue
-            try:
-                await line.write(payload)
-            except LinkError:
-                _not_forwarded(self.core, "from the meter", len(payload))
+            lost = await self._lost_of(piece)
+            if lost:
+                _not_forwarded(self.core, "from the meter", sum(map(len, lost)))
+                for one in lost:
+                    if one.event is not None:
+                        self._not_acknowledged(one.event)
+            elif piece.event is not None:
+                await self._message(piece.event)
+
+    async def _lost_of(self, piece: Upward) -> list[Upward]:
+        """Send; what could not be: without the other side also all that waits."""
+        line = await self._other.wait_up(self.core.pace.dial_s)
+        if line is None:
+            return [piece, *self._up.drain()]
+        try:
+            await line.write(piece.payload)
+        except LinkError:
+            return [piece]
+        return []
 
     async def _serve(self, line: Line) -> None:
         """Each read of the other side is one frame, as the module does it; the line's own time holds it back."""
@@ -281,9 +330,11 @@ class TapRole(LineRole):
         super().__init__(core)
         self._other = OtherSide(core, self._serve)
         self._line: Line | None = None
-        self._to_line = Pipe(MAX_QUEUED, lambda: self._held_back(FROM_OTHER))
-        self._to_other = Pipe(MAX_QUEUED, lambda: self._held_back(FROM_LINE))
-        self._copies = {one: Pipe(MAX_COPIED, self._copies_full) for one in (FROM_LINE, FROM_OTHER)}
+        self._to_line: Pipe[bytes] = Pipe(MAX_QUEUED, lambda: self._held_back(FROM_OTHER))
+        self._to_other: Pipe[bytes] = Pipe(MAX_QUEUED, lambda: self._held_back(FROM_LINE))
+        self._copies: dict[str, Pipe[bytes]] = {
+            one: Pipe(MAX_COPIED, self._copies_full) for one in (FROM_LINE, FROM_OTHER)
+        }
         self._ears = {one: Ear(core) for one in self._copies}
 
     @property

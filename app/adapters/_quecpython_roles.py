@@ -13,7 +13,7 @@ from app.adapters import _quecpython_rules as rules
 from app.adapters._quecpython_answers import RAW_IDS, Answers, Reply
 from app.adapters._quecpython_at import Interpreter
 from app.adapters._quecpython_core import Backlog, Core, FramedLine, Heard, closed_here
-from app.errors import LinkError, LinkReason, LocalProtocolError
+from app.errors import LinkError, LinkReason, LocalProtocolError, ParameterError
 from app.model.reading import LinkState
 from app.ports import Answer, DeliveryFailure, Dispatch, Disposition, Execution, Tap
 from app.protocols import quecpython as quec
@@ -566,7 +566,10 @@ class ModuleRole(FramedRole):
             return (Reply(None, "nothing: it is an acknowledgement"),)
         if self.config.ack is None:
             return (Reply(None, "nothing: events are not acknowledged by the connection's setting"),)
-        frame = quec.reply_event(message, dialect=self.config.ack)
+        try:
+            frame = quec.reply_event(message, dialect=self.config.ack)
+        except ParameterError as exc:
+            return (Reply(None, f"nothing: {exc}"),)
         return (Reply(frame._replace(link=self.config.link), "acknowledged"),)
 
     async def submit(self, request: Dispatch) -> Answer:

@@ -23,7 +23,7 @@ from typing import Any, Final, TypeVar
 
 from app.adapters import _iec62056_rules as rules
 from app.adapters import _meter_results as results
-from app.adapters._iec62056_line import Talk, now
+from app.adapters._iec62056_line import Quiet, Talk, now
 from app.adapters._iec62056_rules import ClockReading, Place, Style
 from app.errors import LinkError, LinkReason, LocalProtocolError, RemoteProtocolError
 from app.model.command import CommandSpec, ParamSpec
@@ -170,6 +170,7 @@ class Iec62056Adapter:
         self._open_line = open_line
         self.pace = pace
         self.refused = refused
+        self.quiet = Quiet()
         self._line: Line | None = None
         self._lock = asyncio.Lock()
         self._uplinks: asyncio.Queue[Uplink | LinkError] = asyncio.Queue(MAX_UPLINKS)
@@ -371,14 +372,15 @@ class Iec62056Adapter:
                     pass
 
         with contextlib.suppress(LinkError):  # the line's watch tells it
-            await Talk(line, session, self.context.tap, heard).drive(session.listen(now()))
+            await Talk(line, session, self.context.tap, self.quiet, heard).drive(session.listen(now()))
 
     def _readout_report(self, data: bytes, check: iec.BlockCheck, ident: iec.Identification | None) -> Report:
         serials = iec.serials_of(iec.parse_readout(data).data_sets)
         devices = self.context.devices
         device = next((one for one in devices if one.serial and one.serial in serials), devices[0])
         moment = self.context.clock.now()
-        is_good = check.verdict is not iec.Verdict.WRONG
+        code = rules.damage_code(check)
+        is_good = not code
         found = rules.readout(
             data, check, ident, device=device.id, now=moment, interaction=None, is_complete=is_good
         )  # fmt: skip
@@ -388,7 +390,7 @@ class Iec62056Adapter:
             facts["meter_serial"] = found.result["meter_serial"]
         execution = Execution.SUCCESS if is_good else Execution.FAILURE
         answer = Answer(
-            execution=execution, code="" if is_good else "BAD_CHECK", result=found.result, samples=found.samples,
+            execution=execution, code=code, result=found.result, samples=found.samples,
             facts=facts, text=" ".join(found.doubts),
         )  # fmt: skip
         return Report(device=device.id, command="READOUT", answer=answer)
@@ -410,7 +412,7 @@ class _Refusal(Exception):
         match self.fault:
             case Fault.SILENT | Fault.NO_DATA:
                 return LinkError(str(self), LinkReason.SILENT, may_have_arrived=False)
-            case Fault.CHECK | Fault.CUT | Fault.TOO_LONG | Fault.ENDED:
+            case Fault.NOISE | Fault.CHECK | Fault.INCOMPLETE | Fault.TOO_LONG | Fault.ENDED:
                 return RemoteProtocolError(str(self), self.data[: iec.MAX_LINE])
             case Fault.RATE | Fault.MODE:
                 return DeliveryFailure(self.code, str(self), Disposition.FINAL)
@@ -443,6 +445,7 @@ class _Call:
         self.facts: dict[str, Any] = {}
         self._tap = tap
         self._talk: Talk | None = None
+        self._quiet_until: float | None = None
         self._kind = ""  # of R, once one was answered
         self._time_seen: datetime | None = None
         self._told_at = float("-inf")
@@ -458,16 +461,24 @@ class _Call:
 
     # ------------------------------------------------------------ conversations
 
-    async def begin(self, config: sess.Config, tap: Tap | None = None) -> Session:
-        """A fresh conversation at the initial format; what was received unasked is shown and belongs to nothing."""
+    async def begin(self, config: sess.Config, tap: Tap | None = None, *, is_listening: bool = False) -> Session:
+        """A fresh conversation at the initial format; what was received unasked is shown and belongs to nothing.
+
+        Where we speak first the line must be quiet: a meter that still sends does not hear us.
+        """
         await self.end()
-        if waiting := self.line.take_waiting():
-            self.owner.context.tap(Direction.IN, waiting, "unasked", link=self.line.name)
+        session = Session(config)
+        timing = session.timing
+        if self._quiet_until is None:
+            self._quiet_until = now() + timing.quiet_s
+        await self.owner.quiet.wait(self.line, timing, now() if is_listening else self._quiet_until, self._throw_away)
         if self.line.format != config.initial:
             await self.line.set_format(config.initial)
-        session = Session(config)
-        self._talk = Talk(self.line, session, tap if tap is not None else self._tap, self._seen)
+        self._talk = Talk(self.line, session, tap if tap is not None else self._tap, self.owner.quiet, self._seen)
         return session
+
+    def _throw_away(self, data: bytes) -> None:
+        self.owner.context.tap(Direction.IN, data, "unasked, thrown away", link=self.line.name)
 
     async def drive(self, outputs: list[sess.Output]) -> list[sess.Event]:
         """Raises _Refusal or _MeterSaysNo for what ends the conversation before its purpose, LinkError for the line."""
@@ -615,13 +626,15 @@ class _Call:
         try:
             await self._read_out(request.params["packet"])
         except _Refusal as refusal:
-            if refusal.fault not in (Fault.CHECK, Fault.CUT) or not refusal.data:
+            if refusal.fault not in (Fault.CHECK, Fault.INCOMPLETE) or not refusal.data:
                 raise
-            return self._damaged(refusal)
+            return self._damaged(refusal.code, str(refusal), refusal.data)
         block = next((event for event in self.events if isinstance(event, sess.BlockReceived)), None)
         if block is None:
             error = next((event.text for event in self.events if isinstance(event, sess.MeterError)), "nothing")
             raise _MeterSaysNo("METER_ERROR", f"{self.device.name} answered {error} instead of data.")
+        if code := rules.damage_code(block.check):
+            return self._damaged(code, f"{self.device.name}: {block.check.sentence} Read again.", block.data)
         moment = self.clock
         faults = self._talk.session.parity_faults if self._talk is not None else 0
         found = rules.readout(
@@ -651,19 +664,18 @@ class _Call:
         if self.settings["mode"] != rules.MODE_D:
             await self.sign_on(Job.READOUT, packet=packet)
             return
-        session = await self.begin(rules.config_of(self.settings))
+        session = await self.begin(rules.config_of(self.settings), is_listening=True)
         patience = float(self.settings["push_wait_s"])
         self.events = await self.drive(session.listen(now(), patience_s=patience))
         if any(isinstance(event, sess.Identified) for event in self.events):
             self._identity()
 
-    def _damaged(self, refusal: _Refusal) -> Answer:
-        check = iec.check_of(refusal.data)
+    def _damaged(self, code: str, text: str, data: bytes) -> Answer:
         found = rules.readout(
-            refusal.data, check, self.ident, device=self.device.id, now=self.clock, interaction=self.interaction,
+            data, iec.check_of(data), self.ident, device=self.device.id, now=self.clock, interaction=self.interaction,
             is_complete=False,
         )  # fmt: skip
-        return Answer(execution=Execution.FAILURE, code=refusal.code, text=str(refusal), result=found.result)
+        return Answer(execution=Execution.FAILURE, code=code, text=text, result=found.result)
 
     def _clock_in(self, data: bytes) -> ClockReading | None:
         """The clock of a readout, compared with this computer's when its line came."""
@@ -827,7 +839,7 @@ class _Call:
         return Answer(execution=Execution.FAILURE, code="NOT_FOUND", text=text, result=result)
 
     async def _try(self, place: Place, attempts: list[dict[str, Any]]) -> sess.Identified | None:
-        began, sent, received = now(), bytearray(), bytearray()
+        sent, received = bytearray(), bytearray()
 
         def tap(direction: Direction, data: bytes, note: str = "", *, link: str = "") -> None:
             (sent if direction is Direction.OUT else received).extend(data)
@@ -836,6 +848,7 @@ class _Call:
         settings = {**self.settings, **place.settings, "wakeup": sess.Wakeup.NONE.value}
         config = replace(rules.config_of(settings), repeats=0, timing=self.owner.pace.detect, is_trial=True)
         session = await self.begin(config, tap)
+        began = now()
         assert self._talk is not None
         events = await self._talk.drive(session.sign_on(Job.IDENTIFY, now()))
         found = next((event for event in events if isinstance(event, sess.Identified)), None)

@@ -22,6 +22,7 @@ BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
         "dlms": "app.adapters.dlms:Dlms",
         "quecpython": "app.adapters.quecpython:QuecPython",
         "aviora": "app.adapters.aviora:Aviora",
+        "ems": "app.adapters.ems:Ems",
         "calin-lorawan": "app.adapters.calin_lorawan:CalinLorawan",
         "calin-v1": "app.adapters.calin_api:CalinV1",
         "calin-v2": "app.adapters.calin_api:CalinV2",

@@ -27,7 +27,7 @@ from app.commands.common import (
     stop_on_signals,
     workspace_option,
 )
-from app.composition import Session, open_session, running
+from app.composition import Session, open_session, running, team_link
 from app.errors import ConfigError, ParameterError, StoreError
 from app.interaction_log.reader import LogReader
 from app.model.command import CommandSpec, ParamSpec, Risk
@@ -36,6 +36,7 @@ from app.model.reading import Finding, SampleSet
 from app.model.records import Change
 from app.model.status import Status
 from app.site_file import read_site, write_site
+from app.team.live import in_words
 
 LINK_CODES = frozenset({"LINK_DOWN", "DISCONNECTED", "LINK_REFUSED", "LINK_UNREACHABLE", "LINK_SILENT", "LINK_TLS"})
 
@@ -373,7 +374,7 @@ def run(context: click.Context, seconds: float | None, workspace: Path | None, a
         printer = Printer(as_json)
 
         async def main() -> None:
-            with open_session(path) as session:
+            with open_session(path) as session, team_link(session, in_words(printer.note)):
 
                 def show(change: Change) -> None:
                     if isinstance(change, Interaction) and change.is_settled:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import tempfile
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from app.commands.common import (
     parse_moment,
     run_async,
     step_json,
+    stop_on_signals,
     workspace_option,
 )
 from app.composition import open_session, running
@@ -40,7 +44,14 @@ from app.model.interaction import Interaction
 from app.model.reading import SampleSet
 from app.model.records import Change
 from app.replaying import Player, scratch_path
+from app.secrets import KeyringSecrets
+from app.team.address import TeamAddress, team_address, team_password
+from app.team.database import driver
+from app.team.identity import identity_of
+from app.team.live import PERIOD_S, PushState, PushStatus, TeamPush, in_words
+from app.team.push import BATCH, MOST_BATCH, Pushed, push
 
+PROGRESS_S = 2.0  # between two lines of a push
 STATUS_HELP = "For example: status:FAILED device:lem-1 since:-2h reason:LINK_DOWN not command:READ_STATUS"
 
 
@@ -223,6 +234,101 @@ def log_verify(context: click.Context, workspace: Path | None, as_json: bool) ->
         return FAILED if problems else DONE
 
     finish(work)
+
+
+@log.command("push")
+@click.argument("url")
+@click.option("--follow", is_flag=True, help="Go on with what comes, until interrupted; a database that is away too.")
+@click.option(
+    "--every", type=click.FloatRange(0.1, 3600), default=PERIOD_S, show_default=True, help="Seconds between, following."
+)
+@click.option(
+    "--batch", type=click.IntRange(1, MOST_BATCH), default=BATCH, show_default=True, help="Rows of one transaction."
+)
+@workspace_option
+@json_option
+@click.pass_context
+def log_push(
+    context: click.Context,
+    url: str,
+    follow: bool,
+    every: float,
+    batch: int,
+    workspace: Path | None,
+    as_json: bool,
+) -> None:
+    """Push samples and interactions to a team's PostgreSQL: postgresql://user@host/database
+
+    Each row is there once, however often this runs or is stopped. The password comes from METERWRIGHT_TEAM_PASSWORD,
+    PGPASSWORD or the keyring. Tables are in the schema "meterwright"; samples are a hypertable where TimescaleDB is.
+    """
+
+    def work() -> int:
+        printer = Printer(as_json)
+        address = team_address(url)
+        path = existing_workspace(context, workspace)
+        driver()  # without it the keyring need not be asked, nor the workspace be given an id
+        password = team_password(address, os.environ, KeyringSecrets())
+        identity = identity_of(path)
+        record: dict[str, Any] = {"workspace": str(path), "workspace_id": identity, "database": address.name}
+        if follow:
+            status = run_async(lambda: _follow(path, address, password, identity, every, batch, printer))
+            done = status.pushed
+            record |= {"samples": done.samples, "interactions": done.interactions}
+            printer.show(record, f"{done} pushed to {address.name}.")
+            return FAILED if status.state is PushState.FAILED else DONE
+        done, is_hypertable = push(
+            path, address, password, identity, batch=batch, on_progress=_progress(printer), on_notice=printer.note
+        )
+        record |= {"samples": done.samples, "interactions": done.interactions, "hypertable": is_hypertable}
+        printer.show(record, f"{done} pushed to {address.name}; everything is there.")
+        return DONE
+
+    finish(work)
+
+
+def _progress(printer: Printer) -> Callable[[Pushed], None]:
+    """Says how far a push is, every few seconds."""
+    said = time.monotonic()
+
+    def tell(pushed: Pushed) -> None:
+        nonlocal said
+        if time.monotonic() - said >= PROGRESS_S:
+            said = time.monotonic()
+            printer.note(f"{pushed} pushed so far")
+
+    return tell
+
+
+async def _follow(
+    path: Path,
+    address: TeamAddress,
+    password: str | None,
+    identity: str,
+    every: float,
+    batch: int,
+    printer: Printer,
+) -> PushStatus:
+    """Push until a signal comes, or it cannot go on at all; says when it waits and when everything is there."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    progress, note = _progress(printer), in_words(printer.note)
+
+    def tell(status: PushStatus) -> None:  # on the push's thread
+        note(status)
+        if status.state is PushState.PUSHING:
+            progress(status.pushed)
+        if status.state is PushState.FAILED:
+            loop.call_soon_threadsafe(stop.set)
+
+    live = TeamPush(path, address, password, identity, batch=batch, period_s=every, on_status=tell)
+    live.start()
+    try:
+        await stop.wait()
+    finally:
+        await asyncio.to_thread(live.stop)
+    return live.status
 
 
 @log.command("compare")

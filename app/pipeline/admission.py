@@ -97,6 +97,7 @@ class Admission:
             expires_at=interaction.expires_at if interaction is not None else None,
             blocked_code=blocked,
             is_behind=self._is_behind(node.id, spec, interaction, replaces),
+            forbidden=spec.forbidden(state.facts) if spec.forbidden is not None else "",
             meter=MeterView(
                 id=node.id,
                 name=node.name,
@@ -104,7 +105,7 @@ class Admission:
                 supported=supported,
                 unsupported_reason="" if supported else self._tree.unsupported(node).get(spec.name, ""),
                 enabled=node.enabled,
-                needs_link=limits.needs_link,
+                needs_link=limits.needs_link and spec.reaches_device,
                 reach=reach,
                 unreachable_after_s=limits.unreachable_after_s if spec.reaches_device else None,
                 fresh_s=limits.fresh_s if spec.reaches_device else None,

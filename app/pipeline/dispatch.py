@@ -155,7 +155,7 @@ class Dispatcher:
         now = self._clock.monotonic()
         self._fire(now)
         asked: dict[object, str] = {}
-        picks, held, self._again = self._lanes.pick(now, lambda device: self._hold(device, asked))
+        picks, held, self._again = self._lanes.pick(now, lambda message: self._hold(message, asked))
         for number, reason in held.items():
             message = self._ledger.message(number)
             if message is not None and message.hold_reason != reason:
@@ -216,12 +216,15 @@ class Dispatcher:
             for scope, ref in sorted(lost):
                 self._unmatched(scope, ref)
 
-    def _hold(self, device: str, asked: dict[object, str]) -> str:
-        """Why a device's messages must wait now (D-26); "" when they need not."""
+    def _hold(self, message: Message, asked: dict[object, str]) -> str:
+        """Why a message must wait now (D-26); "" when it need not."""
+        device = message.device
         limits = self._site.limits(device)
         state = self._twin.state(device)
         if limits.needs_link and state.link not in (LinkState.ONLINE, LinkState.REPLAY):
-            return f"The link is {state.link.value}."
+            spec = self._spec_of(message)
+            if spec is None or spec.reaches_device:
+                return f"The link is {state.link.value}."
         if self._links.adapter(device) is None:
             return "The connection is not open."
         if state.busy_with:

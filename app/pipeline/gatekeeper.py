@@ -116,6 +116,7 @@ class GateInput:
     expires_at: datetime | None = None
     blocked_code: str = ""  # why it waited until now
     is_behind: bool = False  # older commands of its field group are suspended (D-22)
+    forbidden: str = ""  # why the device's facts forbid it, as a clause with its full stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,6 +325,15 @@ RULES: Final[tuple[Rule, ...]] = (
         is_final=True,
     ),
     Rule(
+        "forbidden",  # judged when it is asked for; a command that waited knows no newer state of the device
+        lambda g: bool(g.forbidden) and not g.context.force and not g.context.from_transition,
+        Status.ABORTED,
+        "NOT_NOW",
+        lambda g: f"{g.command} was not sent to {g.meter.label}: {g.forbidden} With force it is sent all the same.",
+        _nothing,
+        is_final=True,
+    ),
+    Rule(
         "foreign write",  # D-05: writes wait for the end of a commissioning, reads pass
         _is_foreign_write,
         Status.DEFERRED,
@@ -486,6 +496,7 @@ _CONTEXT_KEYS: Final = frozenset(
 _TOP_KEYS: Final = frozenset(
     {
         "command", "kind", "meter", "now", "proposed", "context", "created", "expires_at", "blocked_code", "is_behind",
+        "forbidden",
     }
 )  # fmt: skip
 _GRID_KEYS: Final = frozenset({"id", "name", "is_hps_on", "is_generation_managed", "gateways", "recovered_at"})
@@ -533,6 +544,7 @@ def gate_input_from_json(data: Any, now: datetime) -> GateInput:
         ),
         blocked_code=_text(top, "blocked_code"),
         is_behind=_flag(top, "is_behind"),
+        forbidden=_text(top, "forbidden"),
     )
 
 

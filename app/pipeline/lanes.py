@@ -76,13 +76,13 @@ class Lanes:
         else:
             self._messages[message.id] = message
 
-    def pick(self, now: float, hold: Callable[[str], str]) -> tuple[list[Message], dict[int, str], float | None]:
+    def pick(self, now: float, hold: Callable[[Message], str]) -> tuple[list[Message], dict[int, str], float | None]:
         """At most one message per lane that may leave now. Only lanes where something changed, a message is held or
         the spacing runs are looked at.
 
         Args:
             now: monotonic seconds.
-            hold: reason why a device's messages must wait, or "" (D-26).
+            hold: reason why a message must wait, or "" (D-26).
 
         Returns:
             the picks; the hold reasons of messages looked at and skipped; and when a spaced lane may be asked again.
@@ -104,7 +104,7 @@ class Lanes:
                 message = self._messages[number]
                 if self._busy.get(message.device) or not self._leads_group(message):
                     continue
-                reason = hold(message.device)
+                reason = hold(message)
                 if reason:
                     self._look.add(name)
                     held[number] = reason

@@ -113,6 +113,7 @@ class Links:
             each=each,
             clock=self._clock,
             tap=self._ledger.tap(devices[0].id),
+            taps={device.id: self._ledger.tap(device.id) for device in devices},
             secrets=self._secrets,
             facts=self._facts,
             learnt=lambda: self._learnt(adapter_type.key),
@@ -120,6 +121,8 @@ class Links:
 
     def _checked(self, adapter_type: AdapterType, device: Device) -> dict[str, Any]:
         """The settings of one device, secrets resolved. Raises ConfigError, ParameterError."""
+        form = adapter_type.form()
+        hashes = {spec.name for spec in form if spec.kept_as is not None}  # they are shown nowhere
         given = dict(device.settings)
         for name, value in given.items():
             if isinstance(value, str) and value.startswith(KEYRING):
@@ -128,9 +131,10 @@ class Links:
                     raise ConfigError(
                         "is not in the keyring of this computer; edit the connection and enter it", key=name
                     )
-                self._register_secret(words)
+                if name not in hashes:
+                    self._register_secret(words)
                 given[name] = words
-        return check_params(adapter_type.form(), given, f"The connection of {device.name}")
+        return check_params(form, given, f"The connection of {device.name}")
 
     def scope_members(self, adapter_type: AdapterType, device: Device) -> tuple[Device, ...]:
         """The devices of the open connection that ``device`` would share."""

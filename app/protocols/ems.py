@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -703,11 +703,11 @@ def _json_number(value: Any) -> int | float:
     raise ValueError(f"{type(value).__name__} {value} has no form in JSON")
 
 
-def refuse_reset(last: Packet | None) -> str:
-    """Why RESET_ERROR is not sent unless forced (section 4), or ""."""
-    if last is None or last.state == State.ERROR or last.error_flags:
+def refuse_reset(state: str, error_flags: Sequence[str]) -> str:
+    """Why RESET_ERROR is not sent unless forced (section 4), as a clause, or "". ``state`` "": nothing came yet."""
+    if not state or state == State.ERROR or error_flags:
         return ""
-    return f"The device is not in ERROR but in {last.state}, and shows no error flag: there is nothing to reset."
+    return f"it is in {state} and shows no error flag, so there is nothing to reset."
 
 
 # ---------------------------------------------------------------- what came before and after a command

@@ -763,9 +763,25 @@ def format_readout(identification: Identification | None, sets: Iterable[DataSet
     return head + (LINE_END if head else b"") + _frame_text(block).encode("ascii")
 
 
+_ADDRESS_CODES: Final[frozenset[obis.Key]] = frozenset({(0, 0, 0), (0, 0, None)})
+_SERIAL_CODES: Final[frozenset[obis.Key]] = frozenset({(96, 1, 0)})  # C.1.0
+
+
 def serials_of(sets: Iterable[DataSet]) -> tuple[str, ...]:
     """What the meter says its number is (0.0.0 and C.1.0): they differ in some meters, so compare with each."""
-    wanted = {(0, 0, 0), (0, 0, None), (96, 1, 0)}
+    return _texts_of(sets, _ADDRESS_CODES | _SERIAL_CODES)
+
+
+def serial_of(sets: Sequence[DataSet], *, is_turkish: bool = False) -> str:
+    """The serial number, "" for none (A6, A8).
+
+    C.1.0 where the meter tells it, for 0.0.0 then is its address; 0.0.0 of others, and of Turkish meters always.
+    """
+    serials, addresses = _texts_of(sets, _SERIAL_CODES), _texts_of(sets, _ADDRESS_CODES)
+    return next(iter((*addresses, *serials) if is_turkish else (*serials, *addresses)), "")
+
+
+def _texts_of(sets: Iterable[DataSet], wanted: frozenset[obis.Key]) -> tuple[str, ...]:
     found = (one.values[0].text.strip() for one in sets if (code := one.code) is not None and code.key in wanted)
     return tuple(dict.fromkeys(text for text in found if text))
 

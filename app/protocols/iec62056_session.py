@@ -20,20 +20,25 @@ from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from app.errors import LocalProtocolError, ParameterError
-from app.model.line import LineFormat, add_parity, remove_parity
+from app.model.line import LineFormat, add_parity, has_parity, plain, remove_parity
 from app.protocols import iec62056_21 as iec
 from app.protocols.iec62056_21 import BlockCheck, Command, Identification, Mode, Verdict
 
 MAX_READOUT: Final = 8 << 20  # ours: octets of one answer that are kept; the largest recorded readout has 48 kB
 MAX_NAKS: Final = 3  # A5
+MAX_NAKS_CUT: Final = 1  # ours: of a readout that lacks nothing but its block check
 NOISE: Final = 16  # ours: octets by which data of another rate are told
 MAX_RAW: Final = 64 << 10  # ours: octets of an answer to octets that were sent as they were
+MAX_STRANGE: Final = 256  # ours: octets that were no identification and are kept to tell what they may be
 NULS_S: Final = 2.2  # A4: battery meters
 NULS_PAUSE_S: Final = 1.6
 HEAT_NULS: Final = 45
 HEAT_BAUD: Final = 2400
+SHORTEST: Final = 7  # octets of an identification without a name
 LOWEST: Final = "0"  # always allowed as agreed baud character
 HDLC_MODE: Final = "2"
+HEAD_BAUD: Final = 300  # of an optical head, where every meter begins (A1)
+FIXED_GENERATION: Final = 2  # of Turkish meters: one rate on RS-485 (A8)
 
 
 class State(StrEnum):
@@ -130,6 +135,7 @@ class Timing:
     gap_s: float = 1.5  # between two octets of a message
     repeat_s: float = 1.5  # extra wait before a repeat
     ident_s: float = 8.0  # a whole identification, noise before it included
+    quiet_s: float = 60.0  # ours: the longest wait for a line to fall silent before a sign-on
 
     @property
     def first_s(self) -> float:
@@ -296,9 +302,10 @@ class RawAnswer:
 
 class Fault(StrEnum):
     SILENT = "NO_ANSWER"
+    NOISE = "NO_IDENTIFICATION"
     NO_DATA = "NO_DATA"
     CHECK = "BAD_CHECK"
-    CUT = "CUT"
+    INCOMPLETE = "INCOMPLETE"
     TOO_LONG = "TOO_LONG"
     ENDED = "ENDED_BY_METER"
     RATE = "RATE"
@@ -442,6 +449,9 @@ class Session:
         self._identification: Identification | None = None
         self._agreed = ""
         self._ident_until = 0.0
+        self._quiet_until: float | None = None
+        self._strange = bytearray()  # what came after a sign-on and was no identification
+        self._strange_count = 0
         self._framer = iec.Framer()
         self._block: _Block | None = None
         self._command: Command | None = None
@@ -449,7 +459,7 @@ class Session:
         self._answer_size = 0
         self._lines = 0
         self._refusals = 0
-        self._damage: tuple[str, bytes] | None = None
+        self._damage: tuple[Fault, str, bytes] | None = None
         self._operand_text: str | None = None
         self._is_expecting = False
         self._patience: float | None = None
@@ -626,7 +636,8 @@ class Session:
             self._out.append(SetFormat(line_format))
 
     @property
-    def _timing(self) -> Timing:
+    def timing(self) -> Timing:
+        """As configured, or the standard's until the meter has said which generation it is."""
         if self.config.timing is not None:
             return self.config.timing
         mass = self._identification.mass if self._identification is not None else None
@@ -637,7 +648,7 @@ class Session:
         ident = self._identification
         if ident is not None and ident.manufacturer[2].islower():
             return ident.min_reaction_ms / 1000
-        return self._timing.reaction_min_s
+        return self.timing.reaction_min_s
 
     # ------------------------------------------------------------ our own octets, reflected (A1)
 
@@ -722,7 +733,7 @@ class Session:
     def _request(self, _now: float) -> None:
         self._move(Move.ASK)
         answer = None
-        if self.config.wakeup is Wakeup.HEAT and self._tries % 2 == 0:  # some identify themselves at 2400 already
+        if self.config.wakeup is Wakeup.HEAT and self._tries % 2:  # A4; some identify themselves at the initial rate
             answer = self._at(HEAT_BAUD)
         self._send(iec.encode(self.config.request), "sign-on", self._asked, answer)
 
@@ -733,8 +744,8 @@ class Session:
     def _asked(self, now: float) -> None:
         self._move(Move.SENT)
         self._framer = iec.Framer()
-        self._ident_until = now + self._timing.ident_s
-        self._expect(now + self._timing.first_s, self._no_ident)
+        self._ident_until = now + self.timing.ident_s
+        self._expect(now + self.timing.first_s, self._no_ident)
 
     def _ident_heard(self, data: bytes, now: float) -> None:
         self._framer.feed(data)
@@ -742,14 +753,31 @@ class Session:
             if isinstance(found.message, Identification):
                 self._identified(found.message, self._framer.take_rest(), now)
                 return
-        if self._framer.pending and now < self._ident_until:
-            self._expect(min(now + self._timing.gap_s, self._ident_until), self._no_ident)
+        heard = data.replace(b"\0", b"")
+        self._strange_count += len(heard)
+        self._strange += heard[: MAX_STRANGE - len(self._strange)]
+        if self._quiet_until is not None and not self._is_expecting:  # a repeat waits until nobody sends
+            quiet = min(now + self.timing.gap_s, self._quiet_until)
+            self._wait(quiet if self._due is None else max(quiet, self._due), self._ask, now)
+        elif self._framer.pending and now < self._ident_until:
+            self._expect(min(now + self.timing.gap_s, self._ident_until), self._no_ident)
 
     def _no_ident(self, now: float) -> None:
         if self._tries <= self.config.repeats:
-            self._wait(now + self._timing.repeat_s, self._ask, now)
+            if self._quiet_until is None:
+                self._quiet_until = now + self.timing.quiet_s
+            self._wait(now + self.timing.repeat_s, self._ask, now)
             return
         times = "once" if self._tries == 1 else f"{self._tries} times"
+        if self._strange_count:
+            octets = "octet" if self._strange_count == 1 else "octets"
+            self._fail(
+                Fault.NOISE,
+                f"{self._strange_count} {octets} came after the sign-on, sent {times} at {self._words()}, and no "
+                f"identification. {_likely(bytes(self._strange))}",
+                now, bytes(self._strange),
+            )  # fmt: skip
+            return
         self._fail(
             Fault.SILENT,
             f"No answer to the sign-on, sent {times} at {self._words()}. Check the place of the optical head or the "
@@ -801,10 +829,17 @@ class Session:
             self._block_heard(rest, now)
 
     def _rate_character(self, ident: Identification) -> str:
-        """The offered character, or the highest one that our limit allows."""
+        """The offered character, or the highest one that our limit allows.
+
+        A Turkish meter of generation 2 on RS-485 stays at the rate it was begun with, whatever it offers (A8).
+        """
         offered = _RATES.get(ident.baud_char)
         if offered is None:
             return LOWEST
+        begun = self.config.initial.baud
+        is_fixed = ident.mass is not None and ident.mass[0] == FIXED_GENERATION and HEAD_BAUD < begun <= offered
+        if is_fixed and (same := _CHARACTERS.get(begun)) is not None:
+            return same
         allowed = [
             char for char, rate in iec.BAUD_MODE_C.items() if rate <= offered and rate <= self.config.max_baud
         ]  # fmt: skip
@@ -842,7 +877,7 @@ class Session:
     def _hdlc_selected(self, now: float) -> None:
         self._move(Move.CONFIRM)
         self._framer = iec.Framer(expect_option=True)
-        self._expect(now + self._timing.first_s, self._no_confirmation)
+        self._expect(now + self.timing.first_s, self._no_confirmation)
 
     def _confirmation_heard(self, data: bytes, now: float) -> None:
         self._framer.feed(data)
@@ -880,7 +915,7 @@ class Session:
         elif self._may_fall_back and block.is_noise:
             self._fall_back(now)
         elif block.is_begun or block.is_terminated:
-            self._expect(now + self._timing.gap_s, self._block_paused)
+            self._expect(now + self.timing.gap_s, self._block_paused)
 
     def _block_over(self, block: _Block, now: float) -> None:
         data = bytes(block.data)
@@ -894,21 +929,23 @@ class Session:
         if check.verdict in (Verdict.GOOD, Verdict.GOOD_WITH_START, Verdict.NO_CHECK):
             self._accept(data, check, now)
         else:
-            self._bad(check.sentence, data, now)
+            self._bad(Fault.CHECK, check.sentence, data, now)
 
     def _block_paused(self, now: float) -> None:
         block = self._block
         if block is None:
             return
         data = bytes(block.data)
-        if block.is_terminated:
-            self._accept(data, iec.check_of(data), now)
-            return
         sentence = f"The answer breaks off after {len(data)} octets."
-        if block.is_framed:
-            self._bad(sentence, data, now)
+        if block.is_framed and block.is_terminated:
+            sentence = f"The end of the block and its check are missing after {len(data)} octets."
+            self._bad(Fault.INCOMPLETE, sentence, data, now, naks=MAX_NAKS_CUT)
+        elif block.is_framed:
+            self._bad(Fault.INCOMPLETE, sentence, data, now)
+        elif block.is_terminated:
+            self._accept(data, iec.check_of(data), now)
         else:
-            self._fail(Fault.CUT, f"{sentence} Read again.", now, data)
+            self._fail(Fault.INCOMPLETE, f"{sentence} Read again.", now, data)
 
     def _accept(self, data: bytes, check: BlockCheck, now: float) -> None:
         found = iec.take(data) if len(data) <= iec.MAX_LINE else None
@@ -935,7 +972,7 @@ class Session:
             self._fall_back(now)
         elif self._tries <= self.config.repeats:
             self._set_format(self.config.initial)
-            self._wait(now + self._timing.repeat_s, self._ask, now)
+            self._wait(now + self.timing.repeat_s, self._ask, now)
         else:
             self._fail(
                 Fault.NO_DATA, f"The meter {self._identification} identified itself and sent no data, {self._tries} "
@@ -944,9 +981,9 @@ class Session:
 
     # ------------------------------------------------------------ damaged blocks (A5)
 
-    def _bad(self, sentence: str, data: bytes, now: float) -> None:
-        self._damage = sentence, data
-        if self._naks >= MAX_NAKS:
+    def _bad(self, fault: Fault, sentence: str, data: bytes, now: float, *, naks: int = MAX_NAKS) -> None:
+        self._damage = fault, sentence, data
+        if self._naks >= naks:
             self._give_up_block(now)
             return
         self._naks += 1
@@ -967,10 +1004,11 @@ class Session:
                 self._expect(now + self.config.data_s, self._no_answer)
 
     def _give_up_block(self, now: float) -> None:
-        sentence, data = self._damage if self._damage is not None else ("", b"")
+        assert self._damage is not None
+        fault, sentence, data = self._damage
         times = "once" if self._naks == 1 else f"{self._naks} times"
         self._fail(
-            Fault.CHECK, f"{sentence} The block was asked for again {times}. Check the head's place, the wiring and "
+            fault, f"{sentence} The block was asked for again {times}. Check the head's place, the wiring and "
             "the rate.", now, data,
         )  # fmt: skip
 
@@ -992,7 +1030,7 @@ class Session:
         if self._framer.pending + self._answer_size > self.config.max_octets:
             self._fail(Fault.TOO_LONG, _too_long(self.config.max_octets), now)
         elif self._is_expecting and self._framer.pending and state is not State.PROG_READY:
-            self._expect(now + self._timing.gap_s, self._message_paused)
+            self._expect(now + self.timing.gap_s, self._message_paused)
 
     def _ended_by_meter(self, now: float) -> None:
         if self.state is State.PROG_AUTH:
@@ -1006,7 +1044,7 @@ class Session:
         if self.state is State.PROG_AUTH:
             self._refused("its answer cannot be read", now)
         else:
-            self._bad(sentence, cut, now)
+            self._bad(Fault.INCOMPLETE, sentence, cut, now)
 
     def _operand(self, message: iec.Message | iec.Damaged, now: float) -> None:
         match message:
@@ -1028,7 +1066,7 @@ class Session:
                 self._out.append(MeterError(REFUSAL))
                 self._end(now)
             case iec.Damaged(sentence, check) if not check.is_good:
-                self._bad(sentence, b"", now)
+                self._bad(Fault.CHECK, sentence, b"", now)
             case _:
                 pass
 
@@ -1041,7 +1079,7 @@ class Session:
             self._give_up_block(now)
         elif self._tries <= self.config.repeats:
             self._set_format(self.config.initial)
-            self._wait(now + self._timing.repeat_s, self._ask, now)
+            self._wait(now + self.timing.repeat_s, self._ask, now)
         else:
             self._fail(
                 Fault.NO_DATA, f"The meter {self._identification} did not enter programming mode, {self._tries} times. "
@@ -1117,7 +1155,7 @@ class Session:
                 self._move(Move.READY)
                 self._out.append(MeterError(REFUSAL))
             case iec.Damaged(sentence, check) if not check.is_good:
-                self._bad(sentence, b"", now)
+                self._bad(Fault.CHECK, sentence, b"", now)
             case _:
                 pass
 
@@ -1135,7 +1173,7 @@ class Session:
         if self._damage is not None:
             self._give_up_block(now)
         elif is_repeatable and self._tries <= self.config.repeats:
-            self._wait(now + self._timing.repeat_s, self._send_command, now)
+            self._wait(now + self.timing.repeat_s, self._send_command, now)
         else:
             what = "the next block" if self._answer else f"{command.name}{command.kind}"
             self._fail(Fault.SILENT, f"The meter did not answer {what} in programming mode.", now)
@@ -1150,7 +1188,7 @@ class Session:
         if len(self._raw) > MAX_RAW:
             self._raw_over(now)
         else:
-            self._expect(now + self._timing.gap_s, self._raw_over)
+            self._expect(now + self.timing.gap_s, self._raw_over)
 
     def _raw_over(self, now: float) -> None:
         self._out.append(RawAnswer(bytes(self._raw)))
@@ -1174,7 +1212,7 @@ class Session:
                     break
         if self.state is State.LISTENING:
             is_inside = self._block is not None or self._framer.pending
-            self._expect(now + self._timing.gap_s if is_inside else self._patience, self._listening_paused)
+            self._expect(now + self.timing.gap_s if is_inside else self._patience, self._listening_paused)
 
     def _listen_to_block(self, data: bytes, now: float) -> bytes | None:
         """After an identification: data without a frame (mode D), or the messages of others."""
@@ -1246,6 +1284,7 @@ REFUSAL: Final = "NAK"
 _ASKING: Final = (State.PROG_AUTH, State.PROG_WAIT_ANSWER)  # what comes before our octets have left answers nothing
 ENDED_BY_METER: Final = "The meter ended the conversation with a break. Ask again."
 _OTHERS: Final = (iec.SOH, iec.STX, iec.ACK, iec.NAK, b"/")
+_CHARACTERS: Final[Mapping[int, str]] = MappingProxyType({rate: char for char, rate in iec.BAUD_MODE_C.items()})
 _RATES: Final[Mapping[str, int]] = MappingProxyType({**iec.BAUD_MODE_C, **iec.BAUD_MODE_B})
 _Listener: TypeAlias = Callable[[Session, bytes, float], None]
 _ON_OCTETS: Final[Mapping[State, _Listener]] = MappingProxyType(
@@ -1270,6 +1309,22 @@ _PROGRAMMING: Final[Mapping[State, Callable[[Session, iec.Message | iec.Damaged,
         State.PROG_WAIT_ANSWER: Session._command_answer,
     }
 )
+
+
+def _likely(strange: bytes) -> str:
+    """What octets may be that came instead of an identification, and what to do."""
+    is_text = len(strange) >= SHORTEST and 4 * len(plain(strange).translate(None, _TEXT)) <= len(strange)
+    if is_text and has_parity(strange):
+        return "They look like 7E1 that the port gives as 8N1: choose parity by software in the connection."
+    if is_text:
+        return (
+            "They are text, so rate and format are right: the meter may still send something else, or another device "
+            "talks on this line. Wait until it is silent and try again."
+        )
+    return (
+        "Likely causes: another rate or format (Detect tries the usual ones), parity that the port does not do (choose "
+        "it by software), or light and disturbance at the optical head."
+    )
 
 
 def _too_long(limit: int) -> str:

@@ -124,6 +124,20 @@ CATALOG: Final[Mapping[str, SimEntry]] = {
             "app.simulators.aviora:FAULTS",
         ),
         SimEntry(
+            "ems",
+            "EMS edge device",
+            "battery systems that connect out to a hub over WebSocket: 1 to 1,000, state machine, commands",
+            "app.simulators.ems:serve",
+            "app.simulators.ems:FAULTS",
+        ),
+        SimEntry(
+            "ems-hub",
+            "EMS cloud hub",
+            "stand-in head-end: takes devices and dashboards, relays telemetry and, if wanted, commands",
+            "app.simulators.ems_hub:serve",
+            "app.simulators.ems_hub:FAULTS",
+        ),
+        SimEntry(
             "iec62056",
             "IEC 62056-21 meter",
             "meters of several makes on TCP or a pseudo terminal: modes A to E, programming mode, load profiles, logs",

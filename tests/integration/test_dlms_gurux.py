@@ -583,12 +583,12 @@ async def test_profile_that_leaves_out_what_repeats() -> None:
 # ------------------------------------------------------------------------------------------- the plug, in every state
 
 STATES = {
-    "snrm": ("READ_CLOCK", {}),
-    "aarq": ("READ_CLOCK", {}),
-    "get": ("READ_CLOCK", {}),
-    "rr": ("READ_OBJECTS", {}),  # between two segments of a long answer
-    "set": ("SET_CLOCK", {}),
-    "action": ("DISCONNECT_SUPPLY", {}),
+    "snrm": "READ_CLOCK",
+    "aarq": "READ_CLOCK",
+    "get": "READ_CLOCK",
+    "rr": "READ_OBJECTS",  # between two segments of a long answer
+    "set": "SET_CLOCK",
+    "action": "DISCONNECT_SUPPLY",
 }
 
 
@@ -601,7 +601,6 @@ async def until(condition: Callable[[], bool]) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo terminals")
 @pytest.mark.parametrize("state", STATES)
 async def test_the_pty_is_closed_in_every_state_and_the_port_works_again(state: str) -> None:
-    command, params = STATES[state]
     login = {**HDLC_ADDRESS, "client": PASSWORD_CLIENT, "authentication": "low", "password": TEST_PASSWORD}
     async with DlmsMeterSimulator(DlmsConfig(framing="hdlc", link="pty", baud=115200)) as sim:
         async with bench(sim.url, **login) as held:
@@ -610,7 +609,7 @@ async def test_the_pty_is_closed_in_every_state_and_the_port_works_again(state: 
 
             async def ask() -> None:
                 with pytest.raises(LinkError) as found:
-                    await held.ask(command, **params)
+                    await held.ask(STATES[state])
                 failed.append(found.value)
 
             async with asyncio.TaskGroup() as group:

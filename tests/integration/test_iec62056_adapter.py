@@ -63,6 +63,8 @@ class Meter:
     password: str = ""
     reaction_s: float = 0.25
     spoil: int = 0  # blocks to send with a wrong check
+    loses_end: bool = False  # no block has ETX and block check
+    on_break: bytes = b""  # what answers a break
     silent_from: str = ""  # what is not answered: "ident", "data", "operand", "write", "all"
     clock_ahead: timedelta = timedelta(0)
     has_clock: bool = True
@@ -108,6 +110,8 @@ class Meter:
 
     async def _say(self, data: bytes) -> None:
         self._last = data
+        if self.loses_end and data[:1] == iec.STX:
+            data = data[:-2]
         if self.spoil and data[-1:] and data[:1] in (iec.STX, iec.SOH):
             self.spoil -= 1
             data = data[:-1] + bytes((data[-1] ^ 1,))
@@ -132,6 +136,9 @@ class Meter:
             case iec.Command("B"):
                 self._auth = False
                 await self.end.set_format(self.initial)
+                if self.on_break:
+                    await self._say(self.on_break)
+                    self.end.take_waiting()  # the line is half-duplex
             case iec.Command("P", _, data):
                 self._auth = data == f"({self.password})"
                 await self._say(iec.ACK if self._auth else iec.encode(ErrorMessage("ER01")))
@@ -421,6 +428,118 @@ def test_progress_is_told_and_forgotten() -> None:
 def test_turkish_packets() -> None:
     _, bench, _ = ask("READOUT", packet="6")
     assert b"\x06056\r\n" in bench.wire
+
+
+def test_a_readout_whose_end_is_missing_is_incomplete_and_shows_what_came() -> None:
+    answer, bench, _ = ask("READOUT", meter={"loses_end": True})
+    assert (answer.execution, answer.code) == (Execution.FAILURE, "INCOMPLETE")
+    assert answer.result["incomplete"] is True
+    assert {"0.0.0", "1.8.0", "32.7.0"} <= {row["obis"] for row in answer.result["rows"]}
+    assert "end of the block" in answer.result["bcc"]
+    assert not answer.samples
+    assert bench.wire.count(iec.NAK) == 1
+    assert bench.wire[-1] == BREAK
+
+
+@pytest.mark.parametrize(
+    ("ident", "sets", "serial"),
+    [
+        (IDENT, {"0.0.0": " 120858", "C.1.0": "13647123"}, "13647123"),
+        (IDENT, {"0.0": "120858", "C.1.0": "        "}, "120858"),
+        (TURKISH, {"0.0.0": "510012300", "C.1.0": "99"}, "510012300"),
+    ],
+)
+def test_the_serial_number_is_c10_except_of_turkish_meters(ident: str, sets: dict[str, str], serial: str) -> None:
+    async def scene(bench: Bench, meter: Meter) -> None:
+        meter.table = lambda: "".join(f"{obis}({value})\r\n" for obis, value in sets.items()) + "!\r\n"  # type: ignore[method-assign]
+        answer = await bench.send("READOUT")
+        assert answer.result["meter_serial"] == answer.facts["meter_serial"] == serial
+
+    play(scene, meter={"ident": ident})
+
+
+# ---------------------------------------------------------------- a line that is not quiet
+
+
+def test_a_sign_on_waits_until_a_cancelled_readout_has_ended_and_shows_what_it_threw_away() -> None:
+    async def scene(bench: Bench, meter: Meter) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(4.0):
+                await bench.send("READOUT")
+        assert bench.wire[-1] == BREAK
+        cut, readout = bench.loop.time(), meter._last
+        assert (await bench.send("SIGN_ON")).execution is Execution.SUCCESS
+        asked = next(one for one in reversed(bench.ours.sent) if one.data == b"/?!\r\n")
+        assert asked.began > cut + 10  # the rest of the readout takes longer than that at 300 Bd
+        assert bench.wire.count(b"/?!\r\n") == 2
+        assert b"".join(bench.unasked).endswith(meter.table()[-200:].encode() + iec.ETX + readout[-1:])
+
+    play(scene, meter={"ident": "/LGZ0SLOW", "registers": {f"1.8.{n}": "1*kWh" for n in range(40)}})
+
+
+def test_a_line_that_is_never_silent_is_signed_on_to_after_a_while() -> None:
+    async def scene(bench: Bench, meter: Meter) -> None:
+        def babble() -> None:
+            if not meter.heard:
+                bench.ours._receive(b"x", bench.ours.format)
+                bench.loop.call_later(0.2, babble)
+
+        babble()
+        assert (await bench.send("SIGN_ON")).execution is Execution.SUCCESS
+        assert 60 <= bench.ours.sent[0].began < 62
+        assert sum(map(len, bench.unasked)) > 250
+
+    play(scene)
+
+
+@pytest.mark.parametrize("answer", [BREAK, iec.ACK, b""])
+def test_what_a_meter_says_to_a_break_costs_no_sign_on_and_nobody_waits_at_the_end(answer: bytes) -> None:
+    async def scene(bench: Bench, meter: Meter) -> None:
+        await bench.send("READ_REGISTER", obis="1.8.0")
+        assert bench.loop.time() - bench.ours.sent[-1].ended < 0.01
+        await bench.send("READ_REGISTER", obis="1.8.0")
+        assert bench.wire.count(b"/?!\r\n") == 2
+        assert b"".join(bench.unasked) == answer
+        first, _second = [one for one in bench.ours.sent if one.data == BREAK]
+        again = next(one for one in bench.ours.sent if one.data == b"/?!\r\n" and one.began > first.ended)
+        assert again.began - first.ended >= 1.5
+        await asyncio.sleep(10)  # what is left of the wait has passed
+        began = bench.loop.time()
+        meter.on_break = b""
+        bench.ours.take_waiting()
+        await bench.send("SIGN_ON")
+        assert bench.ours.sent[-2].began - began < 0.01
+
+    play(scene, meter={"on_break": answer, "reaction_s": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("stands", "settings", "cause"),
+    [
+        ("300 7E1", {"frame": "8N1"}, "parity by software"),
+        ("2400 7E1", {"baud": 300, "frame": "7E1"}, "another rate"),
+    ],
+)
+def test_octets_that_are_no_identification_are_told(stands: str, settings: dict[str, Any], cause: str) -> None:
+    async def scene(bench: Bench, meter: Meter) -> None:
+        meter.silent_from = "all"
+        write = bench.ours.write
+
+        async def answered(data: bytes) -> None:
+            await write(data)
+            if data.startswith(b"/"):
+                await asyncio.sleep(0.3)
+                await meter.end.write(f"{IDENT}\r\n".encode())
+
+        bench.ours.write = answered  # type: ignore[method-assign]
+        with pytest.raises(RemoteProtocolError) as caught:
+            await bench.send("READOUT")
+        assert "octets came after the sign-on, sent 4 times" in str(caught.value)
+        assert cause in str(caught.value)
+        assert "Meter 1" in str(caught.value)
+        assert caught.value.data
+
+    play(scene, settings=settings, meter={"initial": LineFormat.parse(stands)})
 
 
 # ---------------------------------------------------------------- registers, events, profiles
@@ -866,6 +985,26 @@ def test_mode_d_waits_for_the_meter() -> None:
         assert set(bench.type.unsupported(bench.nodes[0], {})) == {one.name for one in rules.ALL} - {"READOUT"}
 
     play(scene, settings={"mode": "D", "baud": 2400, "push_wait_s": 30})
+
+
+@pytest.mark.parametrize(("end", "code"), [(b"", "INCOMPLETE"), (b"\x03\x00", "BAD_CHECK")])
+@pytest.mark.parametrize("mode", ["D", "listen"])
+def test_a_message_that_is_cut_or_spoilt_is_no_success(end: bytes, code: str, mode: str) -> None:
+    push = b"/KAM3MC\r\nx\x02" + PUSH[PUSH.index(b"0.0.0") :] + end
+
+    async def scene(bench: Bench, meter: Meter) -> None:
+        bench.loop.call_later(5, lambda: bench.ours._receive(push, bench.ours.format))
+        if mode == "D":
+            answer = await bench.send("READOUT")
+        else:
+            await asyncio.sleep(10)
+            answer = next(one.answer for one in bench.uplinks if isinstance(one, Report))
+        assert (answer.execution, answer.code) == (Execution.FAILURE, code)
+        assert answer.result["incomplete"] is True
+        assert len(answer.result["rows"]) == 2
+        assert not answer.samples
+
+    play(scene, settings={"mode": mode, "baud": 2400}, meter={"silent_from": "all"})
 
 
 def test_two_meters_on_one_line_each_with_its_own_settings() -> None:

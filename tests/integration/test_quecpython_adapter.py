@@ -937,6 +937,19 @@ def test_events_of_the_meter_are_acknowledged(settings: dict[str, Any], expected
     virtual(scenario, "module", **settings)
 
 
+@pytest.mark.parametrize("role", ["module", "passthrough"])
+async def test_an_event_without_parameter_id_is_not_acknowledged_in_the_first_form_and_stops_nothing(role: str) -> None:
+    lines = Lines(has_rate=False)
+    given = device(role, dialect="G1", mode="module", other="tcp")
+    async with bench(given, lines=lines, pace=QUICK) as held:
+        meter = Peer(await lines.far(), dialect=quec.G1)
+        await meter.send(quec.Event(b"\x01"), protocol=quec.EVENTS)
+        row = await held.row("EVENT")
+        assert "names no parameter" in row["reply"]["text"]
+        await meter.send(quec.Event(b"\x05\x02"), protocol=quec.EVENTS)
+        assert await meter.body() == quec.EventAcknowledge(0x0205)
+
+
 def test_the_module_is_deaf_until_its_network_is_up() -> None:
     async def scenario(held: Bench, meter: Peer) -> None:
         await meter.line.write(bytes.fromhex(VECTORS["S-20"]["request_frame_hex"]))
@@ -1465,6 +1478,83 @@ async def test_other_channels_are_answered_and_never_forwarded() -> None:
         await meter.send(quec.GetRequest(0x8002, 0x2804), protocol=quec.MODULE)
         await held.row("GET_REQUEST")
         assert await meter.quiet(0.05)
+
+
+EVENT = quec.Event(b"\x02\x80\x11\x22")
+G1_ACKNOWLEDGE = quec.EventAcknowledge(0x8002)
+
+
+async def test_as_a_module_of_the_first_generation_events_are_handed_over_and_then_acknowledged() -> None:
+    async with passage("module", dialect="G1") as (held, meter, other):
+        meter.dialect = quec.G1
+        await meter.send(quec.Transparent(b"one"), protocol=quec.TRANSPARENT)
+        for command in (quec.Command.DATA, quec.Command.EVENT):
+            await meter.send(quec.Event(EVENT.payload, command), protocol=quec.EVENTS)
+            assert await meter.body() == G1_ACKNOWLEDGE
+        await meter.send(quec.Transparent(b"two"), protocol=quec.TRANSPARENT)
+        got = b""
+        while not got.endswith(b"two"):
+            got += await other.read()
+        assert got == b"one" + 2 * EVENT.payload + b"two"
+        row = await held.row("EVENT", count=2)
+        assert row["reply"]["text"] == "handed to the other side; acknowledged"
+        assert row["body"] == EVENT.payload.hex()
+
+
+async def test_an_event_is_not_acknowledged_before_it_has_left() -> None:
+    async with passage("module", dialect="G1") as (held, meter, _other):
+        ours, free = held.lines.opened["tcp"][0], asyncio.Event()
+        write = ours.write
+
+        async def slow(data: bytes) -> None:
+            await free.wait()
+            await write(data)
+
+        ours.write = slow  # type: ignore[method-assign]
+        await meter.send(EVENT, protocol=quec.EVENTS)
+        assert await meter.quiet(0.05)
+        assert held.rows("EVENT") == []
+        free.set()
+        assert quec.decode(await meter.frame(), quec.G1).body == G1_ACKNOWLEDGE
+
+
+@pytest.mark.parametrize("fails", ["refused", "lost"])
+async def test_an_event_that_cannot_be_handed_over_is_not_acknowledged(fails: str) -> None:
+    lines = Lines(has_rate=False)
+    if fails == "refused":
+        lines.refused["tcp"] = LinkError("Nobody is there.", LinkReason.REFUSED, may_have_arrived=False)
+    given = device("passthrough", mode="module", other="tcp", dialect="G1")
+    async with bench(given, lines=lines, pace=Pace(dial_s=0.05, redial_s=0.01, redial_most_s=0.02)) as held:
+        meter = Peer(await lines.far())
+        if fails == "lost":
+            await lines.far("tcp")
+            await held.until(lambda: held.of(LinkChange)[-1].text.endswith("memory."))
+
+            async def broken(data: bytes) -> None:
+                raise LinkError("It is reset.", LinkReason.CLOSED)
+
+            lines.opened["tcp"][0].write = broken  # type: ignore[method-assign]
+        await meter.send(EVENT, EVENT, protocol=quec.EVENTS)
+        row = await held.row("EVENT", count=2)
+        assert "could not be handed" in row["reply"]["text"]
+        assert held.findings("NOT_FORWARDED")
+        assert await meter.quiet(0.05)
+        assert held.lost is None
+
+
+async def test_events_are_only_shown_where_the_connection_says_so_or_the_module_is_of_the_second_generation() -> None:
+    async with passage("module", dialect="G1", other_channels="ignore") as (held, meter, other):
+        await meter.send(EVENT, protocol=quec.EVENTS)
+        await held.row("EVENT")
+        await meter.send(quec.Transparent(b"data"), protocol=quec.TRANSPARENT)
+        assert await other.read() == b"data"
+        assert await meter.quiet(0.05)
+    async with passage("module") as (held, meter, other):
+        await meter.send(EVENT, protocol=quec.EVENTS)
+        assert await meter.body() == quec.EventAcknowledge()
+        await meter.send(quec.Transparent(b"data"), protocol=quec.TRANSPARENT)
+        assert await other.read() == b"data"
+        assert (await held.row("EVENT"))["reply"]["text"] == "acknowledged"
 
 
 async def test_the_order_is_kept_both_ways() -> None:

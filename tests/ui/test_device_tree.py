@@ -418,6 +418,33 @@ def test_changes_are_told_as_one_range_for_each_parent(qtbot: QtBot, theme: Them
     assert told == []
 
 
+def test_rows_that_are_closed_cost_the_view_nothing(qtbot: QtBot, theme: Theme) -> None:
+    workbench = FakeWorkbench(site())
+    host = QWidget()
+    qtbot.addWidget(host)
+    panel = DevicesPanel(workbench, theme, Actions(host, host))  # type: ignore[arg-type]  # no verb is used
+    qtbot.addWidget(panel)
+    feed(workbench, panel.model)
+    busy(workbench)
+    panel.model.tell()
+    told: list[str] = []
+    panel.model.dataChanged.connect(lambda first, _last: told.append(str(first.data())))
+
+    def change() -> list[str]:
+        workbench.measure("m-0123", (ENERGY, "2.0"))
+        panel.model.tell()
+        found = sorted(told)
+        told.clear()
+        return found
+
+    assert change() == ["Meter 0123"]
+    panel.toggle("m-0123")
+    assert change() == ["Energy imported", "Meter 0123"]
+    panel.toggle("m-0123")
+    panel.search.setText("energy")
+    assert change() == ["Energy imported", "Meter 0123"]
+
+
 def test_five_thousand_devices_stay_fluid(qtbot: QtBot, theme: Theme) -> None:
     devices = [Device(id="s", name="Site", kind=NodeKind.SITE)]
     devices += [Device(id=f"g{n}", name=f"DCU {n}", kind=NodeKind.GATEWAY, parent="s") for n in range(50)]

@@ -85,6 +85,7 @@ SECOND = timedelta(seconds=1)
 CASES = [
     ("capability", with_meter(supported=False), Status.ABORTED, "UNSUPPORTED"),
     ("expired", replace(GOOD, expires_at=NOW - timedelta(seconds=1)), Status.ABORTED, "EXPIRED"),
+    ("forbidden", replace(GOOD, forbidden="it is in IDLE."), Status.ABORTED, "NOT_NOW"),
     ("foreign write", with_meter(commissioning_active=True), Status.DEFERRED, "COMMISSIONING_IN_PROGRESS"),
     ("grid down", on_grid(RADIO, DARK), Status.SUSPENDED, "GRID_DOWN"),
     ("all gateways down", on_grid(RADIO, replace(GRID, gateways=(DOWN,))), Status.SUSPENDED, "ALL_GATEWAYS_DOWN"),
@@ -149,6 +150,8 @@ def test_every_rule_of_the_table_has_a_case() -> None:
         replace(with_meter(commissioning_active=True), context=Context(from_commissioning=True)),
         replace(with_meter(commissioning_active=True), context=Context(is_follow_up=True)),
         replace(with_meter(commissioning_active=True), context=Context(force=True)),
+        replace(GOOD, forbidden="it is in IDLE.", context=Context(force=True)),
+        replace(GOOD, forbidden="it is in IDLE.", context=Context(from_transition=True)),
         with_meter(link=LinkState.REPLAY),
         with_meter(needs_link=False, link=LinkState.FAULT),
         with_meter(needs_link=False, enabled=False),

@@ -127,7 +127,7 @@ def test_the_extras_are_what_uv_adds_for_them(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(dev, "exported", exported)
     changed = two._replace(marker="sys_platform == 'win32'")
     assert dev.exported_extras("uv", [one, changed]) == [two, three], "another marker is another requirement"
-    assert asked == [("uv", "--frozen", "--group", "build", "--extra", "chirpstack")]
+    assert asked == [("uv", "--frozen", "--group", "build", "--extra", "chirpstack", "--extra", "timescale")]
 
 
 def test_clean_environment() -> None:
@@ -311,6 +311,28 @@ def test_a_full_disk_costs_the_broker_only(
     monkeypatch.setattr(dev, "fetch_broker", full)
     assert dev.broker_folder() == ""
     assert "will be skipped" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="looks for Debian's folders")
+def test_a_database_server_is_fetched_unless_the_system_has_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _debian(monkeypatch, tmp_path)
+    monkeypatch.setattr(dev, "DATABASE_PLACE", f"{tmp_path.relative_to('/')}/usr/*/bin/")
+    places: list[Path] = []
+
+    def fetch(place: Path) -> str:
+        places.append(place)
+        return "it does not start"
+
+    monkeypatch.setattr(dev, "fetch_database", fetch)
+    assert dev.database_folder() == ""
+    assert places == [tmp_path / "postgresql"]
+    assert "the tests of the team database will be skipped" in capsys.readouterr().out
+    (tmp_path / "usr" / "15" / "bin").mkdir(parents=True)
+    (tmp_path / "usr" / "15" / "bin" / "initdb").touch()
+    assert dev.database_folder() == ""
+    assert len(places) == 1
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a shell script")
@@ -509,6 +531,7 @@ def test_only_all_adds_the_extras(monkeypatch: pytest.MonkeyPatch, arguments: li
     for name in ("set_up", "set_up_extras"):
         monkeypatch.setattr(dev, name, lambda name=name: done.append(name))
     monkeypatch.setattr(dev, "broker_folder", lambda: "/a/broker")
+    monkeypatch.setattr(dev, "database_folder", lambda: "/a/database")
     monkeypatch.setattr(dev, "static_checks", lambda _environment: [])
     paths: list[str] = []
 
@@ -519,7 +542,9 @@ def test_only_all_adds_the_extras(monkeypatch: pytest.MonkeyPatch, arguments: li
     monkeypatch.setattr(dev, "run", run)
     assert dev.verb_test(argparse.Namespace(rest=arguments)) == 0
     assert done == ["set_up", *(["set_up_extras"] if extras else [])]
-    assert paths[0].split(os.pathsep)[0] == "/a/broker"
+    folders = paths[0].split(os.pathsep)
+    assert folders[0] == "/a/broker"
+    assert ("/a/database" in folders) is extras, "its tests need an extra"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems always have a display")
@@ -615,7 +640,7 @@ def test_the_second_list_is_what_the_extras_of_the_tests_add() -> None:
     names = {pin.name for pin in [*base, *extra]}
     wanted = [line for name in dev.EXTRAS for line in extras[name]]
     assert [line for line in wanted if dev.canonical(dev.re.split(r"[\s<>=!~;\[]", line)[0]) not in names] == []
-    assert not names & {"pyarrow", "psycopg"}, "no test needs them"
+    assert "pyarrow" not in names, "no test needs it"
     packages = tomllib.loads((ROOT / "uv.lock").read_text("utf-8"))["package"]
     without_wheel = {package["name"] for package in packages if "sdist" in package and not package.get("wheels")}
     assert {pin.name for pin in [*base, *extra]} & without_wheel == dev.SOURCE_ONLY

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
@@ -159,6 +159,7 @@ class DeviceTreeModel(QAbstractItemModel):
         self._orphans: dict[str, list[str]] = {}  # devices whose parent is not there yet
         self._device_of: dict[int, str] = {}  # waiting interaction -> device
         self._changed: set[_Node] = set()
+        self.is_open: Callable[[QModelIndex], bool] = lambda _row: True  # whether a view shows what is below a row
         self._link_icons: dict[LinkState, QIcon] = {}
         self._dimmed = theme.colour(Role.DIMMED)
         self._teller = QTimer(self, singleShot=True, interval=TELL_MS)
@@ -215,7 +216,7 @@ class DeviceTreeModel(QAbstractItemModel):
             self._on_interaction(interaction)
 
     def tell(self) -> None:
-        """Tell the view what changed, one range for each parent."""
+        """Tell the view what changed, one range for each parent whose rows can be seen."""
         changed, self._changed = self._changed, set()
         spans: dict[int, tuple[int, int]] = {}
         for node in changed:
@@ -223,7 +224,10 @@ class DeviceTreeModel(QAbstractItemModel):
                 low, high = spans.get(node.parent.key, (node.row, node.row))
                 spans[node.parent.key] = min(low, node.row), max(high, node.row)
         for key, (low, high) in spans.items():
-            rows = self._nodes[key].children
+            parent = self._nodes[key]
+            if not self.is_open(self._index(parent)):
+                continue  # a view asks anew when it opens them
+            rows = parent.children
             self.dataChanged.emit(
                 self.createIndex(low, 0, rows[low].key), self.createIndex(high, Column.VALUE.value, rows[high].key)
             )

@@ -82,6 +82,7 @@ class DevicesPanel(QWidget):
         self.tree.setObjectName("devices.tree")
         self.tree.setAccessibleName(self.tr("Devices"))
         self.tree.setModel(self._proxy)
+        self.model.is_open = self._is_open
         self.tree.setUniformRowHeights(True)
         self._now = _NowDelegate(self.tree)
         self.tree.setItemDelegateForColumn(Column.STATE, self._now)
@@ -228,6 +229,12 @@ class DevicesPanel(QWidget):
                 case _:
                     pass
         return False
+
+    def _is_open(self, source: QModelIndex) -> bool:
+        """Whether what is below a row can be seen, or is looked for."""
+        if not source.isValid() or self.search.text():
+            return True
+        return self.tree.isExpanded(self._proxy.mapFromSource(source))
 
     def _go_to_first(self) -> None:
         """The first device that matches by itself, not a group around it."""

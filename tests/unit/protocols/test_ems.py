@@ -583,8 +583,8 @@ def test_warnings_before_sending(mode: str, power: int | None, words: str) -> No
     ],
 )
 def test_a_reset_without_an_error_is_refused(state: State, flags: tuple[str, ...], is_refused: bool) -> None:
-    assert bool(ems.refuse_reset(packet(state=state, error_flags=flags))) is is_refused
-    assert ems.refuse_reset(None) == ""
+    assert bool(ems.refuse_reset(state, flags)) is is_refused
+    assert ems.refuse_reset("", []) == ""
 
 
 # ---------------------------------------------------------------- judging effect

@@ -221,6 +221,30 @@ def test_a_rate_above_our_limit_is_answered_with_a_lower_one(
     assert wire.sent[-1][1] == f"{rate} 7E1"
 
 
+FIXED_RATES = [
+    (9600, "<2>", "6", 19200, "5"),
+    (9600, "<2>", "6", 4800, "5"),
+    (9600, "<3>", "6", 19200, "6"),
+    (300, "<2>", "6", 19200, "6"),
+    (19200, "<2>", "5", 19200, "5"),
+    (9600, "", "6", 19200, "6"),
+]  # begun at, generation, offered, our limit, answered
+
+
+@pytest.mark.parametrize(("begun", "generation", "offered", "limit", "answered"), FIXED_RATES)
+@pytest.mark.parametrize(("job", "mode"), [(Job.READOUT, "0"), (Job.PROGRAMMING, "1")])
+def test_a_turkish_meter_of_generation_2_stays_at_the_rate_it_was_begun_with(
+    begun: int, generation: str, offered: str, limit: int, answered: str, job: Job, mode: str
+) -> None:
+    ident = f"/MKS{offered}{generation}ADM(M550)\r\n".encode()
+    config = Config(initial=LineFormat(begun, 7, "E", 1), max_baud=limit)
+    wire = Wire(Session(config), scripted((SIGN_ON, ident), (f"\x060{answered}{mode}\r\n".encode(), OPERAND)))
+    wire.run(wire.session.sign_on(job, 0.0), until=3.0)
+    assert wire.words[1] == f"\x060{answered}{mode}\r\n".encode()
+    rate = iec.BAUD_MODE_C[answered]
+    assert [rate for rate, _ in wire.switched[:1]] == ([] if rate == begun else [f"{rate} 7E1"])
+
+
 def test_mode_a_sends_by_itself_at_the_initial_rate_with_and_without_a_frame() -> None:
     for answer, verdict in ((BLOCK, Verdict.GOOD), (TABLE.encode(), Verdict.NO_CHECK)):
         wire = readout(scripted((SIGN_ON, b"/LGZ.X\r\n" + answer)))
@@ -418,13 +442,85 @@ def test_a_heat_meter_is_woken_and_read_at_2400() -> None:
     assert wire.sent[1][2] == wire.sent[0][3]
     assert wire.switched[0][0] == "2400 7E1"
 
+
+@pytest.mark.parametrize(("answers_at", "sign_ons"), [(2400, 1), (300, 2)])
+def test_a_heat_meter_is_listened_to_at_2400_first(answers_at: int, sign_ons: int) -> None:
     wire = Wire(Session(Config(wakeup=Wakeup.HEAT)), lambda _data, _format: [])
-    wire.meter = lambda data, _format: (
-        [(0.3, b"/LUGCUH50\r\n" + BLOCK)] if data == SIGN_ON and wire.words.count(SIGN_ON) == 2 else []
-    )
+    step = sess.Session.sent
+
+    def sent(now: float) -> list[sess.Output]:
+        if wire.words[-1:] == [SIGN_ON] and wire.session.format.baud == answers_at:  # as it is listened to
+            wire.says(0.3, b"/LUGCUH50\r\n" + BLOCK)
+        return step(wire.session, now)
+
+    wire.session.sent = sent  # type: ignore[method-assign]
     wire.run(wire.session.sign_on(Job.READOUT, 0.0))
     assert of(wire.events, sess.BlockReceived).check.is_good
-    assert wire.switched[0][0] == "2400 7E1"
+    assert wire.words.count(SIGN_ON) == sign_ons
+    assert {rate for data, rate, *_ in wire.sent if data == SIGN_ON} == {"300 7E1"}
+
+
+def noisy(noise: bytes, config: Config) -> Wire:
+    wire = Wire(Session(config), lambda data, _format: [(0.3, noise)] if data.endswith(b"\r\n") else [])
+    wire.run(wire.session.sign_on(Job.READOUT, 0.0))
+    return wire
+
+
+@pytest.mark.parametrize(
+    ("noise", "cause"),
+    [
+        (add_parity(IDENT), "parity by software"),
+        (b"1.8.0(001234.567*kWh)\r\n", "still send"),
+        (bytes(range(0x91, 0xF1, 7)), "another rate"),
+        (b"\x80\x80\x93", "another rate"),
+    ],
+)
+@pytest.mark.parametrize("repeats", [0, 2])
+def test_octets_that_are_no_identification_are_told_with_what_they_may_be(
+    noise: bytes, cause: str, repeats: int
+) -> None:
+    wire = noisy(b"\0" + noise, Config(repeats=repeats))
+    failed = of(wire.events, sess.Failed)
+    assert failed.fault is Fault.NOISE
+    assert f"{(repeats + 1) * len(noise)} octets came" in failed.sentence
+    assert cause in failed.sentence
+    assert failed.data[: len(noise)] == noise
+    assert wire.words == [SIGN_ON] * (repeats + 1) + [BREAK]
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_our_own_octets_and_nuls_are_no_noise(echo: bool) -> None:
+    wire = Wire(Session(Config(repeats=1)), lambda _data, _format: [(0.3, b"\0\0")], echo=echo)
+    wire.run(wire.session.sign_on(Job.READOUT, 0.0))
+    assert of(wire.events, sess.Failed).fault is Fault.SILENT
+
+
+def test_a_repeated_sign_on_waits_until_the_meter_is_silent() -> None:
+    """The port was opened while the meter sends a readout: it hears nothing before its end."""
+    ends = 20.0
+
+    def meter(data: bytes, _format: LineFormat) -> Replies:
+        if data == SIGN_ON and wire.now > ends:
+            return [(0.3, IDENT)]
+        return [(0.3, BLOCK)] if data.startswith(iec.ACK) else []
+
+    wire = Wire(Session(Config(repeats=1)), meter)
+    for number in range(int(ends)):
+        wire.says(float(number), b"1.8.0(1)\r\n")
+    wire.run(wire.session.sign_on(Job.READOUT, 0.0))
+    assert of(wire.events, sess.BlockReceived).check.is_good
+    again = [began for data, _, began, _ in wire.sent if data == SIGN_ON][1]
+    assert ends - 1 + sess.STANDARD.gap_s <= again < ends + 2
+
+
+def test_a_line_that_is_never_silent_does_not_hold_a_repeat_for_ever() -> None:
+    wire = Wire(Session(Config(repeats=3)), scripted())
+    for number in range(400):
+        wire.says(float(number), b"x")
+    wire.run(wire.session.sign_on(Job.READOUT, 0.0))
+    assert of(wire.events, sess.Failed).fault is Fault.NOISE
+    assert wire.words == [SIGN_ON] * 4 + [BREAK]
+    assert wire.sent[-1][2] < sess.STANDARD.quiet_s + 4 * (2.0 + 1.5 + 1.0)
 
 
 def test_identify_only() -> None:
@@ -554,10 +650,23 @@ def test_the_vector_with_a_wrong_check_is_answered_with_nak() -> None:
     assert "received 7E, computed 7F" in of(wire.events, sess.Failed).sentence
 
 
-def test_a_missing_etx_after_the_last_line_is_told_and_costs_nothing() -> None:
-    wire = readout(scripted((SIGN_ON, IDENT), (b"\x06050\r\n", BLOCK[:-2])))
-    assert of(wire.events, sess.BlockReceived).check.verdict is Verdict.CUT
-    assert iec.NAK not in wire.words
+CUT = BLOCK[:-2]
+
+
+@pytest.mark.parametrize("again", [CUT, b""])
+def test_a_readout_without_etx_is_asked_for_once_more_and_then_incomplete(again: bytes) -> None:
+    wire = readout(scripted((SIGN_ON, IDENT), (b"\x06050\r\n", CUT), (iec.NAK, again), (iec.NAK, BLOCK)))
+    assert of(wire.events, sess.BlockReceived) is None
+    failed = of(wire.events, sess.Failed)
+    assert (failed.fault, failed.data) == (Fault.INCOMPLETE, CUT)
+    assert "asked for again once" in failed.sentence
+    assert wire.words[2:] == [iec.NAK, BREAK]
+
+
+def test_a_readout_whose_etx_comes_the_second_time_is_whole() -> None:
+    wire = readout(scripted((SIGN_ON, IDENT), (b"\x06050\r\n", CUT), (iec.NAK, BLOCK)))
+    assert of(wire.events, sess.BlockReceived).check.is_good
+    assert of(wire.events, sess.Failed) is None
 
 
 def test_a_missing_last_line() -> None:
@@ -576,7 +685,9 @@ def test_a_readout_that_breaks_off_is_asked_for_again() -> None:
     wire = readout(scripted((SIGN_ON, IDENT), (b"\x06050\r\n", BLOCK[:30]), (iec.NAK, BLOCK)))
     assert of(wire.events, sess.BlockReceived).check.is_good
     wire = readout(scripted((SIGN_ON, b"/LGZ.X\r\n1.8.0(1)\r\n2.8.0(")))
-    assert of(wire.events, sess.Failed).fault is Fault.CUT
+    assert of(wire.events, sess.Failed).fault is Fault.INCOMPLETE
+    wire = readout(scripted((SIGN_ON, IDENT), (b"\x06050\r\n", BLOCK[:30])))
+    assert of(wire.events, sess.Failed).fault is Fault.INCOMPLETE
 
 
 def test_an_error_message_and_a_break_instead_of_data() -> None:
