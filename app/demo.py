@@ -1,9 +1,9 @@
 """The demo site: simulated meters on real sockets, the tree that reaches them, and a tour over every system.
 
 A charging park with LEM meters, a village with CALIN meters (one grid over LoRaWAN, one behind the vendor's two
-services), a substation whose Aviora gateway dials in, and a workshop with meters on an optical head, on DLMS and behind
-a QuecPython module. The simulators run on a loop of their own in a thread, so
-that they are peers of the program and not part of it. They listen on 127.0.0.1 only.
+services), a substation whose Aviora gateway dials in, a workshop with meters on an optical head, on DLMS and behind a
+QuecPython module, and battery storage whose edge devices connect to the program. The simulators run on a loop of their
+own in a thread, so that they are peers of the program and not part of it. They listen on 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from app.simulators.calin_meters import CalinMeter, CalinMeterConfig, MeterField
 from app.simulators.calin_vendor import CalinVendorSimulator, VendorConfig
 from app.simulators.chirpstack import GATEWAYS, ChirpStackConfig, ChirpStackSimulator
 from app.simulators.dlms import DlmsConfig, DlmsMeterSimulator
+from app.simulators.ems import EdgeConfig, EmsEdgeSimulator, device_ids
 from app.simulators.iec62056 import Iec62056Meter
 from app.simulators.iec62056 import MeterConfig as Iec62056Config
 from app.simulators.lem_dcbm import LemDcbmConfig, LemDcbmSimulator
@@ -140,6 +141,7 @@ async def _simulators(secrets: KeyringSecrets, time_scale: float) -> AsyncIterat
         _service(secrets, clock, version=2, first_meter=3) as second,
         _substation(time_scale) as substation,
         _workshop(secrets) as workshop,
+        _storage(secrets, time_scale) as storage,
     ):
         site.devices.append(Device(id="village", name="Village", kind=NodeKind.SITE))
         site.add(north)
@@ -150,6 +152,7 @@ async def _simulators(secrets: KeyringSecrets, time_scale: float) -> AsyncIterat
         site.add(second)
         site.add(substation)
         site.add(workshop)
+        site.add(storage)
         yield site
 
 
@@ -417,6 +420,32 @@ async def _workshop(secrets: KeyringSecrets) -> AsyncIterator[_Part]:
         )  # fmt: skip
 
 
+# ---------------------------------------------------------------- battery storage: edge devices that dial in
+
+
+@asynccontextmanager
+async def _storage(secrets: KeyringSecrets, time_scale: float) -> AsyncIterator[_Part]:
+    """Two EMS edge devices; the program is their hub."""
+    port = _free_port()
+    token, said = _keep(secrets, "ems-token")
+    config = EdgeConfig(
+        url=f"ws://127.0.0.1:{port}/ws/device/{{device_id}}", ids=device_ids(2), token=token, is_rich=True, soc=62.0,
+        retry_s=KNOCK_S, seed=6, time_scale=time_scale,
+    )  # fmt: skip
+    async with EmsEdgeSimulator(config) as edge:
+        part = _Part([Device(id="storage", name="Battery storage", kind=NodeKind.SITE)])
+        for number, serial in enumerate(config.ids, 1):
+            name = f"ems-{number}"
+            part.devices.append(
+                Device(
+                    id=name, name=f"Storage {number}", parent="storage", adapter="ems", serial=serial,
+                    settings={"listen_port": port, "token": said},
+                )
+            )  # fmt: skip
+            part.faults[name] = edge.faults
+        yield part
+
+
 # ---------------------------------------------------------------- the tour
 
 
@@ -461,7 +490,10 @@ async def tour(
         show(stop)
 
     async with asyncio.TaskGroup() as group:
-        journeys = [*_village(workbench), _line(workbench), _head(workbench), _dlms(workbench), _module(workbench)]
+        journeys = [
+            *_village(workbench), _line(workbench), _head(workbench), _dlms(workbench), _module(workbench),
+            _battery(workbench),
+        ]  # fmt: skip
         village = [group.create_task(journey) for journey in journeys]
         for device in ("lem-1", "lem-2"):
             async for stop in _bay(workbench, device, answer_s, charge_s):
@@ -592,6 +624,23 @@ async def _module(workbench: Workbench) -> list[Stop]:
         (await _sent(workbench, "Module: signal quality", "module-1", "GET_PARAMETER", asked, told="value"))[0],
         (await _sent(workbench, "Module: AT line", "module-1", "AT", {"line": "AT+CSQ?"}, told="answer"))[0],
     ]
+
+
+async def _battery(workbench: Workbench) -> list[Stop]:
+    """A mode that telemetry confirms, back to automatic, and a reset that is refused because nothing is wrong."""
+    name = await _within_reach(workbench, "ems-1")
+    await until(workbench, lambda: "mode" in workbench.state("ems-1").facts, FIELD_S)
+    stops = []
+    for what, params in (
+        ("discharge with 200 W, confirmed by telemetry", {"target_mode": "MANUAL_DISCHARGE", "target_power": "200"}),
+        ("automatic again", {"target_mode": "AUTO"}),
+    ):
+        stops.append((await _sent(workbench, f"{name}: {what}", "ems-1", "SET_MODE", params, told="summary"))[0])
+    number = workbench.submit("ems-1", "RESET_ERROR", {}, actor="tour")
+    row = await workbench.settled(number)
+    text = row.failure.text if row.failure is not None else str(row.status)
+    stops.append(Stop(f"{name}: a reset without an error is refused", row.status is Status.ABORTED, text, number))
+    return stops
 
 
 def _village(workbench: Workbench) -> list[Coroutine[Any, Any, list[Stop]]]:
