@@ -594,7 +594,7 @@ STATES = {
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - a fault that strikes tells nobody
             await asyncio.sleep(0.005)
 
 
