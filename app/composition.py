@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from app.adapters.registry import Registry
@@ -19,7 +20,7 @@ from app.model.interaction import Interaction, Message
 from app.model.records import Change, Setting
 from app.ports import AdapterType, Clock, Secrets, Snapshot
 from app.secrets import KeyringSecrets
-from app.team.address import team_address, team_password
+from app.team.address import TeamAddress, team_address, team_password
 from app.team.identity import ADDRESS, IDENTITY, new_identity
 from app.team.live import PushState, PushStatus, TeamPush
 from app.workbench import Workbench
@@ -120,18 +121,23 @@ class TeamLink:
         if url:
             try:
                 address = team_address(str(url))
-                password = team_password(address, os.environ, self._session.secrets)
             except ConfigError as exc:
                 self._status = PushStatus(PushState.FAILED, str(exc))
             else:
-                if password is not None:
-                    self._session.redactor.add(password)
                 if workbench.setting(IDENTITY) is None:
                     workbench.save_setting(IDENTITY, new_identity())
                 identity = str(workbench.setting(IDENTITY))
+                password = partial(self._password, address)
                 self._push = TeamPush(self._session.path, address, password, identity, on_status=self._on_status)
                 self._push.start()
         self._on_status(self.status)
+
+    def _password(self, address: TeamAddress) -> str | None:
+        """On the push's thread."""
+        password = team_password(address, os.environ, self._session.secrets)
+        if password is not None:
+            self._session.redactor.add(password)
+        return password
 
     def nudge(self) -> None:
         """Look for news now."""

@@ -67,6 +67,7 @@ class KeyringSecrets:
                 "or unlock the keyring.",
                 key=name,
             ) from None
+        self._session.delete(name)  # an older one would stand in front of it
 
     def set_for_session(self, name: str, value: str) -> None:
         self._session.set(name, value)

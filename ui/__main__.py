@@ -290,6 +290,7 @@ class Desk:
         player: Any = None,
         resources: contextlib.AsyncExitStack | None = None,
     ) -> None:
+        from app.composition import team_link
         from ui.log_access import LogAccess
         from ui.main_window import Session
         from ui.status_bar import Mode
@@ -303,6 +304,11 @@ class Desk:
                 demo = await loop.run_in_executor(None, site.__enter__)
                 stack.push_async_callback(_leave_in_thread, site)
                 session = stack.enter_context(session_of())
+                team = None
+                if player is None:
+                    link = team_link(session, lambda _status: self.window.teamTold.emit())
+                    team = link.__enter__()
+                    stack.push_async_callback(_leave_in_thread, link)
                 devices = demo.devices if demo is not None else player.devices() if player is not None else ()
                 for device in devices:
                     session.workbench.save_device(device)
@@ -323,6 +329,7 @@ class Desk:
                         mode=mode or Mode.LIVE,
                         replay=player,
                         secrets=session.secrets if player is None else None,
+                        team=team,
                     )
                 )
                 self._opened = stack.pop_all()
@@ -393,7 +400,7 @@ def _say_painted() -> None:
 
 
 async def _leave_in_thread(context: Any) -> None:
-    """Simulators need a moment to end; the window does not wait for them on its own thread."""
+    """Simulators and pushes need a moment to end; the window does not wait for them on its own thread."""
     await asyncio.get_running_loop().run_in_executor(None, context.__exit__, None, None, None)
 
 

@@ -43,6 +43,7 @@ class ActionHost(Protocol):
     def open_demo(self) -> None: ...
     def replay_log(self) -> None: ...
     def export_log(self) -> None: ...
+    def edit_team(self) -> None: ...
     def quit(self) -> None: ...
     def new_device(self) -> None: ...
     def edit_device(self) -> None: ...
@@ -174,6 +175,15 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         icon="mdi6.export-variant",
         needs=(Need.WORKSPACE,),
         handler=lambda host: host.export_log(),
+    ),
+    ActionSpec(
+        id="team.edit",
+        text=QT_TRANSLATE_NOOP("Actions", "&Team database..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Push what is new in this workspace to a PostgreSQL that a team shares."),
+        menu=Menu.FILE,
+        icon="mdi6.database-sync-outline",
+        needs=(Need.WORKSPACE, Need.LIVE),
+        handler=lambda host: host.edit_team(),
     ),
     ActionSpec(
         id="quit",

@@ -7,9 +7,9 @@ everything that has versions, keeps every line that does not, and lets samples t
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from PySide6.QtCore import QObject, Qt, QTimer, Signal
 
@@ -17,7 +17,7 @@ from app.model.device import Device
 from app.model.flow import Batch, BatchRule, Commissioning, Issue, Order
 from app.model.interaction import Attempt, Direction, Frame, Interaction, Message
 from app.model.reading import DeviceState, SampleSet
-from app.model.records import Change, OutboxDone, OutboxItem, Setting
+from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Setting
 from app.pipeline.changes import ChangeFeed
 
 BATCH_MS: Final = 100  # at most ten batches a second (ui-guide, Feel)
@@ -32,7 +32,8 @@ class ChangeBridge(QObject):
     """
 
     batch = Signal(list)  # list[Change]: no SampleSet, no outbox, frames only where they belong to an interaction
-    samples = Signal(list)  # list[SampleSet], in order
+    facts = Signal(list)  # list[DeviceState]: each with which something was learnt, in order
+    samples = Signal(list)  # list[SampleSet], in order; after the facts that came with them
     traffic = Signal(str, str, int)  # device, direction ("out" or "in"), bytes since the last time
 
     _woken = Signal()
@@ -42,6 +43,8 @@ class ChangeBridge(QObject):
         self._lock = threading.Lock()
         self._latest: dict[Hashable, Change] = {}
         self._samples: list[SampleSet] = []
+        self._states: list[DeviceState] = []
+        self._facts: dict[str, Mapping[str, Any]] = {}
         self._traffic: dict[tuple[str, Direction], int] = {}
         self._line = 0
         self._is_paused = False
@@ -85,6 +88,7 @@ class ChangeBridge(QObject):
         with self._lock:
             self._latest.clear()
             self._samples.clear()
+            self._states.clear()
             self._traffic.clear()
 
     # ---------------------------------------------------------------- the engine's side
@@ -109,6 +113,12 @@ class ChangeBridge(QObject):
                 self._traffic[way] = self._traffic.get(way, 0) + len(change.data)
                 if change.interaction is None:
                     return
+            case DeviceState():
+                if change.facts is not self._facts.get(change.device):  # learnt anew, though they may be the same
+                    self._facts[change.device] = change.facts
+                    self._states.append(change)
+            case DeviceRemoved():
+                self._facts.pop(change.device, None)
             case _:
                 pass
         key = self._key(change)
@@ -136,7 +146,8 @@ class ChangeBridge(QObject):
     def _arm(self) -> None:
         with self._lock:
             self._is_awake = False
-            has_samples, has_batch = bool(self._samples), bool(self._latest or self._traffic)
+            has_samples = bool(self._samples or self._states)
+            has_batch = bool(self._latest or self._traffic)
         if self._is_paused:
             return
         now = monotonic()
@@ -148,7 +159,10 @@ class ChangeBridge(QObject):
     def _deliver_samples(self) -> None:
         with self._lock:
             samples, self._samples = self._samples, []
+            states, self._states = self._states, []
         self._last_samples = monotonic()
+        if states:
+            self.facts.emit(states)
         if samples:
             self.samples.emit(samples)
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from PySide6.QtCore import QObject, QTimer
 
 from app.errors import WorkbenchError
-from app.model.reading import Quantity, SampleSet
+from app.model.reading import DeviceState, LinkState, Quantity, SampleSet
+from ui.models.states import seen_in, told_at
 from ui.widgets.live_chart import CurveKey, LiveChart
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ FIRST_PIECE: Final = timedelta(hours=1)
 LONGEST_PIECE: Final = timedelta(days=64)
 FEW_SAMPLES: Final = 10_000  # in a piece: the next one may be twice as long
 MANY_SAMPLES: Final = 200_000  # the next one is half as long
+QUEUED: Final = timedelta(seconds=10)  # by which a packet may be older than the link's own change
+_TELLING: Final = (LinkState.ONLINE, LinkState.REPLAY)
 
 
 class CurveKeeper(QObject):
@@ -51,6 +54,7 @@ class CurveKeeper(QObject):
         self._loading: set[CurveKey] = set()
         self._saver = QTimer(self, singleShot=True, interval=SAVE_MS)
         self._saver.timeout.connect(self.save)
+        chart.curveAdded.connect(self._on_added)
         self._restore()
         chart.curveRemoved.connect(self._on_removed)
         chart.historyWanted.connect(self._on_history_wanted)
@@ -87,6 +91,33 @@ class CurveKeeper(QObject):
             if sample.device not in self._met or sample.device in self._whole:
                 self._offer(sample)
             self._chart.push(sample)
+
+    def on_facts(self, states: Sequence[DeviceState]) -> None:
+        """Devices told something; those on the chart show their states. What was told to an earlier connection, or to
+        an earlier run of this program, is known for that time only.
+        """
+        for state in states:
+            seen, at = seen_in(state.facts), told_at(state)
+            if seen is None or at is None:
+                continue
+            if state.link in _TELLING and at >= (state.link_since or at) - QUEUED:
+                self._chart.push_state(state.device, at, seen)
+            else:
+                self._chart.note_state(state.device, at, seen)
+
+    def _on_added(self, key: CurveKey) -> None:
+        """Of a device that was not on the chart only the present state is known, since it was told or it is there."""
+        if sum(curve.key.device == key.device for curve in self._chart.curves) > 1:
+            return
+        state = self._workbench.state(key.device)
+        seen, since = seen_in(state.facts), told_at(state)
+        if seen is None or since is None:
+            return
+        if state.link in _TELLING and state.last_contact is not None:
+            since = max(since, state.link_since or since)
+            self._chart.begin_state(key.device, since, max(since, state.last_contact), seen)
+        else:
+            self._chart.note_state(key.device, since, seen)
 
     def _offer(self, sample: SampleSet) -> None:
         wanted = self._live_quantities(sample.device)

@@ -59,7 +59,9 @@ if TYPE_CHECKING:
     from ui.panels.objects import ObjectsPanel
     from ui.panels.ocmf import RecordsPanel
     from ui.panels.readings import ReadingsPanel
+    from ui.panels.system import SystemPanel
     from ui.replay_bar import ReplayBar, ReplayControls
+    from ui.team_state import Team
     from ui.widgets.live_chart import LiveChart
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
@@ -84,6 +86,7 @@ class Session:
     mode: Mode = Mode.LIVE
     replay: ReplayControls | None = None
     secrets: SecretKeeper | None = None  # the keyring
+    team: Team | None = None  # the push to a team's database
 
 
 class Panels:
@@ -154,6 +157,11 @@ class Panels:
             is_live=session.mode is Mode.LIVE,
         )
 
+    def system(self, session: Session, theme: Theme) -> SystemPanel:
+        from ui.panels.system import SystemPanel
+
+        return SystemPanel(session.workbench, theme)
+
 
 class MainWindow(QMainWindow):
     """Everything a person sees. Asks the workbench, shows what comes back."""
@@ -166,6 +174,7 @@ class MainWindow(QMainWindow):
     painted = Signal()  # once, on the turn after the first paint
     sessionRequested = Signal()  # something needs a workspace, and none is open
     ready = Signal()  # every panel of the attached session stands
+    teamTold = Signal()  # from any thread: the push to the team's database has news
 
     def __init__(
         self,
@@ -212,6 +221,7 @@ class MainWindow(QMainWindow):
         self.records: RecordsPanel | None = None
         self.readings: ReadingsPanel | None = None
         self.objects: ObjectsPanel | None = None
+        self.system: SystemPanel | None = None
         self.commissioning: CommissioningPanel | None = None
         self.replay_bar: ReplayBar | None = None
 
@@ -229,9 +239,11 @@ class MainWindow(QMainWindow):
         self.tabs.setDocumentMode(True)
         self._tab_live, self._tab_log, self._tab_records = QWidget(), QWidget(), QWidget()
         self._tab_readings, self._tab_objects, self._tab_commissioning = QWidget(), QWidget(), QWidget()
+        self._tab_system = QWidget()
         for page, title in (
             (self.welcome, self.tr("Welcome")),
             (self._tab_live, self.tr("Live")),
+            (self._tab_system, self.tr("System")),
             (self._tab_log, self.tr("Log")),
             (self._tab_records, self.tr("Signed records")),
             (self._tab_readings, self.tr("Readings")),
@@ -241,6 +253,7 @@ class MainWindow(QMainWindow):
             if page is not self.welcome:
                 _fill(page, None)
             self.tabs.addTab(page, title)
+        self._show_system_tab(is_shown=False)
         self._top = QVBoxLayout()
         self._top.setContentsMargins(0, 0, 0, 0)
         self._top.setSpacing(0)
@@ -267,6 +280,7 @@ class MainWindow(QMainWindow):
         self._log_sizer = QTimer(self, interval=LOG_SIZE_MS)
         self._log_sizer.timeout.connect(self._measure_log)
         theme.changed.connect(self._on_theme)
+        self.teamTold.connect(self._on_team, Qt.ConnectionType.QueuedConnection)
         app = QApplication.instance()
         if isinstance(app, QApplication):
             app.focusChanged.connect(self._on_focus)
@@ -292,9 +306,11 @@ class MainWindow(QMainWindow):
         self.setWindowTitle(self.tr("{name} - Meterwright").format(name=title.format(name=session.title)))
         self._bridge = ChangeBridge(session.workbench.feed, self)
         self._bridge.batch.connect(self._on_batch)
+        self._bridge.facts.connect(self._on_facts)
         self._bridge.samples.connect(self._on_samples)
         self._bridge.traffic.connect(self.status.on_traffic)
         self.status.attach(session.workbench, session.mode)
+        self._on_team()
         for interaction in session.workbench.unfinished():
             self._follow(interaction)
         session.log.ask(lambda reader: reader.span(), self._on_span, self._on_no_span, owner=self, background=True)
@@ -316,6 +332,7 @@ class MainWindow(QMainWindow):
             self._build_records,
             self._build_readings,
             self._build_objects,
+            self._build_system,
             self._build_commissioning,
             self._finish_building,
         ]
@@ -341,9 +358,11 @@ class MainWindow(QMainWindow):
             self._tab_records,
             self._tab_readings,
             self._tab_objects,
+            self._tab_system,
             self._tab_commissioning,
         ):
             _fill(page, None)
+        self._show_system_tab(is_shown=False)
         for dock in (self.dock_devices, self.dock_command, self.dock_detail):
             old = dock.widget()
             dock.setWidget(QWidget())
@@ -355,7 +374,7 @@ class MainWindow(QMainWindow):
             self._banner.deleteLater()
             self._banner = self.replay_bar = None
         self.devices = self.chart = self.log = self.command = self.detail = self.records = None
-        self.readings = self.objects = self.commissioning = None
+        self.readings = self.objects = self.system = self.commissioning = None
         self._session = None
         self._under_way.clear()
         self._undo.clear()
@@ -471,6 +490,20 @@ class MainWindow(QMainWindow):
         self.objects.set_device(self._selected() or None)
         _fill(self._tab_objects, self.objects)
 
+    def _build_system(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        self.system = self._panels.system(session, self._theme)
+        self.system.systemsChanged.connect(lambda has: self._show_system_tab(is_shown=has))
+        self.system.set_device(self._selected() or None)
+        _fill(self._tab_system, self.system)
+        self._show_system_tab(is_shown=self.system.has_systems)
+
+    def _show_system_tab(self, *, is_shown: bool) -> None:
+        """The tab is there while the workspace has a battery system."""
+        self.tabs.setTabVisible(self.tabs.indexOf(self._tab_system), is_shown)
+
     def _build_commissioning(self) -> None:
         session = self._session
         if session is None:
@@ -510,6 +543,7 @@ class MainWindow(QMainWindow):
             self.records,
             self.readings,
             self.objects,
+            self.system,
             self.commissioning,
         ):
             if panel is not None:
@@ -521,11 +555,17 @@ class MainWindow(QMainWindow):
         if any(isinstance(c, Device | DeviceState) and _id_of(c) == selected for c in changes):
             self._update_actions()
 
+    def _on_facts(self, states: list[DeviceState]) -> None:
+        if self._curves is not None:
+            self._curves.on_facts(states)
+
     def _on_samples(self, samples: list[SampleSet]) -> None:
         if self._curves is not None:
             self._curves.on_samples(samples)
         if self.devices is not None:
             self.devices.on_samples(samples)
+        if self.system is not None:
+            self.system.on_samples(samples)
         self.status.on_samples(samples)
 
     def _follow(self, interaction: Interaction) -> None:
@@ -666,6 +706,23 @@ class MainWindow(QMainWindow):
             lambda path: self.exportRequested.emit(path, wanted),
             saves=True,
         )
+
+    def edit_team(self) -> None:
+        from ui.dialogs.team import TeamDialog
+
+        session = self._session
+        if session is None or session.secrets is None:
+            return
+        dialog = TeamDialog(
+            session.workbench, self._theme, self._spawn, secrets=session.secrets, team=session.team, parent=self
+        )
+        self.teamTold.connect(dialog.show_state, Qt.ConnectionType.QueuedConnection)
+        dialog.open()
+
+    def _on_team(self) -> None:
+        """Asked, not told: what comes from another thread may be of a push that has been replaced."""
+        team = self._session.team if self._session is not None else None
+        self.status.set_team(team.status if team is not None else None)
 
     def quit(self) -> None:
         self.close()
@@ -962,6 +1019,8 @@ class MainWindow(QMainWindow):
             self.readings.set_device(device or None)
         if self.objects is not None:
             self.objects.set_device(device or None)
+        if self.system is not None:
+            self.system.set_device(device or None)
         self._update_actions()
 
     def _on_device_activated(self, device: str) -> None:

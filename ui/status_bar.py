@@ -21,6 +21,7 @@ from app.model.status import Status
 from ui.theme import Role, Theme, space, status_word
 
 if TYPE_CHECKING:
+    from app.team.live import PushStatus
     from app.workbench import Workbench
 
 BEAT_MS: Final = 1000  # nothing here moves faster than once a second (ui-guide: 1 Hz)
@@ -60,28 +61,30 @@ class StatusBar(QStatusBar):
         self._latencies: deque[float] = deque(maxlen=50)
         self._counts_are_old = True
         self._mode = Mode.NONE
+        self._team: PushStatus | None = None  # None while it is off
 
         self.links = self._label("status.links", self.tr("Links"))
         self.links.setToolTip(self.tr("Links with traffic; a filled mark means bytes in the last second."))
         self.counts = self._label("status.counts", self.tr("Commands under way"))
         self.rate = self._label("status.rate", self.tr("Messages a second"))
         self.log = self._label("status.log", self.tr("Log size"))
+        self.team_icon = QLabel()
+        self.team = self._label("status.team", self.tr("Team database"))
+        self.team_item = _pair(self.team_icon, self.team)
         self.mode_icon = QLabel()
         self.mode = self._label("status.mode", self.tr("Mode"))
-        ending = QWidget()
-        row = QHBoxLayout(ending)
-        row.setContentsMargins(0, 0, space(2), 0)
-        row.setSpacing(space(1))
-        row.addWidget(self.mode_icon)
-        row.addWidget(self.mode)
-        for widget in (self.links, self.counts, self.rate, self.log, ending):
+        for widget in (
+            self.links, self.counts, self.rate, self.log, self.team_item, _pair(self.mode_icon, self.mode)
+        ):  # fmt: skip
             self.addPermanentWidget(widget)
+        self.team_item.hide()
         self.messageChanged.connect(self._make_room)
 
         self._beat = QTimer(self, interval=BEAT_MS)
         self._beat.timeout.connect(self.beat)
         self._beat.start()
         theme.changed.connect(self._show_mode)
+        theme.changed.connect(self._show_team)
         self._show_mode()
 
     # ---------------------------------------------------------------- in
@@ -100,7 +103,22 @@ class StatusBar(QStatusBar):
         self._traffic.clear()
         for label in (self.links, self.counts, self.rate, self.log):
             label.clear()
+        self.set_team(None)
         self._show_mode()
+
+    def set_team(self, status: PushStatus | None) -> None:
+        """What the push to a team's database does; nothing is shown while it is off or there is none."""
+        if status is None:
+            self._team = None
+            self.team_item.hide()
+            return
+        from app.team.live import PushState  # later than the first paint
+
+        if status.state is PushState.CONNECTING and self._team is not None and self._team.state is PushState.WAITING:
+            return  # one more try: what is known stays until it is another
+        self._team = status if status.state is not PushState.OFF else None
+        if status.state is not PushState.PUSHING:  # which is over in a moment, or seen at the next beat
+            self._show_team()
 
     def on_batch(self, changes: Sequence[Change]) -> None:
         done = 0
@@ -142,6 +160,7 @@ class StatusBar(QStatusBar):
     def beat(self) -> None:
         """Bring everything up to date. Once a second."""
         self._show_links()
+        self._show_team()
         if self._workbench is None:
             return
         if self._counts_are_old:
@@ -180,6 +199,19 @@ class StatusBar(QStatusBar):
             return
         parts = [f"{status_word(s)} {counts.get(s, 0)}" for s in COUNTED if counts.get(s, 0)]
         self._set(self.counts, " · ".join(parts) if parts else self.tr("nothing waits"))
+
+    def _show_team(self) -> None:
+        status = self._team
+        self.team_item.setVisible(status is not None)
+        if status is None:
+            return
+        from ui.team_state import team_look, team_text, team_word
+
+        side = self.fontMetrics().height()
+        icon = self._theme.icon(team_look(status), side)
+        self.team_icon.setPixmap(icon.pixmap(QSize(side, side), self.devicePixelRatioF()))
+        self._set(self.team, self.tr("team: {word}").format(word=team_word(status)))
+        self.team_item.setToolTip(team_text(status))
 
     def _show_mode(self) -> None:
         words = {
@@ -220,6 +252,17 @@ class StatusBar(QStatusBar):
         label.setTextFormat(Qt.TextFormat.PlainText)
         label.setContentsMargins(space(1), 0, space(1), 0)
         return label
+
+
+def _pair(icon: QLabel, label: QLabel) -> QWidget:
+    """A shape and its word, as one item."""
+    item = QWidget()
+    row = QHBoxLayout(item)
+    row.setContentsMargins(0, 0, space(2), 0)
+    row.setSpacing(space(1))
+    row.addWidget(icon)
+    row.addWidget(label)
+    return item
 
 
 def short_number(number: int) -> str:

@@ -258,8 +258,11 @@ class Commissioner:
         if all(step.status is Status.SUCCESSFUL for step in record.steps):
             self._end(replace(record, status=FlowStatus.SUCCESSFUL, text=""))
             return
+        waiting = next((step for step in record.steps if step.status is Status.DEFERRED), None)
+        if waiting is None:
+            self._fail(record, "Its steps stand in the log as they cannot have ended. Start it again.")
+            return
         self._keep(replace(record, status=FlowStatus.PROCESSING, text=""))  # first, so that nothing starts it twice
-        waiting = next(step for step in record.steps if step.status is Status.DEFERRED)
         row = self._ledger.interaction(waiting.interaction)
         spec = self._tree.spec(record.device, waiting.command)
         node = self._tree.get(record.device)

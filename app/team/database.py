@@ -36,6 +36,8 @@ OPTIONS: Final = {
 }
 
 _SET_SESSION: Final = f"SET lock_timeout = '{LOCK_S}s'"
+_SET_PROBE: Final = f"SET statement_timeout = '{CONNECT_S}s'"
+_TABLES: Final = ("workspaces", "series", "sample_rows", "interactions")
 _MAKE_BATCH_TABLES: Final = tuple(
     f"CREATE TEMPORARY TABLE IF NOT EXISTS {name}(LIKE {SCHEMA}.{like}) ON COMMIT DELETE ROWS"
     for name, like in (("sample_batch", "sample_rows"), ("interaction_batch", "interactions"))
@@ -150,6 +152,68 @@ class TeamDatabase:
             with contextlib.suppress(self._psycopg.Error):
                 self._db.cancel_safe(timeout=CANCEL_S)
 
+    # ---------------------------------------------------------------- looking
+
+    def probe(self) -> tuple[str, ...]:
+        """What a push would find, in sentences: connects, reads, leaves, and writes nothing. Not inside the context.
+
+        Raises also:
+            StoreError: this user may not do what a push has to.
+        """
+        self._db = self._connect()
+        try:
+            with self._errors():
+                self._db.execute(_SET_PROBE)
+                return tuple(self._look(self._db))
+        finally:
+            self.close()
+
+    def _look(self, db: psycopg.Connection[Any]) -> Iterator[str]:
+        (server,) = _one(db.execute("SHOW server_version"))
+        yield f"{self._address.name} answers: PostgreSQL {server.split()[0]}."
+        if not db.pgconn.ssl_in_use:
+            yield "The connection is not encrypted; ?sslmode=require behind the address asks for it."
+        version = self._version(db)
+        if not version:
+            (exists,) = _one(db.execute("SELECT EXISTS(SELECT FROM pg_namespace WHERE nspname = %s)", (SCHEMA,)))
+            may_make = (
+                db.execute("SELECT has_schema_privilege(%s, 'CREATE')", (SCHEMA,))
+                if exists
+                else db.execute("SELECT has_database_privilege(current_database(), 'CREATE')")
+            )
+            if not _one(may_make)[0]:
+                raise self._not_permitted("its tables cannot be made")
+            yield f"The tables are not there yet. The first push makes them, in the schema {SCHEMA}."
+        else:
+            tables = [f"{SCHEMA}.{name}" for name in _TABLES]
+            may_write = "SELECT bool_and(has_table_privilege(name, 'INSERT')) FROM unnest(%s::text[]) AS name"
+            if not _one(db.execute(may_write, (tables,)))[0]:
+                raise self._not_permitted("its tables cannot be written")
+            (count, is_known) = _one(
+                db.execute(
+                    f"SELECT count(*), coalesce(bool_or(id = %s), false) FROM {SCHEMA}.workspaces", (self._workspace,)
+                )
+            )
+            which = "this one is among them" if is_known else "this one is not among them yet"
+            yield f"The tables are there. Workspaces in them: {count}; {which}."
+        yield self._look_for_timescale(db)
+
+    def _look_for_timescale(self, db: psycopg.Connection[Any]) -> str:
+        installed = "SELECT extversion FROM pg_extension WHERE extname = %s"
+        found = db.execute(installed, (EXTENSION,)).fetchone()
+        if found is not None:
+            return f"TimescaleDB {found[0]} is switched on."
+        available = "SELECT EXISTS(SELECT FROM pg_available_extensions WHERE name = %s)"
+        if _one(db.execute(available, (EXTENSION,)))[0]:
+            return "TimescaleDB is there and switched off; a push switches it on where this user may."
+        return "TimescaleDB is not there; the samples go into a plain table."
+
+    def _not_permitted(self, what: str) -> StoreError:
+        return StoreError(
+            f"The team database {self._address.name} does not permit it ({what}). Its administrator "
+            f"can create the schema {SCHEMA} and make this user its owner."
+        )
+
     # ---------------------------------------------------------------- connecting
 
     def _connect(self) -> psycopg.Connection[Any]:
@@ -193,10 +257,7 @@ class TeamDatabase:
                 LinkReason.CLOSED,
             ) from None
         except library.errors.InsufficientPrivilege as exc:
-            raise StoreError(
-                f"The team database {self._address.name} does not permit it ({self._words(exc)}). Its administrator "
-                f"can create the schema {SCHEMA} and make this user its owner."
-            ) from None
+            raise self._not_permitted(self._words(exc)) from None
         except library.Error as exc:
             self._marks = None
             raise StoreError(f"The team database {self._address.name} refused: {self._words(exc)}") from None

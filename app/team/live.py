@@ -11,12 +11,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from app.errors import ConfigError, LinkError, StoreError
+from app.errors import ConfigError, LinkError, LinkReason, StoreError
 from app.interaction_log.reader import LogReader
 from app.team.address import TeamAddress
 from app.team.database import TeamDatabase
@@ -51,6 +51,9 @@ class PushStatus:
     text: str = ""
     pushed: Pushed = field(default_factory=Pushed)  # since the start
     last: datetime | None = None  # when the database was known to have everything
+    waiting: int = 0  # while it pushes: rows of the file that were counted and are not there yet
+    again: datetime | None = None  # while it waits: when it is tried again
+    is_away: bool = False  # it waits for a database that cannot be reached, and was not refused
 
 
 def in_words(tell: Callable[[str], None]) -> Callable[[PushStatus], None]:
@@ -72,6 +75,7 @@ class TeamPush:
 
     Args:
         path: the workspace; ``workspace`` is its id in the database (``app.team.identity``).
+        password: or where it comes from, asked once on the push's thread: a keyring may wait for a person.
         on_status: told of every change of the status, on the push's own thread.
         period_s: how long to rest when everything is there.
     """
@@ -80,7 +84,7 @@ class TeamPush:
         self,
         path: Path,
         address: TeamAddress,
-        password: str | None,
+        password: str | Callable[[], str | None] | None,
         workspace: str,
         *,
         batch: int = BATCH,
@@ -145,9 +149,20 @@ class TeamPush:
 
     # ---------------------------------------------------------------- the thread
 
-    def _tell(self, state: PushState, text: str = "", *, pushed: Pushed | None = None) -> None:
+    def _tell(
+        self,
+        state: PushState,
+        text: str = "",
+        *,
+        pushed: Pushed | None = None,
+        waiting: int = 0,
+        again: datetime | None = None,
+        is_away: bool = False,
+    ) -> None:
         last = datetime.now(UTC) if state is PushState.UP_TO_DATE else self._status.last
-        status = replace(self._status, state=state, text=text, last=last)
+        status = replace(
+            self._status, state=state, text=text, last=last, waiting=waiting, again=again, is_away=is_away
+        )
         if pushed is not None:
             both = (self._before.samples + pushed.samples, self._before.interactions + pushed.interactions)
             status = replace(status, pushed=Pushed(*both))
@@ -162,8 +177,9 @@ class TeamPush:
             with LogReader(self._path) as reader:
                 with self._mutex:
                     self._reader = reader
+                password = self._password() if callable(self._password) else self._password
                 try:
-                    self._keep_pushing(reader)
+                    self._keep_pushing(reader, password)
                 finally:
                     with self._mutex:
                         self._reader = None
@@ -174,14 +190,14 @@ class TeamPush:
             _log.exception("the push to the team database failed")
             self._tell(PushState.FAILED, f"The push to the team database failed: {type(exc).__name__}.")
 
-    def _keep_pushing(self, reader: LogReader) -> None:
+    def _keep_pushing(self, reader: LogReader, password: str | None) -> None:
         shortest, longest = self._back_off_s
         patience = shortest
         while not self._ending.is_set():
             self._tell(PushState.CONNECTING)
             begun = self._status.last
             try:
-                self._until_lost(reader)
+                self._until_lost(reader, password)
             except Stopped:
                 return
             except (LinkError, StoreError) as exc:
@@ -190,17 +206,22 @@ class TeamPush:
                 if self._status.last is not begun:  # it worked for a while
                     patience = shortest
                 self._before = self._status.pushed
-                self._tell(PushState.WAITING, str(exc))
+                self._tell(
+                    PushState.WAITING,
+                    str(exc),
+                    again=datetime.now(UTC) + timedelta(seconds=patience),
+                    is_away=isinstance(exc, LinkError) and exc.reason is not LinkReason.DENIED,
+                )
             self._rest(patience)
             patience = min(2 * patience, longest)
 
-    def _until_lost(self, reader: LogReader) -> None:
+    def _until_lost(self, reader: LogReader, password: str | None) -> None:
         """One connection's life.
 
         Raises:
             Stopped, ConfigError, LinkError, StoreError
         """
-        with TeamDatabase(self._address, self._password, self._workspace, self._path.stem) as database:
+        with TeamDatabase(self._address, password, self._workspace, self._path.stem) as database:
             with self._mutex:
                 self._database = database
             try:
@@ -210,7 +231,9 @@ class TeamPush:
                     self._workspace,
                     batch=self._batch,
                     stopped=self._ending.is_set,
-                    on_progress=lambda pushed: self._tell(PushState.PUSHING, database.notice, pushed=pushed),
+                    on_progress=lambda pushed: self._tell(
+                        PushState.PUSHING, database.notice, pushed=pushed, waiting=pusher.waiting
+                    ),
                 )
                 seen = -1
                 thorough_at = 0.0

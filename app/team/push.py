@@ -26,7 +26,7 @@ from app.interaction_log.reader import LogReader
 from app.interaction_log.rows import SELECT_INTERACTION, Records, Row
 from app.model.interaction import Interaction
 from app.team.address import TeamAddress
-from app.team.database import BUCKET, Batch, TeamDatabase
+from app.team.database import BUCKET, Batch, Marks, TeamDatabase
 from app.team.rows import Sample, clean_text, interaction_row
 from app.team.schema import START
 
@@ -42,6 +42,10 @@ _SAMPLES: Final = (
     " ON s.series = json_extract(m.value, '$[0]') AND s.at > json_extract(m.value, '$[1]') LIMIT ?"
 )
 _COUNT: Final = "SELECT count(*) FROM sample WHERE series = ? AND at <= ?"
+_COUNT_BEHIND: Final = (
+    "SELECT (SELECT count(*) FROM interaction WHERE id > ?) + (SELECT count(*) FROM json_each(?) AS m CROSS JOIN"
+    " sample AS s ON s.series = json_extract(m.value, '$[0]') AND s.at > json_extract(m.value, '$[1]'))"
+)
 _DIGEST: Final = "seq * 31 + (created / 1000) % 65536"  # the file's spelling of ``database.DIGEST``
 _BUCKET_DIGEST: Final = (
     f"SELECT count(*), coalesce(sum({_DIGEST}), 0) FROM interaction WHERE id >= ? AND id < ? AND id <= ?"
@@ -94,6 +98,7 @@ class Pusher:
         self._last_series = 0
         self._differing: deque[int] = deque()  # ids at which ranges to be sent again begin
         self.pushed = Pushed()
+        self.waiting = 0  # rows behind the marks, counted at the start of a thorough round
 
     def catch_up(self, *, thorough: bool) -> None:
         """Send everything the server lacks, as far as the marks say; ``thorough`` looks for what they cannot know.
@@ -101,6 +106,9 @@ class Pusher:
         Raises:
             Stopped, ConfigError, LinkError, StoreError
         """
+        if thorough:
+            self._know_series()
+            self._count_waiting()
         while self._push_interactions():
             pass
         if thorough and self._compare():
@@ -111,6 +119,16 @@ class Pusher:
             self._recount()
         while self._push_samples():
             pass
+        self.waiting = 0
+
+    def _count_waiting(self) -> None:
+        with self._database.batch() as batch:
+            marks = batch.marks
+        ((self.waiting,),) = self._reader.query(_COUNT_BEHIND, (marks.interaction, self._behind(marks)))
+
+    def _behind(self, marks: Marks) -> str:
+        """[series, mark] of all series, for the queries."""
+        return json.dumps([[here, marks.series[there][0]] for here, there in self._series.items()])
 
     def _go_on(self) -> None:
         if self._stopped():
@@ -160,6 +178,7 @@ class Pusher:
             batch.move(step=step)
         new = batch.add_interactions([interaction_row(self._workspace, one) for one in rows])
         batch.move(interaction=rows[-1].id)
+        self.waiting = max(0, self.waiting - len(rows))
         return new
 
     def _send_changed(self, batch: Batch) -> int | None:
@@ -249,15 +268,16 @@ class Pusher:
             if not samples:
                 return False
             new = batch.add_samples(samples)
+            self.waiting = max(0, self.waiting - len(samples))
         self._add(samples=new)
         return len(samples) == self._samples_at_once
 
     def _samples(self, batch: Batch) -> list[Sample]:
-        marks = batch.marks.series
-        behind = json.dumps([[here, marks[there][0]] for here, there in self._series.items()])
         samples = [
             (self._series[here], at, value, meter)
-            for here, at, value, meter in self._reader.query(_SAMPLES, (behind, self._samples_at_once))
+            for here, at, value, meter in self._reader.query(
+                _SAMPLES, (self._behind(batch.marks), self._samples_at_once)
+            )
         ]
         before: dict[int, int] = {}
         for series, at, _value, _meter in samples:

@@ -140,6 +140,9 @@ class CommandQuestion(Question):
         self._device = device
         if spec.warning:
             self.warning = self.add_text(spec.warning, Role.BAD if spec.risk >= Risk.DANGEROUS else None)
+        caution = spec.caution(params) if spec.caution is not None else ""
+        if caution:
+            self.caution = self.add_text(caution, Role.WARNING)
         facts = QFormLayout()
         facts.setHorizontalSpacing(space(4))
         facts.setVerticalSpacing(space(1))

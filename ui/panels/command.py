@@ -43,6 +43,7 @@ from app.model.status import Status
 from app.workbench import Workbench
 from ui.field_state import field_limits, heard, issue_text, transfer_text
 from ui.models.directives import is_directive
+from ui.models.states import held_text
 from ui.reasons import reason_text, token_accepted
 from ui.theme import (
     HEARD_LOOKS,
@@ -289,7 +290,7 @@ class ParamField(QWidget):
             parts.append(self.tr("at least {low}{unit}").format(low=spec.minimum, unit=unit))
         elif spec.maximum is not None:
             parts.append(self.tr("at most {high}{unit}").format(high=spec.maximum, unit=unit))
-        if spec.max_bytes is not None:
+        if spec.max_bytes is not None and spec.type is not ParamType.PORT:
             parts.append(self.tr("at most {count} bytes").format(count=spec.max_bytes))
         if spec.help:
             parts.append(spec.help)
@@ -350,6 +351,13 @@ class ParamField(QWidget):
         except ParameterError as wrong:
             return str(wrong)
         return ""
+
+    def value(self) -> Any:
+        """The typed value; None where it is missing or wrong. Says nothing under it."""
+        try:
+            return self._parse()
+        except ParameterError:
+            return None
 
     def _parse(self) -> Any:
         raw = self.raw()
@@ -496,6 +504,9 @@ class CommandPanel(QWidget):
         row.addWidget(self._link_icon, 0, Qt.AlignmentFlag.AlignTop)
         row.addWidget(self.link, 1)
         head.addLayout(row)
+        self.held = ClippedLabel(lines=3)  # what closing this program does to the meter
+        self.held.hide()
+        head.addWidget(self.held)
         self.issues = ClippedLabel(lines=2)
         self.issues.hide()
         head.addWidget(self.issues)
@@ -553,6 +564,11 @@ class CommandPanel(QWidget):
         row.addWidget(self._risk_icon, 0, Qt.AlignmentFlag.AlignTop)
         row.addWidget(self.risk, 1)
         foot.addLayout(row)
+        self.caution = QLabel()  # what to know before what stands in the form is sent
+        self.caution.setWordWrap(True)
+        self.caution.setTextFormat(Qt.TextFormat.PlainText)
+        self.caution.hide()
+        foot.addWidget(self.caution)
         self.reason = ClippedLabel(lines=2)  # why the button cannot be pressed
         self.reason.hide()
         foot.addWidget(self.reason)
@@ -637,6 +653,10 @@ class CommandPanel(QWidget):
             text = self.tr("{state}, busy with {what}").format(state=text, what=state.busy_with)
         fetched = transfer_text(state)
         self.link.setText(f"{text}\n{fetched}" if fetched else text)
+        held = held_text(state)
+        self.held.setText(held)
+        self.held.setVisible(bool(held))
+        self._tint(self.held, Role.WARNING)
 
     def _show_issues(self) -> None:
         """What is open about this meter; nothing where nothing is."""
@@ -808,6 +828,7 @@ class CommandPanel(QWidget):
             self.risk.clear()
             self._risk_icon.clear()
             self.reason.hide()
+            self.caution.hide()
             return
         self._last_command[self._device.adapter] = spec.name
         if spec.help:
@@ -877,6 +898,17 @@ class CommandPanel(QWidget):
         self.reason.setVisible(bool(reason))
         self.send.setEnabled(not reason)
         self.send.setAccessibleDescription(reason)
+        self._show_caution()
+
+    def _show_caution(self) -> None:
+        """What the command says about what stands in the form; it stands in the question too."""
+        spec = self._spec
+        caution = ""
+        if spec is not None and spec.caution is not None:
+            caution = spec.caution({field.spec.name: field.value() for field in self._fields})
+        self.caution.setText(caution)
+        self.caution.setVisible(bool(caution))
+        self._tint(self.caution, Role.WARNING)
 
     def _order_tabs(self) -> None:
         before: QWidget = self.commands
@@ -923,6 +955,7 @@ class CommandPanel(QWidget):
     def _colour(self) -> None:
         self._tint(self._empty, Role.DIMMED)
         self._tint(self.reason, Role.DIMMED)
+        self._tint(self.caution, Role.WARNING)
         self._colour_risk()
         if self._device is not None and self._stack.currentIndex() == 1:
             self._show_link(self._workbench.state(self._device.id))
@@ -964,6 +997,12 @@ class CommandPanel(QWidget):
         params = self.params()
         if params is None:
             self._say(self.tr("Nothing was sent: correct what is marked above."), Role.BAD)
+            return
+        wrong = spec.check(params) if spec.check is not None else ""
+        if wrong:  # no question about what would be refused
+            if self._fields:
+                self._fields[0].show_error(wrong)
+            self._say(self.tr("Nothing was sent. {reason}").format(reason=wrong), Role.BAD)
             return
         self._remember()
         ask_first(

@@ -80,9 +80,11 @@ from PySide6.QtWidgets import (
 )
 
 from app.model.reading import Quantity, SampleSet, Severity
+from ui.models.states import Seen, StateTrack, Stretch
 from ui.numbers import measured_decimals
 from ui.theme import Role, Shape, Theme, fixed_font, paint_shape, space
 from ui.widgets.ring import DEFAULT_LIMIT, GAP_FACTOR, Columns, Ring, Statistics, Times, Values
+from ui.widgets.state_band import Row, StateBand
 
 QUANTITY_MIME: Final = "application/x-meterwright-quantity"
 
@@ -619,6 +621,7 @@ class LiveChart(QWidget):
         self._max_samples = max_samples
         self._curves: dict[CurveKey, Curve] = {}
         self._panes: dict[str, _Pane] = {}
+        self._tracks: dict[str, StateTrack] = {}  # of devices with curves
         self._markers: list[Marker] = []
         self._thresholds: dict[int, Threshold] = {}
         self._next_threshold = 1
@@ -698,6 +701,8 @@ class LiveChart(QWidget):
         if not any(curve.key.unit == key.unit for curve in self._curves.values()):
             del self._panes[key.unit]
             self._stack_panes()
+        if not any(curve.key.device == key.device for curve in self._curves.values()):
+            self._tracks.pop(key.device, None)
         self._legend.reset(self.curves)
         self._show_state()
         self._touch()
@@ -719,6 +724,8 @@ class LiveChart(QWidget):
             curve.pending_v.clear()
             curve.ring.clear()
             curve.columns = None
+        for track in self._tracks.values():
+            track.clear()
         self._markers.clear()
         self._cursors.clear()
         self._meter_offset_us.clear()
@@ -742,6 +749,8 @@ class LiveChart(QWidget):
     def push(self, sample_set: SampleSet) -> None:
         """Take the samples of the quantities that are shown. Cheap; they are drawn with the next frame."""
         t_us = 0
+        if (track := self._tracks.get(sample_set.device)) is not None:
+            track.heard(to_us(sample_set.received))
         for quantity, value in sample_set.values:
             curve = self._curves.get(CurveKey(sample_set.device, quantity.name, quantity.unit))
             if curve is None:
@@ -781,6 +790,51 @@ class LiveChart(QWidget):
         curve.pending_v.clear()
         if curve.columns is not None:
             curve.columns.add(t)
+
+    # ---------------------------------------------------------------- states
+    def push_state(self, device: str, at: datetime, seen: Seen) -> None:
+        """A device told its state; nothing happens while none of its curves is here. The samples that follow say for
+        how long it holds.
+        """
+        if (track := self._track(device)) is not None:
+            track.take(to_us(at), seen)
+            self._touch()
+
+    def begin_state(self, device: str, since: datetime, until: datetime, seen: Seen) -> None:
+        """What a device that has just come onto the chart is known to have been until now."""
+        track = self._track(device)
+        if track is not None:
+            track.begin(Stretch(to_us(since), to_us(until), seen))
+            self._touch()
+
+    def note_state(self, device: str, at: datetime, seen: Seen) -> None:
+        """What a device told before, of which nobody knows for how long it held."""
+        track = self._track(device)
+        if track is not None and not len(track):
+            track.last_known = seen, to_us(at)
+            track.version += 1
+            self._touch()
+
+    def _track(self, device: str) -> StateTrack | None:
+        track = self._tracks.get(device)
+        if track is None and any(key.device == device for key in self._curves):
+            track = self._tracks[device] = StateTrack()
+        return track
+
+    def state_at(self, device: str, t_us: int) -> Seen | None:
+        """What a device on the chart was in at a time; None where nobody knows."""
+        track = self._tracks.get(device)
+        found = track.at(t_us) if track is not None else None
+        return found.seen if found is not None else None
+
+    def _refresh_band(self) -> None:
+        """Show the states of the devices whose curves are shown, below their time axis."""
+        names = {curve.key.device: curve.device_name for curve in self._curves.values() if curve.is_shown}
+        rows = [Row(device, names[device], self._tracks[device]) for device in names if device in self._tracks]
+        if not rows and not self._band.rows:
+            return
+        rect = next(iter(self._panes.values())).view.sceneBoundingRect() if self._panes else QRectF()
+        self._band.refresh(rows, rect.left(), rect.width(), self._hovered_us())
 
     # ---------------------------------------------------------------- markers, thresholds, cursors
     def add_marker(self, t: datetime, interaction: int, text: str, kind: str) -> None:
@@ -1101,6 +1155,8 @@ class LiveChart(QWidget):
         ratio = self.devicePixelRatioF()
         for pane in self._panes.values():
             self._prepare(pane, ratio)
+        if self._tracks or self._band.rows:
+            self._refresh_band()
         now = time.monotonic()
         if (now - self._legend_at) * 1000 >= LEGEND_MS:
             self._legend_at = now
@@ -1421,6 +1477,8 @@ class LiveChart(QWidget):
         ]
         if len(values) > _READOUT_ROWS:
             rows.append((None, self.tr("and {0} more in the list below").format(len(values) - _READOUT_ROWS), ""))
+        states = ((row.name, self.state_at(row.device, t_us)) for row in self._band.rows)
+        rows += [(self.theme.colour(seen.role), name, seen.word) for name, seen in states if seen is not None]
         title = self.time_text(t_us, min(1.0, self._span_us / 1e6 / max(1.0, pane.width)))
         if marker is not None:
             title = f"{title}  {marker.text}"
@@ -1490,14 +1548,20 @@ class LiveChart(QWidget):
     def _picture_size(self) -> tuple[float, float, float]:
         shown = sum(curve.is_shown for curve in self._curves.values())
         line = QFontMetricsF(self.font()).height() + 4
-        plots = float(self._canvas.height())
+        plots = float(self._canvas.height() + (self._band.height() if self._band.rows else 0))
         return float(self._canvas.width()), plots, plots + line * (shown + 1) + space(4)
 
     def _paint_picture(self, painter: QPainter, width: float, plots: float) -> None:
-        """The scene, and below it a line for the clock and one for each curve."""
-        self.render_now()
+        """The scene, the bands of states, and below them a line for the clock and one for each curve."""
         hover, self._hover = self._hover, None
-        self._canvas.scene().render(painter, QRectF(0, 0, width, plots), QRectF(self._canvas.viewport().rect()))
+        self.render_now()
+        scene = QRectF(self._canvas.viewport().rect())
+        self._canvas.scene().render(painter, QRectF(0, 0, width, scene.height()), scene)
+        if self._band.rows:
+            painter.save()
+            painter.translate(0, scene.height())
+            self._band.paint(painter)
+            painter.restore()
         self._hover = hover
         painter.setFont(self.font())
         line = QFontMetricsF(self.font()).height() + 4
@@ -1629,6 +1693,9 @@ class LiveChart(QWidget):
         upper_box.setContentsMargins(0, 0, 0, 0)
         upper_box.setSpacing(0)
         upper_box.addWidget(self._canvas, 1)
+        self._band = StateBand(self)
+        self._band.resized.connect(self._touch)
+        upper_box.addWidget(self._band)
         upper_box.addLayout(foot)
         self._splitter = QSplitter(Qt.Orientation.Vertical)
         self._splitter.addWidget(upper)
@@ -1773,6 +1840,7 @@ class LiveChart(QWidget):
         palette.setColor(self._clock_label.foregroundRole(), self.theme.colour(Role.DIMMED))
         self._clock_label.setPalette(palette)
         self._legend.reset(self.curves)
+        self._band.update()
         self._show_following()
         self._touch()
 
