@@ -243,11 +243,11 @@ class MainWindow(QMainWindow):
         for page, title in (
             (self.welcome, self.tr("Welcome")),
             (self._tab_live, self.tr("Live")),
-            (self._tab_system, self.tr("System")),
             (self._tab_log, self.tr("Log")),
             (self._tab_records, self.tr("Signed records")),
             (self._tab_readings, self.tr("Readings")),
             (self._tab_objects, self.tr("Objects")),
+            (self._tab_system, self.tr("System")),
             (self._tab_commissioning, self.tr("Commissioning")),
         ):
             if page is not self.welcome:
@@ -802,6 +802,10 @@ class MainWindow(QMainWindow):
         self.tabs.setCurrentWidget(self._tab_commissioning)
         if self.commissioning is not None:
             self.commissioning.setFocus(Qt.FocusReason.ShortcutFocusReason)
+
+    def show_system(self) -> None:
+        """Go to the picture of the chosen battery system."""
+        self.tabs.setCurrentWidget(self._tab_system)
 
     def show_objects(self) -> None:
         """Go to the COSEM objects of the chosen meter."""

@@ -42,6 +42,7 @@ FAILING: Final = "north-5"  # its commissioning ends at step 3
 HEAD: Final = "head-1"  # on an optical head
 DLMS: Final = "dlms-1"
 MODULE: Final = "module-1"
+STORAGE: Final = "ems-1"  # an EMS edge device
 
 
 class Picture(Protocol):
@@ -76,7 +77,7 @@ async def tour(desk: Desk, folder: Path) -> int:
     await desk.open_demo()
     session = await _ready(desk)
     workbench = session.workbench
-    for device in ("lem-1", "lem-2"):
+    for device in ("lem-1", "lem-2", STORAGE):
         window.show_curves(device)
     window.show_device("lem-1")
     stops = await command_tour(workbench, show, charge_s=CHARGE_S)
@@ -128,6 +129,11 @@ async def tour(desk: Desk, folder: Path) -> int:
             window.show_reading(first_of[device])
             await picture(f"{name}-{mode.value}")
         await _workshop(window, sent, picture, mode)
+        window.show_device(STORAGE)
+        window.show_interaction(sent[STORAGE, "SET_MODE"])
+        window.show_system()
+        await picture(f"system-{mode.value}")
+        window.tabs.setCurrentIndex(1)
     await _dark(desk, session, picture)
     await _fail(desk, session)
     for mode in (ThemeMode.DARK, ThemeMode.LIGHT):

@@ -252,8 +252,7 @@ SET_MODE: Final = CommandSpec(
                   help="Sent as it stands here instead of a mode of the list."),
     ),
     help="Confirmed by the device's telemetry: the protocol has no answer to a command.",
-    warning=f"Beyond {ems.CHARGE_LIMIT_W} W charging or {ems.DISCHARGE_LIMIT_W} W discharging the device clamps. "
-    f"{REVERTS}",
+    warning="The device charges or discharges at once.",
 )  # fmt: skip
 RESET_ERROR: Final = CommandSpec(
     name=ems.RESET_ERROR, title="Reset error", kind=CommandKind.CONTROL, risk=Risk.DANGEROUS, resend=Resend.NEVER,

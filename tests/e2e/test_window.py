@@ -182,6 +182,11 @@ async def steps_of(window: MainWindow, workbench: Workbench, device: str, name: 
     return [step.text(2) for step in steps if step is not None]
 
 
+def show_tab(window: MainWindow, title: str) -> None:
+    titles = [window.tabs.tabText(index) for index in range(window.tabs.count())]
+    window.tabs.setCurrentIndex(titles.index(title))
+
+
 async def send(window: MainWindow, session: Session, command: str, values: dict[str, str]) -> Interaction:
     """Fill in the form by key presses, press the button, say yes."""
     panel = await choose_command(window, command)
@@ -235,7 +240,7 @@ def test_a_transaction_from_the_tree_to_the_replay(at_desk: AtDesk) -> None:
         stopped = await send(window, session, "stop transaction", {"transaction_id": identity})
         assert stopped.status is Status.SUCCESSFUL
 
-        window.tabs.setCurrentIndex(window.tabs.count() - 1)
+        show_tab(window, "Signed records")
         await until(lambda: records.verification is not None)
         assert records.chosen is not None
         assert records.chosen.interaction == stopped.id
@@ -243,7 +248,7 @@ def test_a_transaction_from_the_tree_to_the_replay(at_desk: AtDesk) -> None:
         assert records.verification.verdict is Verdict.VALID
         assert records.badge.text() == "genuine"
 
-        window.tabs.setCurrentIndex(window.tabs.count() - 2)
+        show_tab(window, "Log")
         log.focus_filter()
         QTest.keyClicks(log.filter, "command:STOP_TRANSACTION")
         QTest.keyClick(log.filter, Qt.Key.Key_Return)

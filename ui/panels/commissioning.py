@@ -13,14 +13,13 @@ from functools import partial
 from typing import Any, Final
 
 from PySide6.QtCore import QCoreApplication, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QFont, QHideEvent, QPalette, QShowEvent
+from PySide6.QtGui import QFont, QHideEvent, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QFrame,
     QHBoxLayout,
     QLabel,
     QPushButton,
-    QStackedWidget,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
@@ -55,6 +54,7 @@ from ui.theme import (
     space,
 )
 from ui.widgets.clipped_label import ClippedLabel
+from ui.widgets.sentence_panel import SentencePanel
 from ui.widgets.step_strip import waiting_text
 
 translate: Final = QCoreApplication.translate
@@ -250,7 +250,7 @@ def _verdict(run: Commissioning) -> str:
     return text.format(span=span, warnings=" ".join(warnings))
 
 
-class CommissioningPanel(QWidget):
+class CommissioningPanel(SentencePanel):
     """The last commissioning of the chosen meter, live, and what can be done with it."""
 
     interactionActivated = Signal(int)
@@ -267,10 +267,9 @@ class CommissioningPanel(QWidget):
         zone: tzinfo | None = None,
         now: Callable[[], datetime] | None = None,
     ) -> None:
-        super().__init__(parent)
+        super().__init__(theme, parent)
         self._workbench = workbench
         self._log = log
-        self._theme = theme
         self._confirm = confirm
         self._is_live = is_live
         self._zone = zone
@@ -292,15 +291,6 @@ class CommissioningPanel(QWidget):
     # ---------------------------------------------------------------- construction
 
     def _build(self) -> None:
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        self._stack = QStackedWidget()
-        outer.addWidget(self._stack)
-        self._empty = QLabel()
-        self._empty.setWordWrap(True)
-        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._empty.setMargin(space(6))
-        self._stack.addWidget(self._empty)
         page = QWidget()
         layout = QVBoxLayout(page)
         layout.setContentsMargins(space(2), space(2), space(2), space(2))
@@ -315,7 +305,7 @@ class CommissioningPanel(QWidget):
         layout.addLayout(self._build_buttons())
         self._filler = QWidget()  # keeps the words at the top while there are no steps
         layout.addWidget(self._filler, 1)
-        self._stack.addWidget(page)
+        self._add_pages(page)
 
     def _build_head(self) -> QVBoxLayout:
         head = QVBoxLayout()
@@ -423,12 +413,10 @@ class CommissioningPanel(QWidget):
         if why:
             self._run = None
             self._tick.stop()
-            self._empty.setText(why)
-            self._tint(self._empty, Role.DIMMED)
-            self._stack.setCurrentIndex(0)
+            self._say_instead(why)
             self._show_buttons("", None)
             return
-        self._stack.setCurrentIndex(1)
+        self._show_page()
         self._take()
 
     def _why_empty(self) -> str:
@@ -447,10 +435,6 @@ class CommissioningPanel(QWidget):
                 "Commissioning sends tokens that clear tamper and credit, and this meter takes none."
             ).format(name=node.name)
         return ""
-
-    def empty_text(self) -> str:
-        """What the panel says while it has nothing to show; empty otherwise."""
-        return self._empty.text() if self._stack.currentIndex() == 0 else ""
 
     def _take(self) -> None:
         """Ask the core for the last commissioning, and the log for interactions of it that the core has forgotten."""
@@ -505,7 +489,7 @@ class CommissioningPanel(QWidget):
 
     def _show(self) -> None:
         node, run = self._device, self._run
-        if node is None or self._stack.currentIndex() == 0:
+        if node is None or not self._has_page():
             self._tint(self._empty, Role.DIMMED)
             return
         look = FLOW_LOOKS[run.status if run is not None else FlowStatus.NONE]
@@ -613,11 +597,6 @@ class CommissioningPanel(QWidget):
             button.setAccessibleName(f"{button.text()}: {name}")
         self._question.setVisible(waits_for_vendor and self._is_live)
 
-    def _tint(self, label: QLabel, role: Role) -> None:
-        palette = label.palette()
-        palette.setColor(QPalette.ColorRole.WindowText, self._theme.colour(role))
-        label.setPalette(palette)
-
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         if self._run is not None and self._run.is_running:
@@ -651,7 +630,7 @@ class CommissioningPanel(QWidget):
                     pass
         if is_other:
             self.set_device(device)
-        elif touched and self._stack.currentIndex() == 1:
+        elif touched and self._has_page():
             self._take()
 
     # ---------------------------------------------------------------- hands
@@ -679,7 +658,7 @@ class CommissioningPanel(QWidget):
             self._say(str(fault))
             return
         self._say("")
-        if self._stack.currentIndex() == 1:
+        if self._has_page():
             self._take()
 
     def _say(self, text: str) -> None:

@@ -12,15 +12,13 @@ from functools import partial
 from typing import Any, Final
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QFont, QPalette, QResizeEvent, QShowEvent
+from PySide6.QtGui import QFont, QResizeEvent, QShowEvent
 from PySide6.QtWidgets import (
     QComboBox,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QPushButton,
     QSplitter,
-    QStackedWidget,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
@@ -56,6 +54,7 @@ from ui.panels.detail import ValueTree
 from ui.reasons import reason_text
 from ui.theme import STATUS_LOOKS, Role, Theme, fixed_font, space, status_word
 from ui.widgets.clipped_label import ClippedLabel
+from ui.widgets.sentence_panel import SentencePanel, turn_split, words_label
 
 _NAME, _OBIS, _VALUE, _ACCESS, _TIME = range(5)
 _ROW_ROLE: Final = int(Qt.ItemDataRole.UserRole)
@@ -98,7 +97,7 @@ def _keep(values: dict[Place, Interaction], item: Interaction) -> None:
         values[place] = item
 
 
-class ObjectsPanel(QWidget):
+class ObjectsPanel(SentencePanel):
     """The objects of the chosen device, searched and grouped, and the attribute that is chosen among them."""
 
     interactionActivated = Signal(int)
@@ -114,10 +113,9 @@ class ObjectsPanel(QWidget):
         is_live: bool = True,
         zone: tzinfo | None = None,
     ) -> None:
-        super().__init__(parent)
+        super().__init__(theme, parent)
         self._workbench = workbench
         self._log = log
-        self._theme = theme
         self._confirm = confirm
         self._is_live = is_live
         self._zone = zone
@@ -138,11 +136,6 @@ class ObjectsPanel(QWidget):
     # ---------------------------------------------------------------- construction
 
     def _build(self) -> None:
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        self._stack = QStackedWidget()
-        outer.addWidget(self._stack)
-        self._stack.addWidget(self._build_empty())
         page = QWidget()
         column = QVBoxLayout(page)
         column.setContentsMargins(space(2), space(1), space(2), space(1))
@@ -155,17 +148,13 @@ class ObjectsPanel(QWidget):
         self._split.setSizes([700, 360])
         self._split.setStretchFactor(0, 1)
         column.addWidget(self._split, 1)
-        self._stack.addWidget(page)
+        self._add_pages(page, self._build_empty())
 
     def _build_empty(self) -> QWidget:
         page = QWidget()
         column = QVBoxLayout(page)
         column.setSpacing(space(3))
         column.addStretch(1)
-        self._empty = QLabel()
-        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._empty.setWordWrap(True)
-        self._empty.setTextFormat(Qt.TextFormat.PlainText)
         column.addWidget(self._empty)
         self.first_read = QPushButton(self.tr("Read object list"))
         self.first_read.clicked.connect(self.read_list)
@@ -228,10 +217,7 @@ class ObjectsPanel(QWidget):
         bold.setBold(True)
         self.title.setFont(bold)
         column.addWidget(self.title)
-        self.state = QLabel()
-        self.state.setWordWrap(True)
-        self.state.setTextFormat(Qt.TextFormat.PlainText)
-        self.state.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.state = words_label()
         column.addWidget(self.state)
         self.value = ValueTree(self.tr("Value of the attribute"))
         column.addWidget(self.value, 1)
@@ -252,10 +238,7 @@ class ObjectsPanel(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Narrow, the value goes below the tree."""
         super().resizeEvent(event)
-        narrow = event.size().width() < self.fontMetrics().averageCharWidth() * _NARROW_LETTERS
-        wanted = Qt.Orientation.Vertical if narrow else Qt.Orientation.Horizontal
-        if self._split.orientation() is not wanted:
-            self._split.setOrientation(wanted)
+        turn_split(self._split, event.size().width(), _NARROW_LETTERS)
 
     # ---------------------------------------------------------------- which device
 
@@ -321,7 +304,7 @@ class ObjectsPanel(QWidget):
         self._ticket = None
         self._show()
         if not self._objects:
-            self._say(str(error))
+            self._say_instead(str(error))
 
     def _offers(self, command: str) -> bool:
         device = self._device
@@ -371,21 +354,12 @@ class ObjectsPanel(QWidget):
 
     # ---------------------------------------------------------------- what is shown
 
-    def empty_text(self) -> str:
-        """What the panel says while it has no objects to show; empty otherwise."""
-        return self._empty.text() if self._stack.currentIndex() == 0 else ""
-
-    def _say(self, text: str) -> None:
-        self._empty.setText(text)
-        self._tint(self._empty, Role.DIMMED)
-        self._stack.setCurrentIndex(0)
-
     def _show(self) -> None:
         """The tree, or why there is none."""
         if self._objects:
-            self._stack.setCurrentIndex(1)
+            self._show_page()
         else:
-            self._say(self._nothing_text())
+            self._say_instead(self._nothing_text())
         self._show_reasons()
         self._show_chosen()
 
@@ -424,7 +398,7 @@ class ObjectsPanel(QWidget):
             button.setToolTip(reason)
             button.setAccessibleDescription(reason)
         if not self._objects and reason and not is_asked and offers and self._ticket is None:
-            self._say(f"{self._nothing_text()}\n{reason}")
+            self._say_instead(f"{self._nothing_text()}\n{reason}")
         self._show_read_reason()
 
     def _show_read_reason(self) -> None:
@@ -646,18 +620,13 @@ class ObjectsPanel(QWidget):
                 self.state.setText(text)
                 self._tint(self.state, Role.BAD)
             else:
-                self._say(text)
+                self._say_instead(text)
 
     def _show_command(self) -> None:
         place = self._chosen_place()
         item = self._values.get(place) if place is not None else None
         if item is not None:
             self.interactionActivated.emit(item.id)
-
-    def _tint(self, label: QLabel, role: Role) -> None:
-        palette = label.palette()
-        palette.setColor(QPalette.ColorRole.WindowText, self._theme.colour(role))
-        label.setPalette(palette)
 
     def _colour(self) -> None:
         for place in self._values:

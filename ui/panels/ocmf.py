@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 from PySide6 import QtCore
 from PySide6.QtCore import QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QFont, QGuiApplication, QPalette, QResizeEvent
+from PySide6.QtGui import QFont, QGuiApplication, QResizeEvent
 from PySide6.QtWidgets import (
     QFileDialog,
     QFormLayout,
@@ -28,7 +28,6 @@ from PySide6.QtWidgets import (
     QScrollArea,
     QSizePolicy,
     QSplitter,
-    QStackedWidget,
     QTreeWidget,
     QTreeWidgetItem,
     QVBoxLayout,
@@ -45,6 +44,7 @@ from ui.log_access import LogAccess, Ticket
 from ui.models.log_table import time_text
 from ui.panels.detail import LinesModel, LinesView
 from ui.theme import Look, Role, Shape, Theme, fixed_font, space
+from ui.widgets.sentence_panel import SentencePanel, turn_split, words_label
 
 QT_TRANSLATE_NOOP = cast("Callable[[str, str], str]", QtCore.QT_TRANSLATE_NOOP)
 
@@ -143,7 +143,7 @@ def check(record: SignedRecord, trusted: Iterable[str] = (), typed_key: str = ""
     return verify(record.data, record.public_key or None, origin=KeyOrigin.METER, trusted=trusted)
 
 
-class RecordsPanel(QWidget):
+class RecordsPanel(SentencePanel):
     """The list of records, and everything about the chosen one."""
 
     interactionActivated = Signal(int)
@@ -157,10 +157,9 @@ class RecordsPanel(QWidget):
         *,
         zone: tzinfo | None = None,
     ) -> None:
-        super().__init__(parent)
+        super().__init__(theme, parent)
         self._workbench = workbench
         self._log = log
-        self._theme = theme
         self._zone = zone
         self._records: list[tuple[SignedRecord, Verification]] = []
         self._chosen: SignedRecord | None = None
@@ -171,21 +170,12 @@ class RecordsPanel(QWidget):
         self.setAccessibleName(self.tr("Signed records"))
         self._build()
         theme.changed.connect(self._colour)
-        self._show_nothing(self.tr("Looking for signed records…"))
+        self._say_instead(self.tr("Looking for signed records…"))
         self.reload()
 
     # ---------------------------------------------------------------- construction
 
     def _build(self) -> None:
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        self._stack = QStackedWidget()
-        outer.addWidget(self._stack)
-        self._empty = QLabel()
-        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._empty.setWordWrap(True)
-        self._empty.setMargin(space(6))
-        self._stack.addWidget(self._empty)
         self._split = split = QSplitter()
         split.setChildrenCollapsible(False)
         split.addWidget(self._build_list())
@@ -196,7 +186,7 @@ class RecordsPanel(QWidget):
         split.addWidget(scroll)
         split.setSizes([480, 700])
         split.setStretchFactor(1, 1)
-        self._stack.addWidget(split)
+        self._add_pages(split)
 
     def _build_list(self) -> QTreeWidget:
         self.list = QTreeWidget()
@@ -251,10 +241,7 @@ class RecordsPanel(QWidget):
         return page
 
     def _words(self, layout: QVBoxLayout) -> QLabel:
-        label = QLabel()
-        label.setWordWrap(True)
-        label.setTextFormat(Qt.TextFormat.PlainText)
-        label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        label = words_label()
         layout.addWidget(label)
         return label
 
@@ -306,10 +293,7 @@ class RecordsPanel(QWidget):
             "signature": self.tr("Signature"),
         }
         for key, title in titles.items():
-            value = QLabel()
-            value.setTextFormat(Qt.TextFormat.PlainText)
-            value.setWordWrap(True)
-            value.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+            value = words_label()
             self._facts[key] = value
             form.addRow(title, value)
         self._facts_form = form
@@ -350,11 +334,7 @@ class RecordsPanel(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Narrow, the record goes below the list."""
         super().resizeEvent(event)
-        narrow = event.size().width() < self.fontMetrics().averageCharWidth() * 130
-        way = Qt.Orientation.Vertical if narrow else Qt.Orientation.Horizontal
-        if way is not self._split.orientation():
-            self._split.setOrientation(way)
-            self._split.setSizes([120, 400] if narrow else [480, 700])
+        turn_split(self._split, event.size().width(), 130, beside=[480, 700], below=[120, 400])
 
     # ---------------------------------------------------------------- finding records
 
@@ -378,7 +358,7 @@ class RecordsPanel(QWidget):
     def _failed(self, error: WorkbenchError) -> None:
         self._ticket = None
         if not self._records:
-            self._show_nothing(str(error))
+            self._say_instead(str(error))
 
     def _take(self, found: list[tuple[SignedRecord, Verification]]) -> None:
         self._ticket = None
@@ -386,11 +366,11 @@ class RecordsPanel(QWidget):
         self._records = found
         if not found:
             self._chosen = None
-            self._show_nothing(
+            self._say_instead(
                 self.tr("No signed records yet.\nStop a transaction, or read a record from a meter that signs.")
             )
             return
-        self._stack.setCurrentIndex(1)
+        self._show_page()
         self.list.blockSignals(True)
         self.list.clear()
         for record, verification in found:
@@ -428,15 +408,6 @@ class RecordsPanel(QWidget):
         """A transaction that ended live brings its record."""
         if any(isinstance(c, Interaction) and signed_record(c) is not None for c in changes):
             self._again.start()
-
-    def empty_text(self) -> str:
-        """What the panel says while it shows no record; empty otherwise."""
-        return self._empty.text() if self._stack.currentIndex() == 0 else ""
-
-    def _show_nothing(self, text: str) -> None:
-        self._empty.setText(text)
-        self._tint(self._empty, Role.DIMMED)
-        self._stack.setCurrentIndex(0)
 
     # ---------------------------------------------------------------- one record
 
@@ -631,11 +602,6 @@ class RecordsPanel(QWidget):
             return False
         self.key_source.setText(self.tr("Exported to {file}.").format(file=path))
         return True
-
-    def _tint(self, label: QLabel, role: Role) -> None:
-        palette = label.palette()
-        palette.setColor(QPalette.ColorRole.WindowText, self._theme.colour(role))
-        label.setPalette(palette)
 
     def _colour(self) -> None:
         self._tint(self._empty, Role.DIMMED)

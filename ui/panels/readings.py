@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from PySide6.QtCore import QModelIndex, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QFont, QGuiApplication, QIcon, QKeySequence, QPalette, QResizeEvent, QShortcut, QShowEvent
+from PySide6.QtGui import QFont, QGuiApplication, QIcon, QKeySequence, QResizeEvent, QShortcut, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -82,6 +82,7 @@ from ui.theme import STATUS_LOOKS, Look, Role, Theme, space
 from ui.widgets.clipped_label import ClippedLabel
 from ui.widgets.clock_view import ClockView
 from ui.widgets.phasor import PhasorView
+from ui.widgets.sentence_panel import SentencePanel, sentence_label, turn_split, words_label
 from ui.widgets.text_view import TextView
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _whole(reader: LogReader, interaction: int) -> Interaction | None:
     return next(iter(reader.page(after=interaction - 1, limit=1)), None)
 
 
-class ReadingsPanel(QWidget):
+class ReadingsPanel(SentencePanel):
     """The list of readings of the chosen device and those below it, and one of them whole."""
 
     interactionActivated = Signal(int)
@@ -146,10 +147,9 @@ class ReadingsPanel(QWidget):
         is_live: bool = True,
         zone: tzinfo | None = None,
     ) -> None:
-        super().__init__(parent)
+        super().__init__(theme, parent)
         self._workbench = workbench
         self._log = log
-        self._theme = theme
         self._confirm = confirm
         self._is_live = is_live
         self._zone = zone
@@ -171,35 +171,22 @@ class ReadingsPanel(QWidget):
         self.setAccessibleName(self.tr("Readings"))
         self._build()
         theme.changed.connect(self._colour)
-        self._say("")
+        self._say_instead("")
 
     # ---------------------------------------------------------------- construction
 
     def _build(self) -> None:
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        self._stack = QStackedWidget()
-        outer.addWidget(self._stack)
-        self._empty = self._sentence()
-        self._stack.addWidget(self._empty)
         self._split = split = QSplitter()
         split.setChildrenCollapsible(False)
         split.addWidget(self._build_list())
         self._right = QStackedWidget()
-        self._waiting = self._sentence()
+        self._waiting = sentence_label()
         self._right.addWidget(self._waiting)
         self._right.addWidget(self._build_reading())
         split.addWidget(self._right)
         split.setSizes([460, 720])
         split.setStretchFactor(1, 1)
-        self._stack.addWidget(split)
-
-    def _sentence(self) -> QLabel:
-        label = QLabel()
-        label.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        label.setWordWrap(True)
-        label.setMargin(space(6))
-        return label
+        self._add_pages(split)
 
     def _build_list(self) -> QWidget:
         box = QWidget()
@@ -223,9 +210,9 @@ class ReadingsPanel(QWidget):
         column.setContentsMargins(space(2), space(1), space(2), 0)
         column.setSpacing(space(1))
         column.addLayout(self._build_head())
-        self.facts = self._words(column)
-        self.doubts = self._words(column)
-        self.said = self._words(column)
+        self.facts, self.doubts, self.said = words_label(), words_label(), words_label()
+        for label in (self.facts, self.doubts, self.said):
+            column.addWidget(label)
         self.tabs = LowTabs()
         self.tabs.setDocumentMode(True)
         self._values = self._build_values()
@@ -261,14 +248,6 @@ class ReadingsPanel(QWidget):
         self.show_button.clicked.connect(self._show_command)
         row.addWidget(self.show_button)
         return row
-
-    def _words(self, column: QVBoxLayout) -> QLabel:
-        label = QLabel()
-        label.setWordWrap(True)
-        label.setTextFormat(Qt.TextFormat.PlainText)
-        label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        column.addWidget(label)
-        return label
 
     def _build_values(self) -> QWidget:
         page = QWidget()
@@ -335,11 +314,7 @@ class ReadingsPanel(QWidget):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Narrow, the reading goes below the list."""
         super().resizeEvent(event)
-        narrow = event.size().width() < self.fontMetrics().averageCharWidth() * 130
-        way = Qt.Orientation.Vertical if narrow else Qt.Orientation.Horizontal
-        if way is not self._split.orientation():
-            self._split.setOrientation(way)
-            self._split.setSizes([110, 400] if narrow else [460, 720])
+        turn_split(self._split, event.size().width(), 130, beside=[460, 720], below=[110, 400])
 
     # ---------------------------------------------------------------- the list
 
@@ -396,7 +371,7 @@ class ReadingsPanel(QWidget):
         self._clock_device = None
         self.model.set_rows(())
         self.older.hide()
-        self._say(self.tr("Looking for readings…"))
+        self._say_instead(self.tr("Looking for readings…"))
         self._ask(None)
 
     def _ask(self, before: int | None) -> None:
@@ -425,7 +400,7 @@ class ReadingsPanel(QWidget):
         self._ticket = None
         self.older.setEnabled(True)
         if not self.model.rows:
-            self._say(str(error))
+            self._say_instead(str(error))
 
     def _take(self, answer: tuple[list[Listed], int | None]) -> None:
         self._ticket = None
@@ -443,9 +418,9 @@ class ReadingsPanel(QWidget):
         """Show the list, or say why there is none; choose the newest where nothing is chosen."""
         rows = self.model.rows
         if not rows:
-            self._say(self._nothing_text())
+            self._say_instead(self._nothing_text())
             return
-        self._stack.setCurrentIndex(1)
+        self._show_page()
         self.list.setColumnHidden(ListColumn.DEVICE, self._scope is not None and len(self._scope) == 1)
         self.list.refit()
         chosen = self._chosen
@@ -462,15 +437,6 @@ class ReadingsPanel(QWidget):
         return self.tr("No readings of {name} yet.\nSend it a readout or a load profile.").format(
             name=self._device_name(self._device)
         )
-
-    def empty_text(self) -> str:
-        """What the panel says while it shows no reading; empty otherwise."""
-        return self._empty.text() if self._stack.currentIndex() == 0 else ""
-
-    def _say(self, text: str) -> None:
-        self._empty.setText(text)
-        self._tint(self._empty, Role.DIMMED)
-        self._stack.setCurrentIndex(0)
 
     def _known_device(self, device: str) -> Device | None:
         try:
@@ -506,7 +472,7 @@ class ReadingsPanel(QWidget):
         is_new = self.model.take(line)
         if is_new and bar.value() > 0:
             bar.setValue(bar.value() + 1)  # what is looked at stays where it is
-        if self._stack.currentIndex() == 0:
+        if not self._has_page():
             if self._ticket is None:
                 self._after_rows()
         elif item.id == self._chosen:
@@ -571,7 +537,7 @@ class ReadingsPanel(QWidget):
             self._slow.stop()
             self._wait_with(self.tr("Interaction {id} is not in this log.").format(id=self._chosen))
             return
-        self._stack.setCurrentIndex(1)
+        self._show_page()
         self._show(item)
 
     def _item_failed(self, error: WorkbenchError) -> None:
@@ -893,11 +859,6 @@ class ReadingsPanel(QWidget):
         self.said.setText(text)
         self.said.setVisible(bool(text))
         self._tint(self.said, role)
-
-    def _tint(self, label: QLabel, role: Role) -> None:
-        palette = label.palette()
-        palette.setColor(QPalette.ColorRole.WindowText, self._theme.colour(role))
-        label.setPalette(palette)
 
     def _colour(self) -> None:
         for label in (self._empty, self._waiting):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import tzinfo
 
 from PySide6.QtCore import QSize, Qt, Signal
-from PySide6.QtGui import QFont, QPalette
+from PySide6.QtGui import QFont
 from PySide6.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from ui.models.clock import (
@@ -22,6 +22,7 @@ from ui.models.log_table import time_text, zone_text
 from ui.panels.detail import LinesModel, LinesView
 from ui.theme import Role, Theme, fixed_font, space
 from ui.widgets.clipped_label import ClippedLabel
+from ui.widgets.sentence_panel import tint
 
 _ICON_PX = 16
 
@@ -149,14 +150,9 @@ class ClockView(QWidget):
 
     def _colour(self) -> None:
         for label in (*self._heads, self.reason, self.rate):
-            self._tint(label, Role.DIMMED)
+            tint(label, self._theme, Role.DIMMED)
         if self._clock is not None:
             look = clock_look(self._clock.drift_s)
             pixmap = self._theme.icon(look).pixmap(QSize(_ICON_PX, _ICON_PX), self.devicePixelRatioF())
             self._drift_icon.setPixmap(pixmap)
-            self._tint(self.drift, look.role)
-
-    def _tint(self, label: QLabel, role: Role) -> None:
-        palette = label.palette()
-        palette.setColor(QPalette.ColorRole.WindowText, self._theme.colour(role))
-        label.setPalette(palette)
+            tint(self.drift, self._theme, look.role)

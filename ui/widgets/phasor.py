@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from PySide6.QtCore import QModelIndex, QObject, QPersistentModelIndex, QPointF, QRectF, QSize, Qt, QTimer
 from PySide6.QtGui import QColor, QIcon, QPainter, QPaintEvent, QPalette, QPen, QPixmap, QPolygonF, QResizeEvent
-from PySide6.QtWidgets import QLabel, QScrollArea, QSplitter, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QScrollArea, QSplitter, QVBoxLayout, QWidget
 
 from ui.models.phasor import (
     AngleSource,
@@ -27,6 +27,7 @@ from ui.models.phasor import (
 )
 from ui.panels.detail import LinesModel, LinesView
 from ui.theme import Role, Theme, space
+from ui.widgets.sentence_panel import turn_split, words_label
 
 _STYLES: Final = (Qt.PenStyle.SolidLine, Qt.PenStyle.DashLine, Qt.PenStyle.DotLine)  # L1, L2, L3
 _CURRENT_RING: Final = 0.62  # of the radius: the longest current
@@ -253,8 +254,8 @@ class PhasorView(QSplitter):
         lines = QVBoxLayout(words)
         lines.setContentsMargins(0, 0, 0, 0)
         lines.setSpacing(space(1))
-        self.rotation = self._line()
-        self.notes = self._line()
+        self.rotation = words_label()
+        self.notes = words_label()
         lines.addWidget(self.rotation)
         lines.addWidget(self.notes)
         lines.addStretch(1)
@@ -267,13 +268,6 @@ class PhasorView(QSplitter):
         self.setStretchFactor(0, 1)
         self.setStretchFactor(1, 1)
         theme.changed.connect(self._colour)
-
-    def _line(self) -> QLabel:
-        label = QLabel()
-        label.setWordWrap(True)
-        label.setTextFormat(Qt.TextFormat.PlainText)
-        label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        return label
 
     def set_phasors(self, phasors: Phasors) -> None:
         self._rotation = phasors.rotation
@@ -294,10 +288,7 @@ class PhasorView(QSplitter):
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Narrow, the numbers go below the diagram."""
         super().resizeEvent(event)
-        narrow = event.size().width() < self.fontMetrics().averageCharWidth() * _WIDE_LETTERS
-        wanted = Qt.Orientation.Vertical if narrow else Qt.Orientation.Horizontal
-        if self.orientation() is not wanted:
-            self.setOrientation(wanted)
+        turn_split(self, event.size().width(), _WIDE_LETTERS)
         self._share_timer.start()
 
     def _on_section(self, section: int, _before: int, _now: int) -> None:

@@ -16,7 +16,7 @@ class SentencePanel(QWidget):
         super().__init__(parent)
         self._theme = theme
         self._stack = QStackedWidget()
-        self._empty = sentence()
+        self._empty = sentence_label()
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(self._stack)
@@ -47,7 +47,7 @@ class SentencePanel(QWidget):
         tint(label, self._theme, role)
 
 
-def sentence() -> QLabel:
+def sentence_label() -> QLabel:
     """A label for a sentence in the middle of an empty place."""
     label = QLabel()
     label.setAlignment(Qt.AlignmentFlag.AlignCenter)
@@ -57,7 +57,7 @@ def sentence() -> QLabel:
     return label
 
 
-def words() -> QLabel:
+def words_label() -> QLabel:
     """A label for sentences that may be copied."""
     label = QLabel()
     label.setWordWrap(True)
@@ -73,14 +73,14 @@ def tint(label: QLabel, theme: Theme, role: Role) -> None:
     label.setPalette(palette)
 
 
-def turn(split: QSplitter, letters: int, beside: list[int] | None = None, below: list[int] | None = None) -> None:
-    """Put the parts beside each other where the split's window has room for so many letters, else below each other.
+def turn_split(
+    split: QSplitter, width: int, letters: int, beside: list[int] | None = None, below: list[int] | None = None
+) -> None:
+    """Put the parts beside each other where ``width`` has room for so many letters, else below each other.
 
     Args:
         beside, below: the sizes that the parts get when they turn; None leaves them.
     """
-    parent = split.parentWidget()
-    width = (parent if parent is not None else split).width()
     is_narrow = width < split.fontMetrics().averageCharWidth() * letters
     way = Qt.Orientation.Vertical if is_narrow else Qt.Orientation.Horizontal
     if way is split.orientation():
