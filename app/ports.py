@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from app.errors import WorkbenchError
 from app.model.command import CommandSpec, ParamSpec
@@ -67,6 +67,7 @@ class Dispatch:
     tap: Tap
     phase: str = ""
     was_sent_before: bool = False  # by an earlier attempt, or an earlier run of a retried command
+    run: int = 1  # how often it was asked for: one more with every ``retry`` of a person
 
 
 class Execution(StrEnum):
@@ -99,6 +100,10 @@ class Accepted:
     """The network server, vendor or device took the command; the answer comes later under ``ref``."""
 
     ref: str
+
+
+RESTART: Final = "RESTART"
+"""Code of ``Interaction.failure`` while an attempt is repeated that was cut off by the end of the program."""
 
 
 class Disposition(StrEnum):
@@ -153,6 +158,17 @@ class Refused:
     code: str
     text: str
     disposition: Disposition = Disposition.RETRY
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What a service between here and the device says of ``ref`` on the way: a line of its history, nothing more."""
+
+    ref: str
+    event: str  # a short word
+    text: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,10 +207,19 @@ class Found:
     finding: Finding
 
 
-RefUplink: TypeAlias = Transmitted | LateOrPushed | Refused
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Asks to be told when everything before it is on disk; ``done`` fails with StoreError when it never will be."""
+
+    done: asyncio.Future[None]
+
+
+RefUplink: TypeAlias = Transmitted | LateOrPushed | Refused | Progress
 """Uplinks that name the reference of a command."""
 
-Uplink: TypeAlias = Telemetry | Transmitted | LateOrPushed | Refused | Report | LinkChange | Facts | Found
+Uplink: TypeAlias = (
+    Telemetry | Transmitted | LateOrPushed | Refused | Progress | Report | LinkChange | Facts | Found | Kept
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +263,7 @@ class Limits:
     slot_hold_s: float = 600.0  # a polled task older than this frees its slot (D-53)
     needs_link: bool = False  # suspend while the link is not online
     exclusive: bool = False  # one at a time may have the line: a test of the connection closes the open one first
+    asks_first: bool = False  # ``submit`` finds out what became of an attempt that was cut off: it may be called again
     token_is_sale: bool = False  # a token may be booked as a sale: one that may exist is never made again
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
@@ -311,6 +337,19 @@ class TokenMaker(Protocol):
             issued: issue time; the pipeline keeps 60 s between two of one meter (command-flow 1.5).
         Raises:
             DeliveryFailure, LinkError, RemoteProtocolError.
+        """
+        ...
+
+
+class Canceller(Protocol):
+    """An adapter whose service can give a command back that it has taken has this as well."""
+
+    async def cancel(self, request: Dispatch, ref: str) -> Disposition | None:
+        """Call ``ref`` back. FINAL: it never reached the device. UNKNOWN: an earlier try of the service may have.
+        None: it cannot be called back.
+
+        Raises:
+            DeliveryFailure, LinkError, RemoteProtocolError: nobody knows; it is waited for as before.
         """
         ...
 

@@ -62,8 +62,10 @@ from app.ports import (
     Clock,
     Facts,
     Found,
+    Kept,
     LateOrPushed,
     LinkChange,
+    Progress,
     Reach,
     Refused,
     Report,
@@ -90,6 +92,7 @@ class CancelResult(StrEnum):
     CANCELLED = "CANCELLED"
     NOT_CANCELLABLE = "NOT_CANCELLABLE"
     NOT_FOUND = "NOT_FOUND"
+    ASKED = "ASKED"  # whoever has it is asked for it; its history will say what came of that
 
 
 class _Stopped(Exception):
@@ -404,6 +407,9 @@ class Workbench:
             return CancelResult.NOT_CANCELLABLE
         cancelled = self._dispatcher.cancellable(interaction)
         if cancelled is None:
+            if self._dispatcher.is_recallable(interaction):
+                self._spawn(self._dispatcher.recall(interaction, actor), f"recall:{interaction}")
+                return CancelResult.ASKED
             return CancelResult.NOT_CANCELLABLE
         now = self.clock.now()
         text = f"{present.command} was cancelled."
@@ -795,10 +801,31 @@ class Workbench:
                 self._ledger.keep(uplink.finding)
             case Report():
                 self._report(uplink)
-            case LateOrPushed() | Transmitted() | Refused():
+            case LateOrPushed() | Transmitted() | Refused() | Progress():
                 self._dispatcher.take(scope, uplink)
+            case Kept():
+                self._when_kept(uplink.done)
             case _:
                 assert_never(uplink)
+
+    def _when_kept(self, done: asyncio.Future[None]) -> None:
+        """Ends ``done`` with the next commit."""
+        secured = self._ledger.keep(durable=True)
+        if secured is None:
+            if not done.done():
+                done.set_exception(StoreError(self._ledger.halted))
+            return
+
+        def tell(commit: asyncio.Future[None]) -> None:
+            if done.done() or commit.cancelled():
+                return
+            error = commit.exception()
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        secured.add_done_callback(tell)
 
     def _telemetry(self, uplink: Telemetry) -> None:
         samples: SampleSet = uplink.samples

@@ -18,11 +18,13 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from app.adapters import _dlms_rules as rules
+from app.adapters._iec62056_line import Quiet
+from app.adapters._iec62056_line import Talk as Conversation
+from app.adapters._live import NeverAsked
 from app.adapters.dlms import Pace
 from app.errors import ConfigError, LinkError, LinkReason, LocalProtocolError, RemoteProtocolError
 from app.model.device import Device
 from app.model.interaction import Direction
-from app.model.line import LineFormat
 from app.model.reading import LinkState
 from app.ports import (
     AdapterContext,
@@ -34,18 +36,19 @@ from app.ports import (
     Facts,
     LinkChange,
     Tap,
-    Telemetry,
     Uplink,
 )
-from app.protocols import dlms, iec62056_session, obis
+from app.protocols import dlms, obis
 from app.protocols import dlms_objects as objects
 from app.protocols import dlms_values as dv
-from app.protocols import iec62056_21 as iec
 from app.protocols.dlms import Attribute, Client, Exchange, MeterRefusal, Profile
 from app.protocols.dlms_link import Ended, Heard, Link, Opened, Received, Send, Step
 from app.protocols.dlms_objects import Column, CosemObject, Scaler
 from app.protocols.dlms_security import Cipher, Mechanism, Protection
 from app.protocols.dlms_values import CosemTime, Value
+from app.protocols.iec62056_21 import Mode
+from app.protocols.iec62056_session import Config, Failed, HdlcReady, Job
+from app.protocols.iec62056_session import Session as SignOn
 from app.protocols.obis import Obis
 from app.transports.line import Line, LineOpener
 
@@ -92,7 +95,7 @@ class _Session:
         return bool(self.settings["deviation"] == "inverted")
 
 
-class DlmsAdapter:
+class DlmsAdapter(NeverAsked):
     """One live line. See ``Adapter``."""
 
     def __init__(
@@ -104,6 +107,7 @@ class DlmsAdapter:
         self._refused = refused
         self._lock = asyncio.Lock()
         self._line: Line | None = None
+        self._quiet = Quiet()
         self._is_closing = False
         self._why_closed = ""
         self._hidden = b""  # what must not be seen in frames now
@@ -209,18 +213,6 @@ class DlmsAdapter:
             finally:
                 session.used_at = _now()
                 self._tell_counter(session)
-
-    async def poll(self, request: Dispatch, ref: str) -> Answer | None:
-        """Never asked: every answer is direct."""
-        return None
-
-    async def is_waiting(self, request: Dispatch, ref: str) -> bool:
-        """Never asked: nothing is handed over."""
-        return False
-
-    def judge_effect(self, request: Dispatch, telemetry: Telemetry) -> Answer | None:
-        """No command is answered by its effect."""
-        return None
 
     async def look(self) -> Sequence[str]:
         """Associate with the first meter and say in sentences what was found.
@@ -332,48 +324,31 @@ class DlmsAdapter:
         )
 
     async def _sign_on(self, session: _Session, line: Line, tap: Tap) -> None:
-        """Mode E: from 300 Bd to HDLC at the rate that the meter offers. Raises LinkError."""
+        """Mode E: from 300 Bd to HDLC at the rate that the meter offers, as soon as the line is quiet. Where it does
+        not come to that the meter hears a break. Raises LinkError.
+        """
         if not line.has_rate:
             raise LinkError(
                 f"{line.name} has no rate that could be switched, which mode E needs. Choose HDLC at once, or an "
                 "rfc2217:// address.", LinkReason.BROKEN,
             )  # fmt: skip
         initial = rules.line_format_of(session.settings)
+        config = Config(initial=initial, software_parity=session.settings["software_parity"], mode=Mode.E)
+        machine = SignOn(config)
+        await self._quiet.wait(line, machine.timing, _now() + rules.QUIET_S, self._throw_away)
         await line.set_format(initial)
-        machine = iec62056_session.Session(
-            iec62056_session.Config(
-                initial=initial, software_parity=session.settings["software_parity"], mode=iec.Mode.E
-            )
-        )
-        pending = deque(machine.sign_on(iec62056_session.Job.HDLC, _now()))
-        failure = ""
-        while True:
-            while pending:
-                match pending.popleft():
-                    case iec62056_session.Send(data, note):
-                        await self._write(data, note, tap)
-                        pending.extend(machine.sent(_now()))
-                    case iec62056_session.SetFormat(wanted):
-                        await line.set_format(wanted)
-                    case iec62056_session.HdlcReady():
-                        if line.format.frame != "8N1":
-                            await line.set_format(LineFormat(line.format.baud))
-                        return
-                    case iec62056_session.Failed(_, sentence):
-                        failure = sentence
-                    case iec62056_session.Finished():
-                        text = failure or "it offers no HDLC"
-                        raise LinkError(f"{session.device.name} did not enter HDLC: {text}", LinkReason.SILENT)
-                    case _:
-                        pass
-            due = machine.deadline
-            try:
-                data = await line.read(None if due is None else max(0.0, due - _now()))
-            except TimeoutError:
-                pending.extend(machine.tick(_now()))
-            else:
-                tap(Direction.IN, data, "mode E", link=line.name)
-                pending.extend(machine.receive(data, _now()))
+        conversation = Conversation(line, machine, tap, self._quiet)
+        try:
+            events = await conversation.drive(machine.sign_on(Job.HDLC, _now()))
+        except BaseException:
+            await conversation.end()
+            raise
+        if not any(isinstance(event, HdlcReady) for event in events):
+            text = next((event.sentence for event in events if isinstance(event, Failed)), "it offers no HDLC")
+            raise LinkError(f"{session.device.name} did not enter HDLC: {text}", LinkReason.SILENT)
+
+    def _throw_away(self, data: bytes) -> None:
+        self._context.tap(Direction.IN, data, "unasked, thrown away", link=self._here().name)
 
     async def _part(self, session: _Session, tap: Tap, *, limit_s: float | None = None) -> None:
         """Release and DISC, each answered within ``limit_s`` or not at all. Never fails."""

@@ -41,6 +41,7 @@ MAX_DAMAGES: Final = 100
 CLOCK_RIGHT_S: Final = 60.0  # a clock that was set and is read back later is no further off
 ASSOCIATION_EXCHANGES: Final = 5  # SNRM, AARQ, proof, and a second try of what a forgotten association refused
 MODE_E_S: Final = 40.0  # sign-on at 300 Bd with its repeats
+QUIET_S: Final = 20.0  # the longest wait for a line to fall silent before it
 
 # ---------------------------------------------------------------- the connection form
 
@@ -180,7 +181,7 @@ def exchange_s(settings: Mapping[str, Any]) -> float:
 
 def call_s(settings: Mapping[str, Any], exchanges: int) -> float:
     """Longest time of a command of so many exchanges, opening included."""
-    opening = MODE_E_S if settings["opening"] == MODE_E else 0.0
+    opening = QUIET_S + MODE_E_S if settings["opening"] == MODE_E else 0.0
     return opening + exchange_s(settings) * (ASSOCIATION_EXCHANGES + exchanges) + BACKSTOP_S
 
 

@@ -6,27 +6,24 @@ Octets are handled in the order of their coming: one task reads and decodes, one
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 from app.adapters import _quecpython_rules as rules
+from app.adapters._live import Uplinks
 from app.errors import LinkError, LinkReason
 from app.model.device import Device
 from app.model.interaction import Direction
 from app.model.reading import Finding, LinkState, Severity
-from app.ports import AdapterContext, Answer, Found, LinkChange, Report, Tap, Uplink
+from app.ports import AdapterContext, Answer, Found, LinkChange, Report, Tap
 from app.protocols import quecpython as quec
 from app.protocols.rfc1662 import PROFILES, Decoder, Frame, FrameError, Profile, detect_profile
 from app.protocols.rfc1662 import Event as LineEvent
 from app.transports.line import Line
 
-_log = logging.getLogger(__name__)
-
-MAX_UPLINKS: Final = 5000  # ours: what waits for the pipeline
 MAX_TOLD: Final = 64  # ours: findings of one kind, each told once
 MAX_HEARD: Final = 1000  # ours: messages that wait to be handled
 MAX_RECENT: Final = 4096  # octets in which the peer's profile is looked for
@@ -54,38 +51,20 @@ class Pace:
     server_least_s: float = 10.0  # a module's answer comes over a mobile network
 
 
-class Core:
+class Core(Uplinks):
     """The way to the pipeline of one adapter; ``device`` is the one whose settings hold, and whose the link is."""
 
     def __init__(self, context: AdapterContext, device: Device, config: rules.Config, pace: Pace) -> None:
+        super().__init__()
         self.context = context
         self.config = config
         self.pace = pace
         self.clock = context.clock
         self.device = device
-        self._uplinks: asyncio.Queue[Uplink | LinkError] = asyncio.Queue()
         self._told: set[tuple[str, str]] = set()
         self._allowance = float(REPORT_BURST)
         self._allowed_at = 0.0
         self.unreported = 0
-
-    async def uplinks(self) -> AsyncIterator[Uplink]:
-        """What is told, until the link is lost. Raises LinkError."""
-        while True:
-            found = await self._uplinks.get()
-            if isinstance(found, LinkError):
-                raise found
-            yield found
-
-    def lose(self, exc: LinkError) -> None:
-        """The link is gone; what was told before is still read."""
-        self._uplinks.put_nowait(exc)
-
-    def tell(self, uplink: Uplink) -> None:
-        if self._uplinks.qsize() < MAX_UPLINKS:
-            self._uplinks.put_nowait(uplink)
-        else:
-            _log.error("the pipeline is too far behind: %s was dropped", type(uplink).__name__)
 
     def link(self, device: str, state: LinkState, text: str = "") -> None:
         self.tell(LinkChange(device, state, text))
@@ -372,11 +351,6 @@ class Backlog:
         items = list(self._items)
         self._items.clear()
         return items
-
-
-def closed_here() -> LinkError:
-    """For who waits while the connection is closed from this side."""
-    return LinkError("The connection was closed here before the command was done.", LinkReason.CLOSED)
 
 
 def _now() -> float:

@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from app.adapters import _quecpython_backends as backends
 from app.adapters import _quecpython_rules as rules
+from app.adapters._live import beside, closed_here
 from app.adapters._quecpython_answers import RAW_IDS, Answers, Reply
 from app.adapters._quecpython_at import Interpreter
-from app.adapters._quecpython_core import Backlog, Core, FramedLine, Heard, closed_here
+from app.adapters._quecpython_core import Backlog, Core, FramedLine, Heard
 from app.errors import LinkError, LinkReason, LocalProtocolError, ParameterError
 from app.model.reading import LinkState
 from app.ports import Answer, DeliveryFailure, Dispatch, Disposition, Execution, Tap
@@ -61,9 +62,8 @@ class LineRole(Role):
     async def _opened(self, open_line: LineOpener) -> AsyncIterator[None]:
         config, core = self.config, self.core
         line = await open_line(config.line, config.format, whose=core.device.name, rs485=config.rs485)
-        failure: Exception | None = None
         try:
-            async with asyncio.TaskGroup() as group:
+            async with beside() as group:
                 works = self._start(line, open_line)
                 tasks = [
                     group.create_task(self._until_lost(name, work), name=f"module link: {name}")
@@ -72,16 +72,12 @@ class LineRole(Role):
                 core.link(core.device.id, LinkState.ONLINE, self._started())
                 try:
                     yield
-                except Exception as exc:  # noqa: BLE001 - passed on below: the task group would wrap it
-                    failure = exc
                 finally:
                     self._stop(closed_here())
                     for task in tasks:
                         task.cancel()
         finally:
             await line.close()
-        if failure is not None:
-            raise failure
 
     @abstractmethod
     def _start(self, line: Line, open_line: LineOpener) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:

@@ -16,7 +16,8 @@ from datetime import datetime
 from typing import Any, Final
 
 from app.adapters import _quecpython_rules as rules
-from app.adapters._quecpython_core import Core, closed_here
+from app.adapters._live import beside, closed_here
+from app.adapters._quecpython_core import Core
 from app.adapters._quecpython_payload import Payload, Reassembler
 from app.adapters._quecpython_roles import Role, no_answer
 from app.errors import LinkError, LinkReason, LocalProtocolError, ParameterError
@@ -113,26 +114,21 @@ class ServerRole(Role):
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:
-        failure: Exception | None = None
         async with self._listener.open():
             where = self._listener.name.removeprefix("tcp ")
             if self._server is not None:
                 self.core.link(self._server.id, LinkState.ONLINE, f"Listens on {where}.")
             for child in self._children:
                 self.core.link(child.id, LinkState.CONNECTING, f"Waits for the module to connect to {where}.")
-            async with asyncio.TaskGroup() as group:
+            async with beside() as group:
                 telling = group.create_task(self._tell_for_ever(), name="table of modules")
                 try:
                     yield
-                except Exception as exc:  # noqa: BLE001 - passed on below: the task group would wrap it
-                    failure = exc
                 finally:
                     self._is_closed = True
                     telling.cancel()
                     for module in list(self._modules):
                         self._end(module, closed_here())
-        if failure is not None:
-            raise failure
 
     async def _tell_for_ever(self) -> None:
         while True:

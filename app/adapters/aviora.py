@@ -13,16 +13,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from app.adapters import _aviora_rules as rules
+from app.adapters._live import Breakable, NeverAsked, Uplinks, beside
 from app.errors import LinkError, LinkReason, LocalProtocolError, ParameterError, RemoteProtocolError
 from app.model.command import CommandKind, CommandSpec, ParamSpec, check_params
 from app.model.device import Device, NodeKind
@@ -47,7 +47,6 @@ from app.ports import (
     Report,
     RetryPolicy,
     Tap,
-    Telemetry,
     Uplink,
 )
 from app.protocols import aviora as av
@@ -66,9 +65,6 @@ from app.protocols.aviora_stream import (
 )
 from app.transports.tcp_link import TcpListener, TcpStream, dial, local_address
 
-_log = logging.getLogger(__name__)
-
-MAX_UPLINKS: Final = 5000  # ours: what waits for the pipeline
 MAX_TOLD: Final = 32  # ours: findings of one kind, each told once
 MAX_GIVEN_UP: Final = 16  # ours: jobs of one gateway whose late results are still known
 MAX_PENDING: Final = 16 << 10  # bytes of one object; a gateway builds at most 1024
@@ -83,8 +79,6 @@ AWAITING: Final = "awaiting"  # fact of a gateway: the job whose result it owes
 UNASKED: Final = "unsolicited: no command of this program waits for it"
 LATE: Final = "late: it came after its command was given up"
 METERS_SENT: Final = "meters_sent"  # fact of a gateway: the meters that were added from here
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +285,7 @@ class _Reply:
 # ---------------------------------------------------------------- the live side
 
 
-class AvioraAdapter:
+class AvioraAdapter(NeverAsked):
     """One live connection: the port that gateways dial. See ``Adapter``."""
 
     def __init__(self, context: AdapterContext, *, pace: Pace, bounds: Bounds) -> None:
@@ -311,14 +305,11 @@ class AvioraAdapter:
             if device.kind is not NodeKind.GATEWAY:
                 below = self._by_id.get(device.parent)
                 (self._orphans if below is None else below.meters).append(device)
-        self._uplinks: asyncio.Queue[Uplink] = asyncio.Queue(MAX_UPLINKS)
+        self._uplinks = Uplinks()
         self._pushes: dict[_Push, None] = {}  # in the order of their coming
         self._told: set[tuple[str, str]] = set()
         self._stranger_frames = 0
-        self._deadlines: set[asyncio.Timeout] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._is_closed = False
+        self._commands = Breakable()
         self._opened_at = 0.0
         self._group: asyncio.TaskGroup | None = None
         self._reading: set[asyncio.Task[None]] = set()
@@ -352,53 +343,20 @@ class AvioraAdapter:
     async def _opened(self) -> AsyncIterator[None]:
         self._opened_at = _now()
         self._remember()
-        failure: Exception | None = None
         async with self._listener.open():
             self._show_beginning()
-            async with asyncio.TaskGroup() as group:
+            async with beside() as group:
                 self._group = group
                 watch = group.create_task(self._supervise(), name="gateways")
                 try:
                     yield
-                except Exception as exc:  # noqa: BLE001 - passed on below: the task group would wrap it
-                    failure = exc
                 finally:
-                    self._is_closed = True
                     self._group = None
                     for task in (watch, *self._reading):
                         task.cancel()
                     for push in self._pushes:
                         push.stream.abort()
-                    await self._end_commands()
-        if failure is not None:
-            raise failure
-
-    async def _end_commands(self) -> None:
-        now = _now()
-        for deadline in self._deadlines:
-            if not deadline.expired():
-                deadline.reschedule(now)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
-                await self._idle.wait()
-
-    async def _ends_with_us(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a command's work so that leaving ``open()`` ends it."""
-        if self._is_closed:
-            work.close()
-            raise _closed(may_have_arrived=False)
-        try:
-            async with asyncio.timeout(None) as deadline:
-                self._deadlines.add(deadline)
-                self._idle.clear()
-                try:
-                    return await work
-                finally:
-                    self._deadlines.discard(deadline)
-                    if not self._deadlines:
-                        self._idle.set()
-        except TimeoutError:
-            raise _closed(may_have_arrived=True) from None
+                    await self._commands.close(CLOSE_S)
 
     def _remember(self) -> None:
         """Take up what earlier runs knew: addresses, and the job whose result is owed."""
@@ -435,16 +393,12 @@ class AvioraAdapter:
         settings = meter.settings if meter is not None else {}
         return rules.job_seconds(function, settings) * self._pace.setting_s
 
-    async def uplinks(self) -> AsyncIterator[Uplink]:
+    def uplinks(self) -> AsyncIterator[Uplink]:
         """Links, results and findings as they come."""
-        while True:
-            yield await self._uplinks.get()
+        return self._uplinks.stream()
 
     def _tell(self, uplink: Uplink) -> None:
-        try:
-            self._uplinks.put_nowait(uplink)
-        except asyncio.QueueFull:
-            _log.error("the pipeline is too far behind: %s was dropped", type(uplink).__name__)
+        self._uplinks.tell(uplink)
 
     def _warn(
         self, code: str, key: str, text: str, device: Device | None = None, severity: Severity = Severity.WARNING
@@ -525,14 +479,14 @@ class AvioraAdapter:
         try:
             self._match_addresses()
             self._bound_unidentified()
-            while not self._is_closed:
+            while not self._commands.is_closed:
                 is_open = await self._read(push)
                 if not is_open:
                     break
                 await asyncio.sleep(0)  # one that never stops sending leaves the others their turns
         finally:
             self._pushes.pop(push, None)
-            if not self._is_closed:
+            if not self._commands.is_closed:
                 now = _now()
                 self._take(push, push.splitter.close(), now)
                 self._results(push, push.reassembler.close(), now)
@@ -1002,11 +956,11 @@ class AvioraAdapter:
         """
         gateway = self._gateway_of(request.device)
         if request.spec.name in rules.METER_JOBS:
-            return await self._ends_with_us(self._meter_job(request, gateway))
+            return await self._commands.run(self._meter_job(request, gateway))
         if request.spec.name == "UPDATE_FIRMWARE" and request.params["file"]:
-            return await self._ends_with_us(self._serve_firmware(request, gateway))
+            return await self._commands.run(self._serve_firmware(request, gateway))
         wanted = rules.request_of(request.spec.name, request.params, "")
-        reply = await self._ends_with_us(
+        reply = await self._commands.run(
             self._exchange(gateway, wanted, request.tap, is_repeatable=request.spec.kind is CommandKind.READ)
         )
         return self._direct_answer(request, gateway, wanted, reply)
@@ -1062,18 +1016,6 @@ class AvioraAdapter:
         known = self._context.facts(gateway.device.id).get(METERS_SENT)
         return known if isinstance(known, Mapping) else {}
 
-    async def poll(self, request: Dispatch, ref: str) -> Answer | None:
-        """Never asked: results are pushed."""
-        return None
-
-    async def is_waiting(self, request: Dispatch, ref: str) -> bool:
-        """Nobody can ask the device for its jobs."""
-        return False
-
-    def judge_effect(self, request: Dispatch, telemetry: Telemetry) -> Answer | None:
-        """No command is answered by its effect."""
-        return None
-
     async def verify(self, request: Dispatch) -> Answer | None:
         """Directives can be listed; nothing else can be read back."""
         name = request.params.get("id")
@@ -1081,7 +1023,7 @@ class AvioraAdapter:
             return None
         gateway = self._gateway_of(request.device)
         listing = self._exchange(gateway, av.DirectiveListRequest(name), request.tap, is_repeatable=True)
-        reply = await self._ends_with_us(listing)
+        reply = await self._commands.run(listing)
         if reply.meaning is AnswerMeaning.EMPTY:
             stored: list[av.Directive | None] = []
         elif isinstance(reply.result, DirectiveResult) and reply.result.is_complete:
@@ -1361,11 +1303,6 @@ class _Exchange:
 def _now() -> float:
     """Seconds of the loop's clock, which waits are measured by."""
     return asyncio.get_running_loop().time()
-
-
-def _closed(*, may_have_arrived: bool) -> LinkError:
-    text = "The connection was closed here before the command was done."
-    return LinkError(text, LinkReason.CLOSED, may_have_arrived=may_have_arrived)
 
 
 def _busy(name: str, *, may_have_arrived: bool) -> LinkError:

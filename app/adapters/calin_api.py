@@ -23,6 +23,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from app.adapters import _calin_rules as rules
+from app.adapters._live import beside
 from app.errors import LinkError, LinkReason, LocalProtocolError, ParameterError, RemoteProtocolError
 from app.model.command import CommandSpec, ParamSpec, ParamType, Resend
 from app.model.device import Device, NodeKind
@@ -278,18 +279,13 @@ class CalinAdapter:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:
-        failure: Exception | None = None
-        async with asyncio.TaskGroup() as group:
+        async with beside() as group:
             watch = group.create_task(self._watch(), name="concentrators")
             try:
                 yield
-            except Exception as exc:  # noqa: BLE001 - passed on below: the task group would wrap it
-                failure = exc
             finally:
                 watch.cancel()
                 await self.close()
-        if failure is not None:
-            raise failure
 
     async def close(self) -> None:
         await self._web.close()

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from app.adapters import _calin_rules as rules
+from app.adapters._live import beside
 from app.errors import ConfigError, LinkError, LocalProtocolError, ParameterError, RemoteProtocolError
 from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType, Resend, Risk
 from app.model.device import Device, NodeKind
@@ -364,23 +365,18 @@ class LorawanAdapter:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:
-        failure: Exception | None = None
         try:
             async with AsyncExitStack() as stack:
                 await self._start(stack)
-                async with asyncio.TaskGroup() as group:
+                async with beside() as group:
                     watch = group.create_task(self._watch_gateways(), name="gateways")
                     try:
                         yield
-                    except Exception as exc:  # noqa: BLE001 - passed on below: the task group would wrap it
-                        failure = exc
                     finally:
                         watch.cancel()
                         await self.close()
         finally:
             await self.close()
-        if failure is not None:
-            raise failure
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self._settings

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from app.adapters import _ems_rules as rules
+from app.adapters._live import NeverAsked, beside
 from app.errors import ConfigError, LinkError, LinkReason, LocalProtocolError
 from app.model.command import CommandSpec, ParamSpec
 from app.model.device import Device
@@ -265,7 +266,7 @@ class _Door:
 # ---------------------------------------------------------------- the live side
 
 
-class EmsAdapter:
+class EmsAdapter(NeverAsked):
     """One live connection: a hub for many devices, or a dashboard for one. See ``Adapter``."""
 
     def __init__(self, context: AdapterContext, *, pace: Pace) -> None:
@@ -333,28 +334,23 @@ class EmsAdapter:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:
-        failure: Exception | None = None
         async with AsyncExitStack() as stack:
             if self._is_hub:
                 await self._listen(stack)
             for device, why in self._closed_doors:
                 self._tell(LinkChange(device.id, LinkState.FAULT, why))
-            async with asyncio.TaskGroup() as group:
+            async with beside() as group:
                 tasks = [group.create_task(self._supervise(), name="ems devices")]
                 watched = () if self._is_hub else self._doors.values()
                 tasks += [group.create_task(self._watch(door), name="ems head-end") for door in watched]
                 try:
                     yield
-                except Exception as exc:  # noqa: BLE001 - passed on below: the task group would wrap it
-                    failure = exc
                 finally:
                     self._is_closed = True
                     for task in tasks:
                         task.cancel()
                     for door in self._by_device.values():
                         self._stir(door)
-        if failure is not None:
-            raise failure
 
     async def _listen(self, stack: AsyncExitStack) -> None:
         """Open the hub's listener; without the certificate that it needs, every device says so instead."""
@@ -708,14 +704,6 @@ class EmsAdapter:
         if flight is not None:
             return flight.sent
         return ems.Sent(0, None, request.interaction.updated - timedelta(seconds=ems.DRIFT_S))
-
-    async def poll(self, request: Dispatch, ref: str) -> Answer | None:
-        """Never asked: nothing is polled."""
-        return None
-
-    async def is_waiting(self, request: Dispatch, ref: str) -> bool:
-        """Never asked: nothing is handed to a server."""
-        return False
 
     async def verify(self, request: Dispatch) -> Answer | None:
         """Read back from telemetry, waiting for the next packet; None while none has come since the send, or where a

@@ -1,8 +1,8 @@
 """IEC 62056-21 meters on an optical head, RS-485 or TCP (specs/iec62056-and-dlms.md part A).
 
 One instance owns one line and serves every meter on it, one command at a time; between two commands the line stands at
-the initial format of the next meter. However a command ends, its conversation ends with a break. A connection that only
-listens sends nothing at all.
+the initial format of the next meter. However a command ends, its conversation ends with a break; the next one begins
+when the line is quiet. A connection that only listens sends nothing at all.
 
 A password that a meter refused is not sent to it again: this is remembered by line, meter address and a keyed digest of
 the password as long as the program runs, and forgotten when another password is entered.
@@ -13,9 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -25,6 +24,7 @@ from app.adapters import _iec62056_rules as rules
 from app.adapters import _meter_results as results
 from app.adapters._iec62056_line import Quiet, Talk, now
 from app.adapters._iec62056_rules import ClockReading, Place, Style
+from app.adapters._live import Breakable, NeverAsked, Uplinks, beside, closed_here
 from app.errors import LinkError, LinkReason, LocalProtocolError, RemoteProtocolError
 from app.model.command import CommandSpec, ParamSpec
 from app.model.device import Device
@@ -47,7 +47,6 @@ from app.ports import (
     Report,
     RetryPolicy,
     Tap,
-    Telemetry,
     Uplink,
 )
 from app.protocols import iec62056_21 as iec
@@ -55,9 +54,6 @@ from app.protocols import iec62056_session as sess
 from app.protocols.iec62056_session import Fault, Job, Session
 from app.transports.line import Line, LineOpener
 
-_log = logging.getLogger(__name__)
-
-MAX_UPLINKS: Final = 5000  # ours: what waits for the pipeline
 PROGRESS: Final = "progress"  # fact of a meter while it is read: lines and octets so far
 T = TypeVar("T")
 
@@ -160,7 +156,7 @@ class Iec62056:
 # ---------------------------------------------------------------- the live side
 
 
-class Iec62056Adapter:
+class Iec62056Adapter(NeverAsked):
     """One live connection: a line and the meters on it. See ``Adapter``."""
 
     def __init__(
@@ -173,11 +169,8 @@ class Iec62056Adapter:
         self.quiet = Quiet()
         self._line: Line | None = None
         self._lock = asyncio.Lock()
-        self._uplinks: asyncio.Queue[Uplink | LinkError] = asyncio.Queue(MAX_UPLINKS)
-        self._deadlines: set[asyncio.Timeout] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._is_closed = False
+        self._uplinks = Uplinks()
+        self._commands = Breakable()
         self._is_passive = all(rules.is_passive(context.settings_of(one.id)) for one in context.devices)
 
     # ------------------------------------------------------------ opening and closing
@@ -196,79 +189,41 @@ class Iec62056Adapter:
         rs485 = any(self.context.settings_of(one.id)["rs485"] for one in self.context.devices)
         line = await self._open_line(settings["address"], rules.initial_format(settings), whose=whose, rs485=rs485)
         self._line = line
-        failure: Exception | None = None
         try:
-            async with asyncio.TaskGroup() as group:
+            async with beside() as group:
                 tasks = [group.create_task(self._watch(line), name=f"line {line.name}")]
                 if self._is_passive:
                     tasks.append(group.create_task(self._listen(line), name=f"listen {line.name}"))
                 try:
                     yield
-                except Exception as exc:  # noqa: BLE001 - passed on below: the task group would wrap it
-                    failure = exc
                 finally:
-                    self._is_closed = True
                     for task in tasks:
                         task.cancel()
-                    await self._end_commands()
+                    await self._commands.close(self.pace.end_s)
         finally:
             self._line = None
             await line.close()
-        if failure is not None:
-            raise failure
-
-    async def _end_commands(self) -> None:
-        for deadline in self._deadlines:
-            if not deadline.expired():
-                deadline.reschedule(now())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self.pace.end_s):
-                await self._idle.wait()
-
-    async def _ends_with_us(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a command's work so that leaving ``open()`` breaks it off."""
-        if self._is_closed or self._line is None:
-            work.close()
-            raise _closed(may_have_arrived=False)
-        try:
-            async with asyncio.timeout(None) as deadline:
-                self._deadlines.add(deadline)
-                self._idle.clear()
-                try:
-                    return await work
-                finally:
-                    self._deadlines.discard(deadline)
-                    if not self._deadlines:
-                        self._idle.set()
-        except TimeoutError:
-            raise _closed(may_have_arrived=True) from None
 
     async def _watch(self, line: Line) -> None:
         await line.wait_closed()
-        self.tell(_gone(line))
+        self._uplinks.lose(_gone(line))
 
     async def uplinks(self) -> AsyncIterator[Uplink]:
         """Links, progress and what is heard. Raises LinkError when the line is gone."""
         text = "Listening." if self._is_passive else "The line is open; meters answer when they are asked."
         for device in self.context.devices:
             yield LinkChange(device.id, LinkState.ONLINE, text)
-        while True:
-            uplink = await self._uplinks.get()
-            if isinstance(uplink, LinkError):
-                raise uplink
+        async for uplink in self._uplinks.stream():
             yield uplink
 
-    def tell(self, uplink: Uplink | LinkError) -> None:
-        try:
-            self._uplinks.put_nowait(uplink)
-        except asyncio.QueueFull:
-            _log.error("the pipeline is too far behind: %s was dropped", type(uplink).__name__)
+    def tell(self, uplink: Uplink) -> None:
+        self._uplinks.tell(uplink)
 
     async def look(self) -> list[str]:
         """What *Test* says."""
         line = self._line
         if line is None:
-            raise _closed(may_have_arrived=False)
+            raise closed_here(may_have_arrived=False)
         device = self.context.devices[0]
         settings = self.context.settings_of(device.id)
         lines = [f"The line {line.name} can be opened."]
@@ -297,7 +252,7 @@ class Iec62056Adapter:
         if handler is None:
             raise LocalProtocolError(f"An IEC 62056-21 meter has no command {request.spec.name}.")
         try:
-            return await self._ends_with_us(self._carry_out(handler, request))
+            return await self._commands.run(self._carry_out(handler, request))
         except _MeterSaysNo as no:
             return Answer(execution=Execution.FAILURE, code=no.code, text=str(no), facts=no.facts)
 
@@ -307,15 +262,15 @@ class Iec62056Adapter:
         if check is None:
             return None
         try:
-            return await self._ends_with_us(self._carry_out(check, request))
+            return await self._commands.run(self._carry_out(check, request))
         except _MeterSaysNo:
             return None
 
     async def _carry_out(self, handler: Callable[[_Call, Dispatch], Awaitable[T]], request: Dispatch) -> T:
         async with self._lock:
             line = self._line
-            if line is None or self._is_closed:
-                raise _closed(may_have_arrived=False)
+            if line is None or self._commands.is_closed:
+                raise closed_here(may_have_arrived=False)
             settings = self.context.settings_of(request.device.id)
             call = _Call(self, line, request.device, settings, request.tap, request.interaction.id)
             try:
@@ -335,18 +290,6 @@ class Iec62056Adapter:
                 raise LinkError(str(exc), exc.reason, may_have_arrived=call.effect_sent) from exc
             finally:
                 await call.end()
-
-    async def poll(self, request: Dispatch, ref: str) -> Answer | None:
-        """Never asked: every answer is direct."""
-        return None
-
-    async def is_waiting(self, request: Dispatch, ref: str) -> bool:
-        """Never asked: nothing is handed over."""
-        return False
-
-    def judge_effect(self, request: Dispatch, telemetry: Telemetry) -> Answer | None:
-        """No command is answered by its effect."""
-        return None
 
     # ------------------------------------------------------------ listening
 
@@ -937,11 +880,6 @@ _CHECKS: Final[Mapping[str, Callable[[_Call, Dispatch], Awaitable[Answer | None]
 def _read_back(is_done: bool, text: str, result: Mapping[str, Any]) -> Answer:
     execution = Execution.SUCCESS if is_done else Execution.FAILURE
     return Answer(execution=execution, code="" if is_done else "NO_EFFECT", text=text, result=result)
-
-
-def _closed(*, may_have_arrived: bool) -> LinkError:
-    text = "The connection was closed here before the command was done."
-    return LinkError(text, LinkReason.CLOSED, may_have_arrived=may_have_arrived)
 
 
 def _gone(line: Line) -> LinkError:

@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 from app.adapters import _lem_rules as rules
 from app.adapters._lem_rules import Pace
+from app.adapters._live import NeverAsked
 from app.errors import ConfigError, LinkError, LinkReason, LocalProtocolError, ParameterError, RemoteProtocolError
 from app.model.command import CommandSpec, ParamSpec
 from app.model.device import Device
@@ -166,7 +167,7 @@ class _LastKnown:
     timestamp: str
 
 
-class LemAdapter:
+class LemAdapter(NeverAsked):
     """One live connection. See ``Adapter``."""
 
     def __init__(self, context: AdapterContext, *, pace: Pace, make_link: MakeLink = http_link) -> None:
@@ -261,18 +262,6 @@ class LemAdapter:
         async with self._lock:
             self._check_open()
             return await handler(request, Talk(self._link, request.tap))
-
-    async def poll(self, request: Dispatch, ref: str) -> Answer | None:
-        """Never asked: every answer is direct."""
-        return None
-
-    async def is_waiting(self, request: Dispatch, ref: str) -> bool:
-        """Never asked: nothing is handed over."""
-        return False
-
-    def judge_effect(self, request: Dispatch, telemetry: Telemetry) -> Answer | None:
-        """No command is answered by its effect."""
-        return None
 
     async def verify(self, request: Dispatch) -> Answer | None:
         """Read back whether a start, stop or TLS switch of unknown outcome worked; only GETs are sent."""

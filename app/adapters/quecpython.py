@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 from app.adapters import _quecpython_rules as rules
+from app.adapters._live import NeverAsked
 from app.adapters._quecpython_bridge import BridgeRole, TapRole
 from app.adapters._quecpython_core import Core, Pace
 from app.adapters._quecpython_roles import MeterRole, ModuleRole, Role
@@ -20,7 +21,7 @@ from app.model.command import CommandSpec, ParamSpec
 from app.model.device import Device, NodeKind
 from app.model.line import LineFormat
 from app.model.reading import LinkState
-from app.ports import Adapter, AdapterContext, Answer, Dispatch, Limits, Reach, RetryPolicy, Telemetry, Uplink
+from app.ports import Adapter, AdapterContext, Answer, Dispatch, Limits, Reach, RetryPolicy, Uplink
 from app.transports.line import Line, LineOpener
 from app.transports.tcp_link import TcpListener, TcpStream
 
@@ -115,7 +116,7 @@ async def _try_listening(config: rules.Config) -> str:
         return f"{where} is listened on already: by this program's open connection, or by another program."
 
 
-class QuecAdapter:
+class QuecAdapter(NeverAsked):
     """One live connection. See ``Adapter``."""
 
     def __init__(self, context: AdapterContext, *, open_line: LineOpener, pace: Pace, bounds: Bounds) -> None:
@@ -154,7 +155,7 @@ class QuecAdapter:
 
     def uplinks(self) -> AsyncIterator[Uplink]:
         """What comes unasked. Raises LinkError when the line is lost."""
-        return self._core.uplinks()
+        return self._core.stream()
 
     async def submit(self, request: Dispatch) -> Answer:
         """Carry out one command.
@@ -163,18 +164,6 @@ class QuecAdapter:
             LinkError: the line is gone. DeliveryFailure: it cannot be done now. ParameterError: it cannot be sent.
         """
         return await self._role.submit(request)
-
-    async def poll(self, request: Dispatch, ref: str) -> Answer | None:
-        """No command is polled."""
-        return None
-
-    async def is_waiting(self, request: Dispatch, ref: str) -> bool:
-        """No command waits elsewhere."""
-        return False
-
-    def judge_effect(self, request: Dispatch, telemetry: Telemetry) -> Answer | None:
-        """No command is answered by its effect."""
-        return None
 
     async def verify(self, request: Dispatch) -> Answer | None:
         """Parameters can be read back; nothing else."""

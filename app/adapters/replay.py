@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from app.adapters._live import NeverAsked
 from app.errors import LinkError, LinkReason
 from app.model.command import CommandKind, CommandSpec, ParamSpec, ReplyPattern
 from app.model.device import Device
@@ -27,7 +28,6 @@ from app.ports import (
     Disposition,
     Limits,
     LinkChange,
-    Telemetry,
     Uplink,
 )
 
@@ -108,7 +108,7 @@ class ReplayType:
         return ["A recording needs no connection."]
 
 
-class ReplayAdapter:
+class ReplayAdapter(NeverAsked):
     """Answers from the recording."""
 
     def __init__(self, context: AdapterContext, stage: Stage) -> None:
@@ -142,15 +142,6 @@ class ReplayAdapter:
             return recorded.answer
         code, text = recorded.failure or ("NO_OUTCOME", "The recording ends before this command did.")
         raise DeliveryFailure(code, text, Disposition.FINAL)
-
-    async def poll(self, request: Dispatch, ref: str) -> Answer | None:
-        return None
-
-    async def is_waiting(self, request: Dispatch, ref: str) -> bool:
-        return False
-
-    def judge_effect(self, request: Dispatch, telemetry: Telemetry) -> Answer | None:
-        return None
 
     async def verify(self, request: Dispatch) -> Answer | None:
         return None

@@ -52,6 +52,7 @@ from app.pipeline.lanes import Lanes
 from app.pipeline.ledger import Ledger, entry, is_over
 from app.pipeline.links import Links
 from app.ports import (
+    RESTART,
     Accepted,
     Adapter,
     Answer,
@@ -61,6 +62,7 @@ from app.ports import (
     Execution,
     LateOrPushed,
     Limits,
+    Progress,
     Reach,
     RefUplink,
     Refused,
@@ -266,6 +268,44 @@ class Dispatcher:
         self._reads[interaction].reschedule(asyncio.get_running_loop().time())
         return True
 
+    def is_recallable(self, interaction: int) -> bool:
+        """All of it that has left lies with a service that may give it back."""
+        present = self._ledger.interaction(interaction)
+        flying = [m for m in self._ledger.messages_of(interaction) if m.state in IN_FLIGHT]
+        if present is None or not flying or not all(message.ref for message in flying):
+            return False
+        return hasattr(self._links.adapter(present.device), "cancel")
+
+    async def recall(self, interaction: int, actor: str) -> None:
+        """Ask the service for what it has taken; what it gives back has failed as CANCELLED, the rest goes on."""
+        for message in [m for m in self._ledger.messages_of(interaction) if m.state in IN_FLIGHT]:
+            adapter: Any = self._links.adapter(message.device)
+            present = self._ledger.interaction(interaction)
+            request = self.request(present, message.attempt, message.phase) if present is not None else None
+            if adapter is None or not isinstance(request, Dispatch):
+                continue
+            text = "It had been handed on already and goes on."
+            given_back: Disposition | None = None
+            try:
+                async with asyncio.timeout(self._site.limits(message.device).accept_timeout_s):
+                    given_back = await adapter.cancel(request, message.ref)
+            except (TimeoutError, LinkError, ProtocolError, ParameterError, DeliveryFailure) as exc:
+                text = f"Calling it back failed: {exc or 'no answer in time.'} It goes on."
+            except Exception as exc:  # noqa: BLE001 - crash boundary of one recall (DECISIONS D-005)
+                _log.exception("the adapter of %s failed on a recall", message.device)
+                text = fault_text(exc)
+            current = self._current(message)
+            if current is None:
+                continue
+            if given_back is not None:
+                disposition = given_back if request.spec.has_effect else Disposition.FINAL
+                code = "CANCELLED" if disposition is Disposition.FINAL else "CANCELLED_LATE"  # it may have left before
+                self._after_failure(current, code, f"{request.spec.name} was cancelled.", disposition)
+            elif present is not None:
+                line = entry(present, self._clock.now(), Step.NETWORK, "not cancelled", text=text, actor=actor)
+                self._ledger.keep(line)
+        self.kick()
+
     def reprioritise(self, message: Message, priority: int) -> None:
         """A waiting or flying message counts as more urgent from now on."""
         self._store(replace(message, priority=priority))
@@ -407,6 +447,7 @@ class Dispatcher:
             except ParameterError as exc:
                 return DeliveryFailure("BAD_PARAMETER", str(exc), Disposition.FINAL)
         tap = self._ledger.tap(device.id, interaction.id, attempt)
+        run = self._runs(interaction, phase)
         return Dispatch(
             interaction=interaction,
             device=device,
@@ -415,13 +456,13 @@ class Dispatcher:
             attempt=attempt,
             tap=self._timed(tap, crossing) if crossing is not None else tap,
             phase=phase,
-            was_sent_before=attempt > 1 or self._was_sent_before(interaction, phase),
+            was_sent_before=attempt > 1 or run > 1,
+            run=run,
         )
 
-    def _was_sent_before(self, interaction: Interaction, phase: str) -> bool:
-        """An earlier run of a retried interaction left this program."""
-        runs = [m for m in self._ledger.messages_of(interaction.id) if m.phase == phase and m.attempt > 0]
-        return len(runs) > 1
+    def _runs(self, interaction: Interaction, phase: str) -> int:
+        """How many messages of this interaction have left this program; a retry is a new message."""
+        return max(1, sum(1 for m in self._ledger.messages_of(interaction.id) if m.phase == phase and m.attempt > 0))
 
     def _timed(self, tap: Tap, crossing: _Crossing) -> Tap:
         def timed(direction: Direction, data: bytes, note: str = "", *, link: str = "") -> None:
@@ -480,10 +521,7 @@ class Dispatcher:
         if message.state is Delivery.SENT_TO_DEVICE:
             self._arm("stage", message.id, now + limits.device_timeout_s)
         else:
-            stage = limits.stage_timeout_s
-            if spec is not None and spec.answer_timeout_s is not None and spec.pattern is not ReplyPattern.DIRECT:
-                stage = spec.answer_timeout_s
-            self._arm("stage", message.id, now + stage)
+            self._arm("stage", message.id, now + _stage_s(spec, limits))
         if spec is not None and spec.pattern is ReplyPattern.PULL:
             self._arm("poll", message.id, self._on_grid(now + limits.first_poll_s, limits))
             self._arm("slot", message.id, now + limits.slot_hold_s)
@@ -562,7 +600,7 @@ class Dispatcher:
         if present is None:
             return
         if waiting:
-            self._arm("stage", message.id, self._clock.monotonic() + limits.stage_timeout_s)
+            self._arm("stage", message.id, self._clock.monotonic() + _stage_s(self._spec_of(message), limits))
         else:
             self._stage_failed(present)
             self.kick()
@@ -573,9 +611,9 @@ class Dispatcher:
         if message.state is Delivery.SENT_TO_DEVICE:
             code, seconds = "DEVICE_TIMEOUT", limits.device_timeout_s
         else:
-            code, seconds = limits.stage_code, limits.stage_timeout_s
+            code, seconds = limits.stage_code, _stage_s(spec, limits)
         disposition = Disposition.FINAL if limits.stage_is_final else Disposition.RETRY
-        if spec is not None and disposition is Disposition.RETRY:
+        if spec is not None:
             disposition = _unless_safe(spec, disposition)
         device = self._site.device(message.device)
         name = device.name if device is not None else message.device
@@ -597,10 +635,19 @@ class Dispatcher:
             if message is None or message.attempt != found.attempt or message.state not in IN_FLIGHT:
                 return  # about an attempt that is over
             if isinstance(uplink, Refused):
-                self._after_failure(message, uplink.code, uplink.text, uplink.disposition)
+                self._after_failure(message, uplink.code, uplink.text, uplink.disposition, uplink.detail)
+            elif isinstance(uplink, Progress):
+                self._progressed(message, uplink)
             elif message.state is Delivery.DELIVERED_TO_NS:
                 self._transmitted(message)
         self.kick()
+
+    def _progressed(self, message: Message, uplink: Progress) -> None:
+        interaction = self._ledger.interaction(message.interaction)
+        if interaction is not None:
+            line = entry(interaction, self._clock.now(), Step.NETWORK, uplink.event, code=uplink.code, text=uplink.text,
+                         attempt=message.attempt)  # fmt: skip
+            self._ledger.keep(line)
 
     def _transmitted(self, message: Message) -> None:
         now = self._clock.now()
@@ -955,20 +1002,22 @@ class Dispatcher:
         """An attempt was open when the program died: nobody knows whether it left."""
         spec = self._spec_of(message)
         text = "The program stopped while this attempt was under way."
-        lost = self._ledger.closed_attempt(message, message.attempt, AttemptEnd.LOST, now, "RESTART", text)
+        lost = self._ledger.closed_attempt(message, message.attempt, AttemptEnd.LOST, now, RESTART, text)
         may_repeat = interaction.kind is CommandKind.READ or (spec is not None and spec.resend is Resend.SAFE)
-        if may_repeat:
+        if may_repeat or self._site.limits(message.device).asks_first:
             message = message.after(Move.RETRY, now, due=now, holds_slot=False)
-            line = entry(interaction, now, Step.NETWORK, "retry", code="RESTART", attempt=message.attempt,
-                         text=f"{text} It may be repeated without harm and is sent again.")  # fmt: skip
+            interaction = interaction.edited(now, failure=Failure(code=RESTART, text=text, at=now))
+            how = "It may be repeated without harm and is sent again." if may_repeat else "Its fate is asked for first."
+            line = entry(interaction, now, Step.NETWORK, "retry", code=RESTART, attempt=message.attempt,
+                         text=f"{text} {how}")  # fmt: skip
             self._lanes.update(message)
-            self._ledger.keep(message, lost, line, durable=True)
+            self._ledger.keep(message, lost, interaction, line, durable=True)
             self._arm("due", message.id, self._clock.monotonic())
             return
         message = message.after(Move.GIVE_UP, now, holds_slot=False)
         self._lanes.update(message)
         failure = Failure(
-            code="RESTART",
+            code=RESTART,
             text=f"{text} Whether {interaction.command} took effect is not known; it is not sent again by itself.",
             at=now,
             release="Reading back shows what happened.",
@@ -993,6 +1042,13 @@ FAULT: Final = "ADAPTER_FAULT"
 def fault_text(exc: Exception) -> str:
     """Said of an exception that no adapter should raise (DECISIONS D-005)."""
     return f"The adapter has a fault of its own ({type(exc).__name__}); the program's log has the details."
+
+
+def _stage_s(spec: CommandSpec | None, limits: Limits) -> float:
+    """How long an accepted command waits for the device."""
+    if spec is not None and spec.answer_timeout_s is not None and spec.pattern is not ReplyPattern.DIRECT:
+        return spec.answer_timeout_s
+    return limits.stage_timeout_s
 
 
 def _unless_safe(spec: CommandSpec, disposition: Disposition) -> Disposition:

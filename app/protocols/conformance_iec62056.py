@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import binascii
 import reprlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
-from app.errors import ParameterError, RemoteProtocolError
 from app.model.line import plain
 from app.protocols import iec62056_21 as iec
 from app.protocols import obis
-from app.protocols.conformance import Report, check_list, document_failure, same_value, type_name
+from app.protocols.conformance import Report, same_value
+from app.protocols.conformance_kinds import Format, Kind, Malformed, check_kinds, cuts
 
 PROTOCOL: Final = "iec62056-21"
 FORMAT: Final = "iec62056-vectors/1"
-MAX_SENTENCES: Final = 5  # per vector
 MAX_CUT_OCTETS: Final = 1 << 22  # fed for all cuts of a text; a long one is cut at fewer places, evenly spread
 REPLIES: Final[Mapping[bytes, str]] = MappingProxyType({iec.ACK: "ACK", iec.NAK: "NAK"})
 FRAMINGS: Final[Mapping[str, iec.Verdict]] = MappingProxyType(
@@ -35,40 +34,7 @@ def check(document: Any) -> Report:
 
     A vector that cannot be understood is a failure. Raises nothing.
     """
-    if not isinstance(document, Mapping):
-        return document_failure(f"the document must be an object, not {type_name(document)}")
-    if document.get("protocol") != PROTOCOL:
-        return document_failure(f"the protocol must be {PROTOCOL}")
-    conventions = document.get("conventions")
-    form = conventions.get("format") if isinstance(conventions, Mapping) else None
-    if form != FORMAT:
-        return document_failure(f"conventions.format {reprlib.repr(form)} is not known; this program reads {FORMAT}")
-    vectors = document.get("vectors")
-    if not isinstance(vectors, list) or not vectors:
-        return document_failure("vectors must be a list with at least one vector")
-    return check_list(document, "vectors", lambda vector: _faults(vector)[:MAX_SENTENCES])
-
-
-class _Malformed(Exception):
-    """A vector that does not have the form of its kind; the text says where."""
-
-
-_Run: TypeAlias = Callable[[Mapping[str, Any]], Iterator[str]]
-
-
-def _faults(vector: Mapping[str, Any]) -> list[str]:
-    kind = vector.get("kind")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        return [f"the kind {reprlib.repr(kind)} is not known; there are {', '.join(_KINDS)}"]
-    run, required, optional = _KINDS[kind]
-    if missing := sorted(required - vector.keys()):
-        return [f"the vector has no {missing[0]}"]
-    if unknown := [name for name in vector if name not in required | optional | _EVERYWHERE]:
-        return [f"the member {reprlib.repr(unknown[0])} is not known"]
-    try:
-        return list(run(vector)) or list(_cut_faults(vector))
-    except (_Malformed, RemoteProtocolError, ParameterError) as fault:
-        return [str(fault)]
+    return check_kinds(document, _FORMAT)
 
 
 def _differences(expected: Any, actual: Any, path: str) -> Iterator[str]:
@@ -95,7 +61,7 @@ def _differences(expected: Any, actual: Any, path: str) -> Iterator[str]:
 def _raw(vector: Mapping[str, Any]) -> bytes:
     text = vector["raw"]
     if not isinstance(text, str) or not text or not text.isascii():
-        raise _Malformed("raw must be a text of 7-bit characters")
+        raise Malformed("raw must be a text of 7-bit characters")
     return text.encode("ascii")
 
 
@@ -106,7 +72,7 @@ def _raw_hex(vector: Mapping[str, Any]) -> bytes:
             return binascii.unhexlify(text)
     except ValueError:
         pass
-    raise _Malformed("raw_hex must be a text of hex digit pairs")
+    raise Malformed("raw_hex must be a text of hex digit pairs")
 
 
 def _octet_text(octet: int | None) -> str | None:
@@ -122,7 +88,7 @@ def _cut_faults(vector: Mapping[str, Any]) -> Iterator[str]:
         whole = _messages([octets], is_passive)
         if _messages([octets[at : at + 1] for at in range(len(octets))], is_passive) != whole:
             yield "octet by octet the messages are others"
-        for at in range(1, len(octets), max(1, len(octets) ** 2 // MAX_CUT_OCTETS)):
+        for at in cuts(octets, MAX_CUT_OCTETS):
             if _messages([octets[:at], octets[at:]], is_passive) != whole:
                 yield f"cut at octet {at} the messages are others"
                 break
@@ -170,7 +136,7 @@ def _check_readout(vector: Mapping[str, Any]) -> Iterator[str]:
     readout = iec.parse_readout(_raw(vector))
     framing = vector["framing"]
     if not isinstance(framing, str) or framing not in FRAMINGS:
-        raise _Malformed(f"the framing {reprlib.repr(framing)} is not known; there are {', '.join(FRAMINGS)}")
+        raise Malformed(f"the framing {reprlib.repr(framing)} is not known; there are {', '.join(FRAMINGS)}")
     if readout.check.verdict is not FRAMINGS[framing]:
         yield readout.check.sentence
     yield from _differences(vector.get("bcc"), _octet_text(readout.check.received), "bcc")
@@ -202,7 +168,7 @@ def _code_form(code: obis.Obis) -> dict[str, Any]:
 def _check_command(vector: Mapping[str, Any]) -> Iterator[str]:
     name, kind, data = vector["command"], vector["type"], vector["data"]
     if not isinstance(name, str) or not isinstance(kind, str) or not isinstance(data, str | None):
-        raise _Malformed("command and type must be texts, data a text or null")
+        raise Malformed("command and type must be texts, data a text or null")
     octets = _raw_hex(vector)
     command = iec.Command(name, kind, data)
     frame = iec.encode(command)
@@ -216,7 +182,7 @@ def _check_command(vector: Mapping[str, Any]) -> Iterator[str]:
 def _check_profile(vector: Mapping[str, Any]) -> Iterator[str]:
     profile, form = iec.parse_profile(_raw(vector)), vector["format"]
     if form not in ("vdew", "mass"):
-        raise _Malformed(f"the format {reprlib.repr(form)} is not known; there are vdew, mass")
+        raise Malformed(f"the format {reprlib.repr(form)} is not known; there are vdew, mass")
     sections = [_section_form(section) for section in profile.sections]
     if form == "vdew":
         yield from _differences(vector["expect"], sections, "")
@@ -292,13 +258,19 @@ def incoming_form(found: iec.Incoming) -> dict[str, Any]:
     return form
 
 
-_EVERYWHERE: Final = frozenset({"id", "kind", "title", "source", "note"})
-_KINDS: Final[Mapping[str, tuple[_Run, frozenset[str], frozenset[str]]]] = MappingProxyType(
+KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        "identification": (_check_identification, frozenset({"raw", "expect"}), frozenset()),
-        "readout": (_check_readout, frozenset({"raw", "framing", "expect"}), frozenset({"bcc"})),
-        "command": (_check_command, frozenset({"command", "type", "data", "raw_hex", "bcc"}), frozenset()),
-        "load_profile": (_check_profile, frozenset({"format", "raw", "expect"}), frozenset()),
-        "stream": (_check_stream, frozenset({"raw_hex", "expect"}), frozenset()),
+        "identification": Kind(_check_identification, frozenset({"raw", "expect"})),
+        "readout": Kind(_check_readout, frozenset({"raw", "framing", "expect"}), frozenset({"bcc"})),
+        "command": Kind(_check_command, frozenset({"command", "type", "data", "raw_hex", "bcc"})),
+        "load_profile": Kind(_check_profile, frozenset({"format", "raw", "expect"})),
+        "stream": Kind(_check_stream, frozenset({"raw_hex", "expect"})),
     }
-)  # kind -> check, members required, optional
+)
+_FORMAT: Final = Format(
+    protocol=PROTOCOL,
+    format=FORMAT,
+    everywhere=frozenset({"id", "kind", "title", "source", "note"}),
+    afterwards=_cut_faults,
+    kinds=KINDS,
+)

@@ -14,17 +14,17 @@ import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from app.errors import ParameterError
 from app.protocols import quecpython, rfc1662
-from app.protocols.conformance import Report, check_list, document_failure, same_value, type_name
+from app.protocols.conformance import Report, same_value, type_name
+from app.protocols.conformance_kinds import Format, Kind, Malformed, check_kinds, cuts, members
 from app.protocols.crc16 import fcs
 from app.protocols.rfc1662 import ErrorKind, Event, Frame, FrameError, Profile
 
 PROTOCOL: Final = "quecpython-rfc1662"
 FORMAT: Final = "rfc1662-vectors/1"
-MAX_SENTENCES: Final = 5  # per vector
 MAX_CUT_OCTETS: Final = 1 << 24  # fed for all cuts of a stream; a long one is cut at fewer places, evenly spread
 _MANY: Final = 1 << 31
 _ID: Final = re.compile(r"0x(?:[0-9A-F]{2}){1,4}")
@@ -35,44 +35,7 @@ def check(document: Any) -> Report:
 
     A vector that cannot be understood is a failure. Raises nothing.
     """
-    if not isinstance(document, Mapping):
-        return document_failure(f"the document must be an object, not {type_name(document)}")
-    if document.get("protocol") != PROTOCOL:
-        return document_failure(f"the protocol must be {PROTOCOL}")
-    conventions = document.get("conventions")
-    form = conventions.get("format") if isinstance(conventions, Mapping) else None
-    if form != FORMAT:
-        return document_failure(f"conventions.format {reprlib.repr(form)} is not known; this program reads {FORMAT}")
-    return check_list(document, "vectors", lambda vector: _faults(vector)[:MAX_SENTENCES])
-
-
-class _Malformed(Exception):
-    """A vector that does not have the form of its kind; the text says where."""
-
-
-_Run: TypeAlias = Callable[[Mapping[str, Any]], Iterator[str]]
-
-
-def _faults(vector: Mapping[str, Any]) -> list[str]:
-    kind = vector.get("kind")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        return [f"the kind {reprlib.repr(kind)} is not known; there are {', '.join(_KINDS)}"]
-    run, required, optional = _KINDS[kind]
-    try:
-        _members(vector, required, optional | _EVERYWHERE, "the vector")
-        return list(run(vector))
-    except _Malformed as fault:
-        return [str(fault)]
-
-
-def _members(given: Any, required: frozenset[str], optional: frozenset[str], what: str) -> Mapping[str, Any]:
-    if not isinstance(given, Mapping):
-        raise _Malformed(f"{what} must be an object, not {type_name(given)}")
-    if missing := sorted(required - given.keys()):
-        raise _Malformed(f"{what} has no {missing[0]}")
-    if unknown := [name for name in given if name not in required | optional]:
-        raise _Malformed(f"the member {reprlib.repr(unknown[0])} of {what} is not known")
-    return given
+    return check_kinds(document, _FORMAT)
 
 
 # ---------------------------------------------------------------- reading members
@@ -84,7 +47,7 @@ def _octets(given: Any, name: str) -> bytes:
             return binascii.unhexlify(given)
     except ValueError:
         pass
-    raise _Malformed(f"{name} must be a text of lower case hex digit pairs")
+    raise Malformed(f"{name} must be a text of lower case hex digit pairs")
 
 
 def _number(given: Any, name: str, most: int) -> int:
@@ -93,25 +56,25 @@ def _number(given: Any, name: str, most: int) -> int:
         given = int(given, 16)
     if isinstance(given, int) and not isinstance(given, bool) and 0 <= given <= most:
         return given
-    raise _Malformed(f"{name} must be a number from 0 to {most}, or such a number as 0x..")
+    raise Malformed(f"{name} must be a number from 0 to {most}, or such a number as 0x..")
 
 
 def _id(given: Any, name: str, most: int) -> int:
     if not isinstance(given, str):
-        raise _Malformed(f"{name} must be a text like 0x2100")
+        raise Malformed(f"{name} must be a text like 0x2100")
     return _number(given, name, most)
 
 
 def _truth(given: Any, name: str) -> bool:
     if isinstance(given, bool):
         return given
-    raise _Malformed(f"{name} must be true or false")
+    raise Malformed(f"{name} must be true or false")
 
 
 def _profile(vector: Mapping[str, Any]) -> Profile:
     name = vector["profile"]
     if not isinstance(name, str) or name not in rfc1662.PROFILES:
-        raise _Malformed(f"the profile {reprlib.repr(name)} is not known; there are {', '.join(rfc1662.PROFILES)}")
+        raise Malformed(f"the profile {reprlib.repr(name)} is not known; there are {', '.join(rfc1662.PROFILES)}")
     maps = [_id(vector.get(key, "0x00000000"), key, 0xFFFFFFFF) for key in ("tx_accm", "rx_accm")]
     return replace(rfc1662.PROFILES[name], accm_tx=maps[0], accm_rx=maps[1])
 
@@ -151,17 +114,17 @@ def _check_stuffed(vector: Mapping[str, Any]) -> Iterator[str]:
 def _check_build(vector: Mapping[str, Any]) -> Iterator[str]:
     operation = vector["op"]
     if operation == "tcp_to_meter_packet":
-        args = _members(vector["args"], frozenset({"data_hex"}), frozenset(), "args")
+        args = members(vector["args"], frozenset({"data_hex"}), frozenset(), "args")
         data = _octets(args["data_hex"], "args.data_hex")
         yield from _check_made(vector, lambda: quecpython.tcp_to_meter_packet(data))
     elif operation == "module_to_meter_packet":
-        args = _members(vector["args"], frozenset({"mode", "param_id"}), frozenset({"data_hex"}), "args")
+        args = members(vector["args"], frozenset({"mode", "param_id"}), frozenset({"data_hex"}), "args")
         mode, pid = _number(args["mode"], "args.mode", 0xFF), _number(args["param_id"], "args.param_id", 0xFFFF)
         given = args.get("data_hex")
         block = None if given is None else _octets(given, "args.data_hex")
         yield from _check_made(vector, lambda: quecpython.module_to_meter_packet(mode, pid, block))
     else:
-        raise _Malformed(f"the operation {reprlib.repr(operation)} is not known for build")
+        raise Malformed(f"the operation {reprlib.repr(operation)} is not known for build")
 
 
 def _check_made(vector: Mapping[str, Any], make: Callable[[], Frame]) -> Iterator[str]:
@@ -185,26 +148,26 @@ def _check_reply(vector: Mapping[str, Any]) -> Iterator[str]:
         _octets(vector["reference_frame_hex"], "reference_frame_hex")
     events = rfc1662.Decoder(_profile(vector)).feed(_octets(vector["request_frame_hex"], "request_frame_hex"))
     if len(events) != 1 or not isinstance(events[0], Frame):
-        raise _Malformed("request_frame_hex is not one good frame")
+        raise Malformed("request_frame_hex is not one good frame")
     request = quecpython.decode(events[0])
     operation = vector["op"]
     if operation == "replay_get":
-        args = _members(vector["args"], frozenset(), frozenset({"t", "d", "success"}), "args")
+        args = members(vector["args"], frozenset(), frozenset({"t", "d", "success"}), "args")
         success = _truth(args.get("success", True), "args.success")
         if success and "d" not in args:
-            raise _Malformed("args has no d")
+            raise Malformed("args has no d")
         tag = None if args.get("t") is None else _number(args["t"], "args.t", 0xFF)
         data = _value(args.get("d"))
         yield from _check_made(vector, lambda: quecpython.replay_get(request, tag, data, success=success))
     elif operation == "replay_set":
-        args = _members(vector["args"], frozenset(), frozenset({"success"}), "args")
+        args = members(vector["args"], frozenset(), frozenset({"success"}), "args")
         done = _truth(args.get("success", True), "args.success")
         yield from _check_made(vector, lambda: quecpython.replay_set(request, done))
     elif operation == "reply_event":
-        _members(vector["args"], frozenset(), frozenset(), "args")
+        members(vector["args"], frozenset(), frozenset(), "args")
         yield from _check_made(vector, lambda: quecpython.reply_event(request))
     else:
-        raise _Malformed(f"the operation {reprlib.repr(operation)} is not known for reply")
+        raise Malformed(f"the operation {reprlib.repr(operation)} is not known for reply")
 
 
 def _value(given: Any) -> int | bytes:
@@ -222,9 +185,9 @@ def _value(given: Any) -> int | bytes:
 def _check_decode(vector: Mapping[str, Any]) -> Iterator[str]:
     chunks = vector["chunks"]
     if not isinstance(chunks, list) or not chunks:
-        raise _Malformed("chunks must be a list with at least one text")
+        raise Malformed("chunks must be a list with at least one text")
     if not isinstance(vector["expect"], list):
-        raise _Malformed(f"expect must be a list, not {type_name(vector['expect'])}")
+        raise Malformed(f"expect must be a list, not {type_name(vector['expect'])}")
     pieces = [_octets(chunk, f"chunks[{place}]") for place, chunk in enumerate(chunks)]
     profile = _profile(vector)
     is_flushed = _truth(vector["flush_at_end"], "flush_at_end")
@@ -242,7 +205,7 @@ def _check_decode(vector: Mapping[str, Any]) -> Iterator[str]:
 def _other_ways(whole: bytes) -> Iterator[tuple[str, Sequence[bytes]]]:
     yield "in one chunk", [whole]
     yield "octet by octet", [whole[at : at + 1] for at in range(len(whole))]
-    for at in range(1, len(whole), max(1, len(whole) ** 2 // MAX_CUT_OCTETS)):
+    for at in cuts(whole, MAX_CUT_OCTETS):
         yield f"cut at octet {at}", [whole[:at], whole[at:]]
 
 
@@ -255,16 +218,16 @@ def _received(pieces: Sequence[bytes], profile: Profile, is_flushed: bool) -> li
 def _expectation(entry: Any, place: int) -> Mapping[str, Any]:
     what = f"expect[{place}]"
     if isinstance(entry, Mapping) and "frame" in entry:
-        _members(entry, frozenset({"frame"}), frozenset(), what)
+        members(entry, frozenset({"frame"}), frozenset(), what)
         required = frozenset({"link", "protocol", "cmd", "body_hex"})
-        frame = _members(entry["frame"], required, frozenset({"decoded"}), f"{what}.frame")
+        frame = members(entry["frame"], required, frozenset({"decoded"}), f"{what}.frame")
         if "decoded" in frame and not isinstance(frame["decoded"], Mapping):
-            raise _Malformed(f"{what}.frame.decoded must be an object, not {type_name(frame['decoded'])}")
+            raise Malformed(f"{what}.frame.decoded must be an object, not {type_name(frame['decoded'])}")
         return entry
-    error = _members(entry, frozenset({"error"}), frozenset({"bytes", *_DETAILS}), what)
+    error = members(entry, frozenset({"error"}), frozenset({"bytes", *_DETAILS}), what)
     if error["error"] not in tuple(ErrorKind):
         known = ", ".join(ErrorKind)
-        raise _Malformed(f"the error {reprlib.repr(error['error'])} of {what} is not known; there are {known}")
+        raise Malformed(f"the error {reprlib.repr(error['error'])} of {what} is not known; there are {known}")
     if "bytes" in error:
         _number(error["bytes"], f"{what}.bytes", _MANY)
     return error
@@ -334,25 +297,30 @@ def _compare_errors(expected: Sequence[Mapping[str, Any]], events: Sequence[Even
                 yield f"{name} of {error.kind.value} is {detail(error)}, expected {reprlib.repr(entry[name])}"
 
 
-_EVERYWHERE: Final = frozenset({"id", "kind", "title", "source", "note", "reference"})
-_KINDS: Final[Mapping[str, tuple[_Run, frozenset[str], frozenset[str]]]] = MappingProxyType(
+KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        "fcs": (_check_fcs, frozenset({"data_hex", "fcs"}), frozenset({"wire_quectel", "wire_rfc1662"})),
-        "build": (_check_build, frozenset({"profile", "op", "args", "frame_hex"}), frozenset({"tx_accm"})),
-        "reply": (
+        "fcs": Kind(_check_fcs, frozenset({"data_hex", "fcs"}), frozenset({"wire_quectel", "wire_rfc1662"})),
+        "build": Kind(_check_build, frozenset({"profile", "op", "args", "frame_hex"}), frozenset({"tx_accm"})),
+        "reply": Kind(
             _check_reply,
             frozenset({"profile", "request_frame_hex", "op", "args", "frame_hex"}),
             frozenset({"reference_frame_hex", "tx_accm", "rx_accm"}),
         ),
-        "decode": (
+        "decode": Kind(
             _check_decode,
             frozenset({"profile", "chunks", "flush_at_end", "expect", "strict_errors"}),
             frozenset({"rx_accm"}),
         ),
-        "stuffed_encode": (
+        "stuffed_encode": Kind(
             _check_stuffed,
             frozenset({"profile", "content_hex", "frame_hex"}),
             frozenset({"tx_accm", "rx_accm"}),
         ),
     }
-)  # kind -> check, members required, optional
+)
+_FORMAT: Final = Format(
+    protocol=PROTOCOL,
+    format=FORMAT,
+    everywhere=frozenset({"id", "kind", "title", "source", "note", "reference"}),
+    kinds=KINDS,
+)

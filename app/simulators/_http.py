@@ -314,6 +314,10 @@ class HttpSim:
         """Body of an ``http-error``."""
         return {"Message": "fault on demand"}
 
+    def _refusal(self, status: int) -> Answer:
+        """Answer to what is no request (400) or has too large a body (413)."""
+        return Answer(400, {"message": "not HTTP"})
+
     async def _started(self) -> None:
         """Called once inside the task group, after the port is open."""
 
@@ -406,8 +410,8 @@ class HttpSim:
         try:
             async with asyncio.timeout(REQUEST_S):
                 request = await _read_request(reader)
-        except h11.RemoteProtocolError:
-            writer.write(_render(Answer(400, {"message": "not HTTP"})))
+        except h11.RemoteProtocolError as exc:
+            writer.write(_render(self._refusal(exc.error_status_hint)))
             return
         if request is None:
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app.simulators import _dlms_wire as wire
 from app.simulators._dlms_objects import Meter, MeterConfig
 from app.simulators._http import Faults, SimClock
-from app.simulators.dlms import DLMS_FAULTS, Association, DlmsConfig
+from app.simulators.dlms import DLMS_FAULTS, Association, DlmsConfig, keys_of
 
 
 class HdlcSide:
@@ -14,11 +14,7 @@ class HdlcSide:
     def __init__(self, serial: str) -> None:
         self._config = DlmsConfig(framing="hdlc", meter=MeterConfig(serial=serial))
         self._meter = Meter(self._config.meter, SimClock())
-        self._keys = wire.Keys(
-            b"MWS%5s" % serial.encode("ascii")[-5:],
-            bytes.fromhex(self._config.encryption_key),
-            bytes.fromhex(self._config.authentication_key),
-        )
+        self._keys = keys_of(self._config)
         self._faults = Faults(DLMS_FAULTS)
         self._framer = wire.HdlcFramer()
         self._link = wire.HdlcLink()

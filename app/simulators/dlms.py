@@ -14,9 +14,9 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Self
+from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from app.errors import ConfigError, LinkError
@@ -51,6 +51,7 @@ from app.simulators._http import (
     read_extra,
     seconds,
 )
+from app.simulators._life import LineSimulator, Works
 from app.simulators._pty import DeviceLine, device_line
 from app.simulators.catalog import Announce, SimOptions
 
@@ -157,7 +158,7 @@ class DlmsConfig:
 
 
 def keys_of(config: DlmsConfig) -> wire.Keys:
-    """Raises ConfigError, which does not show what was given."""
+    """The meter's keys and system title. Raises ConfigError, which does not show what was given."""
     keys = {}
     for name in ("encryption_key", "authentication_key"):
         try:
@@ -594,7 +595,7 @@ def _sealed(tag: int, data: bytes) -> bytes:
 # ------------------------------------------------------------------------------------------------------------ simulator
 
 
-class DlmsMeterSimulator:
+class DlmsMeterSimulator(LineSimulator[DeviceLine]):
     """The meter on its line: ``async with DlmsMeterSimulator(DlmsConfig()) as sim``, then ``sim.url`` is there.
 
     To look at: ``requests`` (the places of the last 1000 requests: service, logical name), ``request_count``,
@@ -606,7 +607,7 @@ class DlmsMeterSimulator:
         LinkError: (on entering) the line cannot be opened.
     """
 
-    name: Final = "dlms"
+    name = "dlms"
 
     def __init__(self, config: DlmsConfig | None = None, *, clock: SimClock | None = None) -> None:
         self.config = config = config or DlmsConfig()
@@ -618,15 +619,12 @@ class DlmsMeterSimulator:
             raise ConfigError("There is no such PDU size.", key="max_pdu", expected=f"{MIN_PDU} to 65535")
         if not INFORMATION[0] <= config.max_information <= INFORMATION[1]:
             raise ConfigError("A frame cannot hold that.", key="max_information", expected="32 to 2030")
+        super().__init__(DLMS_FAULTS, config.faults)
         self.clock = clock or SimClock()
         self.meter = Meter(config.meter, self.clock)
-        self.faults = Faults(DLMS_FAULTS, self._faults_changed)
         self.requests: deque[tuple[str, ...]] = deque(maxlen=REQUESTS_KEPT)
         self.request_count = 0
         self._keys = keys_of(config)
-        self._changed = asyncio.Event()
-        self._stack = AsyncExitStack()
-        self._line: DeviceLine | None = None
         self._client_number = 0
         self._associations: dict[int, Association] = {}
         self._counters: dict[bytes, int] = {}
@@ -640,33 +638,16 @@ class DlmsMeterSimulator:
 
     # -- life
 
-    async def __aenter__(self) -> Self:
-        for spec in self.config.faults:
-            self.faults.set(spec)
-        async with AsyncExitStack() as stack:
-            config = self.config
-            self._line = await stack.enter_async_context(
-                device_line(
-                    config.link, LineFormat(config.baud), port=config.port, path=config.path, speed=config.speed
-                )
-            )
-            group = await stack.enter_async_context(asyncio.TaskGroup())
-            task = group.create_task(self._run(self._line), name=f"{self.name}:{config.meter.serial}")
-            stack.callback(task.cancel)
-            self._stack = stack.pop_all()
-        return self
+    def _opening(self) -> AbstractAsyncContextManager[DeviceLine]:
+        config = self.config
+        return device_line(
+            config.link, LineFormat(config.baud), port=config.port, path=config.path, speed=config.speed
+        )  # fmt: skip
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
+    def _works(self) -> Works:
+        return {self.config.meter.serial: self._run}
 
     # -- what tests and the demo ask and do
-
-    @property
-    def line(self) -> DeviceLine:
-        """Its end of the line; only while the simulator runs."""
-        if self._line is None:
-            raise RuntimeError("the simulator is not running")
-        return self._line
 
     @property
     def url(self) -> str:
@@ -684,26 +665,18 @@ class DlmsMeterSimulator:
     async def plug(self) -> None:
         """Put it back, at the same address. Raises LinkError."""
         await self.line.plug()
-        self._notify()
-
-    async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Return when the condition holds; it is looked at after every request and change. No deadline."""
-        while not condition():
-            await self._changed.wait()
-
-    def _notify(self) -> None:
-        passed, self._changed = self._changed, asyncio.Event()
-        passed.set()
+        self.notify()
 
     def _faults_changed(self) -> None:
         self.meter.set_drift(float(self.faults.value("clock-drift") or 0))
         self.meter.leaves_out = self.faults.value("null-data") is not None
         self.meter.is_deviation_inverted = self.faults.value("inverted-deviation") is not None
-        self._notify()
+        self.notify()
 
     # -- the line
 
-    async def _run(self, line: DeviceLine) -> None:
+    async def _run(self) -> None:
+        line = self.line
         while True:
             try:
                 await self._listen(line)
@@ -747,7 +720,7 @@ class DlmsMeterSimulator:
         place = association.place
         self.requests.append(place)
         self.request_count += 1
-        self._notify()
+        self.notify()
 
         def struck(name: str) -> str | None:
             return self.faults.take(name, *place)

@@ -14,12 +14,12 @@ import random
 import re
 import ssl
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -43,6 +43,7 @@ from app.simulators._http import (
     seconds,
     yes,
 )
+from app.simulators._life import Running
 from app.simulators.aviora import is_here
 from app.simulators.catalog import Announce, SimOptions
 from app.transports.tls_trust import PinnedTls
@@ -170,72 +171,6 @@ class EdgeConfig:
     seed: int = 0
     time_scale: float = 1.0
     faults: tuple[str, ...] = ()
-
-
-# ------------------------------------------------------------------------------------------------------------ what runs
-
-
-class Running:
-    """Tasks that end with ``async with``, and a condition that can be waited for."""
-
-    name = ""
-
-    def __init__(self) -> None:
-        self._changed = asyncio.Event()
-        self._group: asyncio.TaskGroup | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._stack = AsyncExitStack()
-
-    async def _prepare(self, stack: AsyncExitStack) -> None:
-        """What can fail, before any task; ends after them."""
-        raise NotImplementedError
-
-    async def _begin(self, stack: AsyncExitStack) -> None:
-        """Start the tasks; what this puts on ``stack`` ends before them."""
-        raise NotImplementedError
-
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(_settle)
-            await self._prepare(stack)
-            self._group = await stack.enter_async_context(asyncio.TaskGroup())
-            stack.callback(self._cancel)
-            await self._begin(stack)
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
-
-    def _cancel(self) -> None:
-        self._group = None
-        for task in list(self._tasks):
-            task.cancel()
-
-    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        """Run ``work`` until the simulator ends."""
-        if self._group is None:
-            work.close()
-            return
-        task = self._group.create_task(work, name=f"{self.name}:{name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def notify(self) -> None:
-        """Something that ``wait_until`` may look at has changed."""
-        passed, self._changed = self._changed, asyncio.Event()
-        passed.set()
-
-    async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Return when the condition holds; it is looked at after every cycle and message. No deadline."""
-        while not condition():
-            await self._changed.wait()
-
-
-async def _settle() -> None:
-    """Transports close their sockets in the loop's next rounds."""
-    for _ in range(3):
-        await asyncio.sleep(0)
 
 
 # ----------------------------------------------------------------------------------------------------------- connection

@@ -40,8 +40,9 @@ from app.simulators._http import (
     seconds,
     yes,
 )
+from app.simulators._life import Running
 from app.simulators.catalog import Announce, SimOptions
-from app.simulators.ems import DEVICE_PATH, ID, EdgeConfig, EmsEdgeSimulator, Running, device_ids
+from app.simulators.ems import DEVICE_PATH, ID, EdgeConfig, EmsEdgeSimulator, device_ids
 from app.transports.ws_stream import SILENT_LOG
 
 PING_S: Final = 20.0  # section 2

@@ -12,17 +12,18 @@ import random
 import re
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from app.errors import ConfigError, LinkError
 from app.model.line import LineFormat, add_parity, remove_parity
 from app.protocols import iec62056_21 as iec
-from app.simulators._http import FaultKind, Faults, SimClock, fault_help, is_name, is_seconds, read_extra, seconds
+from app.simulators._http import FaultKind, SimClock, fault_help, is_name, is_seconds, read_extra, seconds
 from app.simulators._iec62056_meters import METERS, MeterData, Mode, Refusal, Refused
+from app.simulators._life import LineSimulator, Works
 from app.simulators._pty import LINKS, DeviceLine, device_line
 from app.simulators.catalog import Announce, SimOptions
 
@@ -152,7 +153,7 @@ class _Unplugged(Exception):
 # --------------------------------------------------------------------------------------------------------------- meter
 
 
-class Iec62056Meter:
+class Iec62056Meter(LineSimulator[DeviceLine]):
     """A meter on a line: ``async with Iec62056Meter(MeterConfig(), link="pty") as meter``, then open ``meter.address``.
 
     To look at: ``state``, ``data`` (values, clock, settings, events), ``heard`` (messages it understood),
@@ -163,7 +164,7 @@ class Iec62056Meter:
         ConfigError: unknown model, parity or (on entering) fault or link. LinkError: (on entering) no port.
     """
 
-    name: Final = "iec62056"
+    name = "iec62056"
 
     def __init__(
         self, config: MeterConfig | None = None, *, link: str = "pty", port: int = 0, path: str = ""
@@ -173,9 +174,9 @@ class Iec62056Meter:
             raise ConfigError("There is no such meter.", key="model", expected="one of " + ", ".join(METERS))
         if config.parity not in PARITIES:
             raise ConfigError("There is no such parity.", key="parity", expected=" or ".join(PARITIES))
+        super().__init__(METER_FAULTS, config.faults)
         self.kind = METERS[config.model]
         self.clock = SimClock(time_scale=config.speed)
-        self.faults = Faults(METER_FAULTS, self._faults_changed)
         began, start = datetime.now(UTC), config.start
 
         def now() -> datetime:
@@ -198,7 +199,6 @@ class Iec62056Meter:
         self.heard: deque[Heard] = deque(maxlen=MESSAGES_KEPT)
         self.heard_count = 0
         self.sign_ons = self.readouts = self.breaks = self.wrong_passwords = self.pushes = 0
-        self.line: DeviceLine
         self._where = (link, port, path)
         self._initial = LineFormat(config.baud or self.kind.baud, 7, "E", 1)
         self._password = config.password
@@ -210,36 +210,20 @@ class Iec62056Meter:
         self._locked_until = 0.0
         self._is_signed_in = False
         self._asked = ""  # address of the last command
-        self._changed = asyncio.Event()
-        self._stack = AsyncExitStack()
 
     # -- life
 
-    async def __aenter__(self) -> Self:
-        for spec in self.config.faults:
-            self.faults.set(spec)
+    def _opening(self) -> AbstractAsyncContextManager[DeviceLine]:
         link, port, path = self._where
-        async with AsyncExitStack() as stack:
-            line = device_line(link, self._initial, port=port, path=path, speed=self.config.speed)
-            self.line = await stack.enter_async_context(line)
-            group = await stack.enter_async_context(asyncio.TaskGroup())
-            task = group.create_task(self._run(), name=f"{self.name}:{self.data.serial}")
-            stack.callback(task.cancel)
-            self._stack = stack.pop_all()
-        return self
+        return device_line(link, self._initial, port=port, path=path, speed=self.config.speed)
 
-    async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
+    def _works(self) -> Works:
+        return {self.data.serial: self._run}
 
     @property
     def address(self) -> str:
         """What a client opens."""
         return self.line.address
-
-    async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Return when the condition holds; it is looked at after every message and change of state. No deadline."""
-        while not condition():
-            await self._changed.wait()
 
     @property
     def is_locked(self) -> bool:
@@ -248,17 +232,13 @@ class Iec62056Meter:
 
     # -- helpers
 
-    def _notify(self) -> None:
-        passed, self._changed = self._changed, asyncio.Event()
-        passed.set()
-
     def _faults_changed(self) -> None:
         self.data.profile_faults = {name for name in _PROFILE_FAULTS if self.faults.value(name) is not None}
-        self._notify()
+        self.notify()
 
     def _enter(self, state: State) -> None:
         self.state = state
-        self._notify()
+        self.notify()
 
     def _real(self, meter_s: float) -> float:
         """Real seconds of a wait for the client."""
@@ -307,7 +287,7 @@ class Iec62056Meter:
             if heard is not None:
                 self.heard.append(heard)
                 self.heard_count += 1
-                self._notify()
+                self.notify()
                 return heard
             left = None if end is None else end - loop.time()
             if left is not None and left <= 0:
@@ -452,7 +432,7 @@ class Iec62056Meter:
     async def _set_rate(self, line_format: LineFormat) -> None:
         """A client's time does not run faster with ours: a fast meter waits for its change of rate."""
         await self.line.set_format(line_format)
-        self._notify()
+        self.notify()
         if self.config.speed > 1:
             await self.line.wait_rate(SWITCH_S)
 
@@ -508,7 +488,7 @@ class Iec62056Meter:
             data = iec.encode(iec.Data(text)) if self.kind.is_framed else text.encode("ascii")
             await self._send(data, State.READOUT)
             self.readouts += 1
-            self._notify()
+            self.notify()
             heard = await self._next(self._real(REPEAT_WAIT_S))
             if isinstance(heard, SignOn):
                 return heard
@@ -528,7 +508,7 @@ class Iec62056Meter:
             data = iec.encode(self.kind.head) + b"\r\n" + self._readout_text("0").encode("ascii")
             await self._send(data, State.READOUT)
             self.pushes += 1
-            self._notify()
+            self.notify()
 
     # -- programming mode
 
@@ -609,7 +589,7 @@ class Iec62056Meter:
         self._tries += 1
         if self._tries >= WRONG_PASSWORDS:
             self._tries, self._locked_until = 0, self.clock.elapsed + LOCK_S
-        self._notify()
+        self.notify()
         match self.kind.refusal:
             case Refusal.NAK:
                 return iec.NAK
@@ -626,7 +606,7 @@ class Iec62056Meter:
         self.data.write(address, value)
         if address == "96.96":
             self._password = value
-        self._notify()
+        self.notify()
         return iec.ACK
 
     async def _answer_read(self, kind: str, address: str, operand: str) -> bytes:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from app.errors import LinkError, ParameterError
 from app.model.line import LineFormat
@@ -30,7 +30,8 @@ from app.protocols.rfc1662 import (
     encode_frame,
     encode_spoilt,
 )
-from app.simulators._http import HOST, FaultKind, Faults, fault_help, is_seconds, read_extra, reset, seconds, yes
+from app.simulators._http import HOST, FaultKind, fault_help, is_seconds, read_extra, reset, seconds, yes
+from app.simulators._life import LineSimulator, Works
 from app.simulators._pty import LINKS, device_line
 from app.simulators.catalog import Announce, SimOptions
 from app.transports.line import Line
@@ -139,30 +140,17 @@ class MeterConfig(UartConfig):
     event: bytes = b"\xc2\x01\x00\x01\x00"
 
 
-class _Device:
-    """What both ends share: a UART, tasks, a record of what was heard."""
-
-    name = ""
+class _Device(LineSimulator[Line]):
+    """What both ends share: a UART and a record of what was heard."""
 
     def __init__(self, config: UartConfig, kinds: Mapping[str, FaultKind]) -> None:
+        super().__init__(kinds)
         self._uart = config
-        self._changed = asyncio.Event()
-        self.faults = Faults(kinds, self._notify)
         for fault in config.faults:
             self.faults.set(fault)
         self.received: deque[quec.Message] = deque(maxlen=KEPT)
         self.errors: deque[FrameError] = deque(maxlen=KEPT)
-        self._line: Line | None = None
-        self._stack = AsyncExitStack()
-        self._group: asyncio.TaskGroup | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
         self._sending = asyncio.Lock()
-
-    @property
-    def line(self) -> Line:
-        """The UART, from the device's side."""
-        assert self._line is not None, "the simulator is not running"
-        return self._line
 
     @property
     def uart_port(self) -> int:
@@ -174,51 +162,22 @@ class _Device:
         """What a client opens."""
         return str(getattr(self.line, "address", self.line.name))
 
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            config = self._uart
-            if config.line is not None:
-                self._line = config.line
-            else:
-                opening = device_line(
-                    config.link, config.line_format, port=config.port, path=config.path, speed=config.speed
-                )
-                self._line = await stack.enter_async_context(opening)
-            self._group = await stack.enter_async_context(asyncio.TaskGroup())
-            stack.push_async_callback(self._end)
-            for name, work in self._works().items():
-                self._spawn(work(), name)
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self._stack.aclose()
-
-    async def _end(self) -> None:
-        self._group = None
-        for task in self._tasks:
-            task.cancel()
-
-    def _works(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
-        raise NotImplementedError
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        if self._group is None:
-            work.close()
+    @asynccontextmanager
+    async def _opening(self) -> AsyncIterator[Line]:
+        config = self._uart
+        if config.line is not None:
+            yield config.line
             return
-        task = self._group.create_task(work, name=f"{self.name}: {name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _notify(self) -> None:
-        passed, self._changed = self._changed, asyncio.Event()
-        passed.set()
+        opening = device_line(
+            config.link, config.line_format, port=config.port, path=config.path, speed=config.speed
+        )  # fmt: skip
+        async with opening as line:
+            yield line
 
     async def wait_until(self, condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
         """Return when ``condition`` holds; it is looked at after everything that happens. Raises TimeoutError."""
         async with asyncio.timeout(timeout_s):
-            while not condition():
-                await self._changed.wait()
+            await super().wait_until(condition)
 
     # -- UART
 
@@ -281,7 +240,7 @@ class _Device:
             else:
                 with suppress(LinkError):
                     await self._text(event)
-            self._notify()
+            self.notify()
 
     async def _message(self, message: quec.Message) -> None:
         raise NotImplementedError
@@ -325,7 +284,7 @@ class ModuleSimulator(_Device):
     def is_connected(self) -> bool:
         return self._writer is not None
 
-    def _works(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
+    def _works(self) -> Works:
         return {"uart": self._read_for_ever, "network": self._start, "heartbeat": self._beat}
 
     async def _start(self) -> None:
@@ -350,7 +309,7 @@ class ModuleSimulator(_Device):
             try:
                 reader, writer = await asyncio.open_connection(self.config.server_host, self.config.server_port)
             except OSError:
-                self._notify()
+                self.notify()
                 self._uplink.clear()
                 wait: float | None = pause
                 if (slow := self.faults.value("slow-retry")) is not None:
@@ -381,10 +340,10 @@ class ModuleSimulator(_Device):
                 writer.write(quec.encode_login(quec.Login(quec.LOGIN, self.config.iccid)))
                 self._said_at = asyncio.get_running_loop().time()
             self._writer = writer
-            self._notify()
+            self.notify()
             while chunk := await reader.read(READ):
                 self.from_tcp = (self.from_tcp + chunk)[-(1 << 20) :]
-                self._notify()
+                self.notify()
                 with suppress(LinkError):
                     await self.send(quec.tcp_to_meter_packet(chunk), "down")
             if self.faults.value("stuck-on-fin") is not None:
@@ -394,7 +353,7 @@ class ModuleSimulator(_Device):
         finally:
             self._writer = None
             writer.transport.abort()
-            self._notify()
+            self.notify()
 
     async def _to_tcp(self, payload: bytes) -> bool:
         """B25 is not imitated: all of it is sent."""
@@ -415,7 +374,7 @@ class ModuleSimulator(_Device):
             return False
         self._said_at = asyncio.get_running_loop().time()
         self.to_tcp = (self.to_tcp + payload)[-(1 << 20) :]
-        self._notify()
+        self.notify()
         return True
 
     async def _beat(self) -> None:
@@ -516,7 +475,7 @@ class MeterSimulator(_Device):
         self.answers: deque[quec.Message] = deque(maxlen=KEPT)  # of channels 23 and 24
         self.payload = b""  # transparent octets that came
 
-    def _works(self) -> Mapping[str, Callable[[], Coroutine[Any, Any, None]]]:
+    def _works(self) -> Works:
         return {"uart": self._read_for_ever, "asking": self._ask_for_ever, "events": self._report_for_ever}
 
     async def _ask_for_ever(self) -> None:

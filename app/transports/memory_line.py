@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from app.errors import LinkError, LinkReason
 from app.model.line import LineFormat, add_parity, remove_parity
+from app.transports.line_base import LineBase
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,39 +20,20 @@ class Sent:
     format: LineFormat
 
 
-class MemoryLine:
+class MemoryLine(LineBase):
     """One end. Octets take as long as the rate says (``is_paced``), and arrive spoilt when the formats differ."""
 
     def __init__(self, name: str, line_format: LineFormat, *, has_rate: bool, is_paced: bool) -> None:
-        self.name = name
+        super().__init__(name, line_format, f"The line {name} is gone.")
         self.has_rate = has_rate
         self.echoes = False  # an optical head that reflects what we send
         self.sent: list[Sent] = []
         self.formats: list[tuple[float, LineFormat]] = []
         self.breaks: list[float] = []
         self.spoil: Callable[[bytes], bytes] = lambda data: data  # of what arrives here
-        self._format = line_format
         self._is_paced = is_paced
         self._peer: MemoryLine | None = None
         self._inbox = bytearray()
-        self._arrived = asyncio.Event()
-        self._gone = asyncio.Event()
-
-    @property
-    def format(self) -> LineFormat:
-        return self._format
-
-    def _lost(self) -> LinkError:
-        return LinkError(f"The line {self.name} is gone.", LinkReason.CLOSED)
-
-    async def read(self, timeout_s: float | None = None) -> bytes:
-        async with asyncio.timeout(timeout_s):
-            while not self._inbox:
-                if self._gone.is_set():
-                    raise self._lost()
-                self._arrived.clear()
-                await self._arrived.wait()
-        return self.take_waiting()
 
     async def write(self, data: bytes) -> None:
         peer = self._peer
@@ -62,8 +43,7 @@ class MemoryLine:
         began, used = loop.time(), self._format
         if self._is_paced and self.has_rate:
             await asyncio.sleep(used.seconds(len(data)))
-        if self._gone.is_set():
-            raise self._lost()
+        self._check_here()
         self.sent.append(Sent(bytes(data), began, loop.time(), used))
         if self.echoes:
             self._receive(data, used)
@@ -76,15 +56,13 @@ class MemoryLine:
         self._arrived.set()
 
     async def set_format(self, line_format: LineFormat) -> None:
-        if self._gone.is_set():
-            raise self._lost()
+        self._check_here()
         if self.has_rate:
             self._format = line_format
             self.formats.append((asyncio.get_running_loop().time(), line_format))
 
     async def send_break(self, duration_s: float) -> None:
-        if self._gone.is_set():
-            raise self._lost()
+        self._check_here()
         self.breaks.append(duration_s)
         await asyncio.sleep(duration_s)
 
@@ -93,15 +71,11 @@ class MemoryLine:
         self._inbox.clear()
         return data
 
-    async def wait_closed(self) -> None:
-        await self._gone.wait()
-
     def unplug(self) -> None:
         """Pull the plug: both ends are gone at once."""
         for end in (self, self._peer):
             if end is not None:
-                end._gone.set()
-                end._arrived.set()
+                end._lose(end._farewell)
 
     async def close(self) -> None:
         self.unplug()

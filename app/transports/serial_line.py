@@ -31,6 +31,7 @@ from typing import Any, Final
 
 from app.errors import LinkError, LinkReason
 from app.model.line import LineFormat
+from app.transports.line_base import LineBase
 from app.transports.serial_ports import owning_group, permission_fix, ports_there_are, resolve
 
 if sys.platform == "win32":
@@ -60,15 +61,14 @@ _REFUSED: Final = (errno.EINVAL, errno.ENOTTY, errno.EOPNOTSUPP)
 _Job = tuple[Callable[[], None], "asyncio.Future[None]"]
 
 
-class SerialLine:
+class SerialLine(LineBase):
     """See Line. Made by ``SerialLine.open``."""
 
     has_rate: Final = True
 
     def __init__(self, address: str, line_format: LineFormat, whose: str, *, rs485: bool, stall_s: float) -> None:
-        self.name = address  # the device's name once it is open
+        super().__init__(address, line_format)  # ``name`` becomes the device's once it is open
         self.dropped = 0
-        self._format = line_format
         self._whose = whose
         self._rs485 = rs485
         self._stall_s = stall_s
@@ -77,10 +77,7 @@ class SerialLine:
         # ---- of the loop
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self._waiting: set[asyncio.Future[None]] = set()
-        self._arrived = asyncio.Event()
-        self._gone = asyncio.Event()
         self._ended = asyncio.Event()
-        self._farewell = ""
         # ---- of both sides
         self._guard = threading.Lock()  # of the three below
         self._unread = bytearray()
@@ -127,19 +124,6 @@ class SerialLine:
 
     # ---------------------------------------------------------------- the loop's side
 
-    @property
-    def format(self) -> LineFormat:
-        return self._format
-
-    async def read(self, timeout_s: float | None = None) -> bytes:
-        async with asyncio.timeout(timeout_s):
-            while not (data := self.take_waiting()):
-                if self._gone.is_set():
-                    raise self._lost()
-                self._arrived.clear()
-                await self._arrived.wait()
-        return data
-
     def take_waiting(self) -> bytes:
         with self._guard:
             data = bytes(self._unread)
@@ -161,9 +145,6 @@ class SerialLine:
     async def send_break(self, duration_s: float) -> None:
         await self._do(lambda: self._break(duration_s))
 
-    async def wait_closed(self) -> None:
-        await self._gone.wait()
-
     async def close(self) -> None:
         self._lose(f"The port {self.name} was closed here.")
         self._end()
@@ -174,8 +155,7 @@ class SerialLine:
             _log.warning("the driver of %s does not give the port back", self.name)
 
     async def _do(self, work: Callable[[], None]) -> None:
-        if self._gone.is_set():
-            raise self._lost()
+        self._check_here()
         done: asyncio.Future[None] = self._loop.create_future()
         self._waiting.add(done)
         self._jobs.put((work, done))
@@ -184,15 +164,8 @@ class SerialLine:
         finally:
             self._waiting.discard(done)
 
-    def _lost(self) -> LinkError:
-        return LinkError(self._farewell, LinkReason.CLOSED)
-
     def _lose(self, why: str) -> None:
-        if self._gone.is_set():
-            return
-        self._farewell = why
-        self._gone.set()
-        self._arrived.set()
+        super()._lose(why)
         for done in self._waiting:
             _settle(done, self._lost())
 

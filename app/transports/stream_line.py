@@ -13,8 +13,8 @@ import struct
 import sys
 from typing import Final, cast
 
-from app.errors import LinkError, LinkReason
 from app.model.line import LineFormat
+from app.transports.line_base import LineBase
 from app.transports.tcp_link import TcpStream, dial
 
 SOCKET: Final = "socket://"
@@ -30,26 +30,22 @@ def host_in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-class StreamLine(asyncio.Protocol):
+class StreamLine(LineBase, asyncio.Protocol):
     """See Line. Made by ``StreamLine.open`` or ``StreamLine.accepted``."""
 
     has_rate: Final = False
 
     def __init__(self, name: str, stream: TcpStream, line_format: LineFormat, *, stall_s: float) -> None:
-        self.name = name
+        super().__init__(name, line_format, f"The connection to {name} was closed by the other side.")
         self.peer = stream.peer
         self._stream = stream  # the connection lives as long as this object of asyncio's
-        self._format = line_format
         self._stall_s = stall_s
         self._transport: asyncio.Transport | None = None
         self._unread = bytearray()
         self._is_paused = False
-        self._arrived = asyncio.Event()
         self._sent = asyncio.Event()
         self._sent.set()
-        self._gone = asyncio.Event()
         self._ended = asyncio.Event()
-        self._farewell = f"The connection to {name} was closed by the other side."
 
     @classmethod
     async def open(
@@ -83,19 +79,6 @@ class StreamLine(asyncio.Protocol):
 
     # ---------------------------------------------------------------- Line
 
-    @property
-    def format(self) -> LineFormat:
-        return self._format
-
-    async def read(self, timeout_s: float | None = None) -> bytes:
-        async with asyncio.timeout(timeout_s):
-            while not (data := self.take_waiting()):
-                if self._gone.is_set():
-                    raise self._lost()
-                self._arrived.clear()
-                await self._arrived.wait()
-        return data
-
     def take_waiting(self) -> bytes:
         data = bytes(self._unread)
         self._unread.clear()
@@ -126,21 +109,15 @@ class StreamLine(asyncio.Protocol):
                     "network."
                 )
                 self.abort()
-        if self._gone.is_set():
-            raise self._lost()
+        self._check_here()
 
     async def set_format(self, line_format: LineFormat) -> None:
         """Nothing to do. Raises LinkError when the line is gone."""
-        if self._gone.is_set():
-            raise self._lost()
+        self._check_here()
 
     async def send_break(self, duration_s: float) -> None:
         """Nothing to do. Raises LinkError when the line is gone."""
-        if self._gone.is_set():
-            raise self._lost()
-
-    async def wait_closed(self) -> None:
-        await self._gone.wait()
+        self._check_here()
 
     async def close(self) -> None:
         """End the connection in order, within a second."""
@@ -161,15 +138,9 @@ class StreamLine(asyncio.Protocol):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self._transport.abort()
 
-    def _lost(self) -> LinkError:
-        return LinkError(self._farewell, LinkReason.CLOSED)
-
     def _lose(self, why: str) -> None:
-        if not self._gone.is_set():
-            self._farewell = why
-            self._gone.set()
-            self._arrived.set()
-            self._sent.set()
+        super()._lose(why)
+        self._sent.set()
 
     # ---------------------------------------------------------------- called by the loop
 

@@ -15,7 +15,7 @@ import json
 import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, NoReturn
@@ -58,8 +58,11 @@ class WebhookEvent:
     data: bytes = field(repr=False)  # as received
 
 
-OnEvent = Callable[[WebhookEvent], bool]
-"""Takes an event at once, without waiting. False: it cannot take any now, and the sender is told so."""
+OnEvent = Callable[[WebhookEvent], bool | Awaitable[bool]]
+"""Takes an event; the sender hears of it once it is true. False: none can be taken now, and the sender is told so."""
+
+IsSigned = Callable[[Mapping[str, str], bytes], bool]
+"""Whether the headers (lower-case names) sign this body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,7 @@ class _Answer:
 _TAKEN: Final = _Answer(204, "taken")
 _NO_TOKEN: Final = _Answer(401, "no_token", "A token is needed.", close=True)
 _WRONG_TOKEN: Final = _Answer(403, "wrong_token", "The token is not the right one.", close=True)
+_NOT_SIGNED: Final = _Answer(401, "not_signed", "The signature is not the right one.", close=True)
 _NOT_POST: Final = _Answer(405, "not_post", "Only POST is taken.", close=True)
 _TOO_LARGE: Final = _Answer(413, "too_large", "The body is too large.", close=True)
 _NOT_JSON: Final = _Answer(400, "bad_json", "The body is not JSON.")
@@ -87,6 +91,7 @@ class WebhookListener(Listener):
     Args:
         host, port: where to listen; port 0 takes any free one, see ``port``.
         token: what a sender must show as ``Authorization: Bearer`` or in the header ``X-Meterwright-Token``.
+        signed: for senders that sign each body instead; ``token`` is then not looked at.
         on_event: called on the loop for every event.
         max_per_s: more events in one second are refused with 429.
     """
@@ -98,16 +103,18 @@ class WebhookListener(Listener):
         token: str,
         *,
         on_event: OnEvent,
+        signed: IsSigned | None = None,
         max_body: int = MAX_BODY,
         max_per_s: float = MAX_PER_S,
         max_connections: int = MAX_CONNECTIONS,
         request_s: float = REQUEST_S,
         idle_s: float = IDLE_S,
     ) -> None:
-        if not token:
+        if not token and signed is None:
             raise ConfigError("is empty; anybody could send events", key="webhook_token", expected="a long random text")
         super().__init__(host, port, READ)
         self._token = _digest(token)
+        self._signed = signed
         self._on_event = on_event
         self._max_body = max_body
         self._max_per_s = max_per_s
@@ -222,35 +229,43 @@ class WebhookListener(Listener):
                 refusal = self._refusal(event)
                 if refusal is not None:
                     return refusal
-                self._strangers.pop(writer, None)
+                if self._signed is None:
+                    self._strangers.pop(writer, None)
             elif isinstance(event, h11.Data):
                 body += event.data
                 if len(body) > self._max_body:
                     return _TOO_LARGE
             elif isinstance(event, h11.EndOfMessage) and head is not None:
-                return self._take(head, bytes(body))
+                if self._signed is not None:
+                    if not self._signed(_headers(head), bytes(body)):
+                        return _NOT_SIGNED
+                    self._strangers.pop(writer, None)
+                return await self._take(head, bytes(body))
             else:
                 return None  # closed
 
     def _refusal(self, head: h11.Request) -> _Answer | None:
         """What the head alone decides; the body is then not read."""
-        headers = {bytes(name).decode("latin-1").lower(): bytes(value) for name, value in head.headers}
-        shown = headers.get(TOKEN_HEADER)
-        if shown is None:
-            scheme, _, rest = headers.get("authorization", b"").partition(b" ")
-            shown = rest.strip() if scheme.lower() == b"bearer" else None
-        if not shown:
-            return _NO_TOKEN
-        if not hmac.compare_digest(hashlib.sha256(shown).digest(), self._token):
-            return _WRONG_TOKEN
+        headers = _headers(head)
+        if self._signed is None and (refusal := self._stranger(headers)) is not None:
+            return refusal
         if head.method != b"POST":
             return _NOT_POST
-        length = headers.get("content-length", b"")
+        length = headers.get("content-length", "")
         if length.isdigit() and int(length[:20]) > self._max_body:
             return _TOO_LARGE
         return None
 
-    def _take(self, head: h11.Request, data: bytes) -> _Answer:
+    def _stranger(self, headers: Mapping[str, str]) -> _Answer | None:
+        shown = headers.get(TOKEN_HEADER)
+        if shown is None:
+            scheme, _, rest = headers.get("authorization", "").partition(" ")
+            shown = rest.strip(" \t") if scheme.lower() == "bearer" else None
+        if not shown:
+            return _NO_TOKEN
+        return None if hmac.compare_digest(_digest(shown, "latin-1"), self._token) else _WRONG_TOKEN
+
+    async def _take(self, head: h11.Request, data: bytes) -> _Answer:
         if not self._allowed():
             return _TOO_FAST
         try:
@@ -262,7 +277,8 @@ class WebhookListener(Listener):
             kinds = parse_qs(query, max_num_fields=20).get("event", [""])
         except ValueError:
             kinds = [""]
-        return _TAKEN if self._on_event(WebhookEvent(kinds[0][:40], body, data)) else _FULL
+        taken = self._on_event(WebhookEvent(kinds[0][:40], body, data))
+        return _TAKEN if (taken if isinstance(taken, bool) else await taken) else _FULL
 
     def _allowed(self) -> bool:
         """A bucket of one second's events."""
@@ -276,8 +292,12 @@ class WebhookListener(Listener):
         return True
 
 
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+def _digest(token: str, encoding: str = "utf-8") -> bytes:
+    return hashlib.sha256(token.encode(encoding)).digest()
+
+
+def _headers(head: h11.Request) -> dict[str, str]:
+    return {bytes(name).decode("latin-1").lower(): bytes(value).decode("latin-1") for name, value in head.headers}
 
 
 def _no_constant(text: str) -> NoReturn:

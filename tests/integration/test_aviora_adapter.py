@@ -25,8 +25,7 @@ from app.errors import LinkError, LinkReason
 from app.model.command import check_params
 from app.model.device import Device, NodeKind
 from app.model.interaction import Direction, Frame, Interaction
-from app.model.reading import Finding, LinkState
-from app.model.records import Change
+from app.model.reading import LinkState
 from app.model.status import Status
 from app.ports import (
     Accepted,
@@ -48,6 +47,7 @@ from app.ports import (
 from app.protocols.aviora import parse_ftp_address
 from app.secrets import SessionSecrets
 from app.simulators.aviora import AvioraConfig, AvioraGatewaySimulator, line_meters
+from tests.integration.held import LOOK_S, Followed, Held
 
 DEADLINE_S = 10.0
 HOST = "127.0.0.1"
@@ -231,51 +231,26 @@ def tap_of(owner: str, frames: list[Shown]) -> Tap:
     return tapped
 
 
-class Waiter:
-    """Waits for a condition; what moves it, and a look now and then."""
-
-    def __init__(self) -> None:
-        self.moved = asyncio.Event()
-
-    async def until(self, condition: Callable[[], Any]) -> Any:
-        async with asyncio.timeout(DEADLINE_S):
-            while not (found := condition()):
-                self.moved.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.02):
-                        await self.moved.wait()
-        return found
-
-
 @dataclass
-class Bench(Waiter):
-    """An open adapter, what it told, and the frames it showed."""
+class Bench(Followed):
+    """With the frames it showed, and the facts that are known."""
+
+    look_s = LOOK_S
 
     kind: Aviora
     adapter: AvioraAdapter
     devices: tuple[Device, ...]
-    told: list[Uplink] = field(default_factory=list)
     frames: list[Shown] = field(default_factory=list)
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
     _numbers: int = 0
 
-    async def follow(self) -> None:
-        async for uplink in self.adapter.uplinks():
-            self.told.append(uplink)
-            if isinstance(uplink, Facts):
-                self.known.setdefault(uplink.device, {}).update(uplink.facts)
-            self.moved.set()
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [one for one in self.told if isinstance(one, kind)]
+    def hear(self, uplink: Uplink) -> None:
+        super().hear(uplink)
+        if isinstance(uplink, Facts):
+            self.known.setdefault(uplink.device, {}).update(uplink.facts)
 
     def link(self, device: str = "gw1") -> LinkState | None:
-        changes = [one.link for one in self.of(LinkChange) if one.device == device]
-        return changes[-1] if changes else None
-
-    def findings(self, code: str) -> list[Finding]:
-        return [one.finding for one in self.of(Found) if one.finding.code == code]
+        return self.link_of(device)
 
     def request(self, command: str, device: str = "gw1", **params: Any) -> Dispatch:
         node = next(one for one in self.devices if one.id == device)
@@ -325,7 +300,7 @@ async def bench(
     )  # fmt: skip
     adapter = kind.create(context)
     assert isinstance(adapter, AvioraAdapter)
-    held = Bench(kind, adapter, nodes, known=facts, frames=frames)
+    held = Bench(adapter, kind, nodes, known=facts, frames=frames)
     async with adapter.open(), asyncio.TaskGroup() as group:
         follow = group.create_task(held.follow())
         try:
@@ -1034,24 +1009,10 @@ async def test_a_storm_of_reconnects_leaves_no_rows_and_ends() -> None:
 
 
 @dataclass
-class Engine(Waiter):
-    """A running workbench and what its feed said."""
+class Engine(Held):
+    """Of one gateway."""
 
-    workbench: Any
-    changes: list[Change] = field(default_factory=list)
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def look(self, change: Change) -> None:
-        self.changes.append(change)
-        self.moved.set()
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [one for one in self.changes if isinstance(one, kind)]
-
-    async def settled(self, number: int) -> Interaction:
-        async with asyncio.timeout(DEADLINE_S):
-            done: Interaction = await self.workbench.settled(number)
-            return done
+    look_s = LOOK_S
 
     def facts(self) -> Mapping[str, Any]:
         known: Mapping[str, Any] = self.workbench.state("gw1").facts
@@ -1132,7 +1093,7 @@ async def test_the_pipeline_says_what_the_gateway_never_does(tmp_path: Path) -> 
         assert failed.failure is not None
         assert (failed.failure.code, "never reported" in failed.failure.text) == ("NO_RESULT", True)
         peer.send(*result_of(SERIAL, "readout", TABLE))
-        await held.until(lambda: held.workbench.interaction(failed.id).status is Status.SUCCESSFUL)
+        await held.until(lambda: held.row(failed.id).status is Status.SUCCESSFUL)
         peer.send(*result_of(SERIAL, "readout", TABLE))
         await held.until(lambda: [one for one in held.of(Interaction) if one.command == "READOUT_RESULT"])
         update = held.workbench.submit("gw1", "UPDATE_FIRMWARE", {"address": "ftp://joe:hush-hush@192.0.2.5/fw.bin"})

@@ -9,7 +9,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -31,7 +31,6 @@ from app.model.command import check_params
 from app.model.device import Device, NodeKind
 from app.model.interaction import Frame, Interaction, Step, StepEntry
 from app.model.reading import Finding, LinkState, SampleSet
-from app.model.records import Change
 from app.model.status import Status
 from app.ports import AdapterContext, AdapterType, DeliveryFailure, Dispatch, Disposition, Limits, TokenMaker
 from app.protocols import calin_lorawan as lora
@@ -40,8 +39,8 @@ from app.simulators.calin_meters import OLD_FIRMWARE, CalinMeter, calin_serial, 
 from app.simulators.calin_vendor import CalinVendorSimulator, VendorConfig
 from app.simulators.chirpstack import ChirpStackConfig, ChirpStackSimulator
 from app.workbench import Workbench
+from tests.integration.held import DEADLINE_S, Held
 
-DEADLINE_S = 20.0
 ANSWER_S = 1.5  # for the twelve seconds of the real field: long enough for a busy machine
 LATER_S = 1.8
 AT_ONCE = 12
@@ -143,27 +142,11 @@ def settings_of(key: str, sim: Sim) -> dict[str, Any]:
 
 
 @dataclass
-class Held:
-    """A running engine, what stands behind it, and what the feed said."""
+class CalinHeld(Held):
+    """With what stands behind it."""
 
     key: str
-    workbench: Workbench
     sim: Sim
-    changes: list[Change] = field(default_factory=list)
-    _moved: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def look(self, change: Change) -> None:
-        self.changes.append(change)
-        self._moved.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while not condition():
-                self._moved.clear()
-                await self._moved.wait()
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [change for change in self.changes if isinstance(change, kind)]
 
     def meter(self, number: int = 1) -> CalinMeter:
         return self.sim.field[calin_serial(number)]
@@ -180,9 +163,7 @@ class Held:
             await self.until(lambda: all(self.workbench.state(meter).last_contact for meter in meters))
 
     async def send(self, command: str, device: str = "m1", **params: Any) -> Interaction:
-        number = self.workbench.submit(device, command, params)
-        async with asyncio.timeout(DEADLINE_S):
-            return await self.workbench.settled(number)
+        return await self.command(device, command, params)
 
     async def done(self, command: str, device: str = "m1", **params: Any) -> Interaction:
         done = await self.send(command, device, **params)
@@ -193,7 +174,7 @@ class Held:
 @asynccontextmanager
 async def engine(
     path: Path, key: str, *, meters: int = 1, faults: tuple[str, ...] = (), is_registered: bool = True
-) -> AsyncIterator[Held]:
+) -> AsyncIterator[CalinHeld]:
     """A simulator with all its meters in the tree, and the engine running."""
     async with simulator(key, meters, faults, is_registered=is_registered) as sim, attached(path, key, sim) as held:
         if is_registered:
@@ -202,7 +183,7 @@ async def engine(
 
 
 @asynccontextmanager
-async def attached(path: Path, key: str, sim: Sim) -> AsyncIterator[Held]:
+async def attached(path: Path, key: str, sim: Sim) -> AsyncIterator[CalinHeld]:
     """The engine on a workspace; a new one gets the tree of the simulator."""
     secrets = SessionSecrets()
     for name, words in WORDS.items():
@@ -210,7 +191,7 @@ async def attached(path: Path, key: str, sim: Sim) -> AsyncIterator[Held]:
     for number, meter in enumerate(sim.field.meters.values(), 1):
         secrets.set(f"key-{number}", meter.decoder_key)
     with open_session(path, adapter_types={key: kind_of(key)}, secrets=secrets) as session:
-        held = Held(key, session.workbench, sim)
+        held = CalinHeld(session.workbench, key, sim)
         session.workbench.feed.subscribe(held.look)
         if not session.workbench.devices():
             plant(session.workbench, key, sim)

@@ -23,7 +23,7 @@ from app.simulators import catalog
 from app.simulators.calin_meters import calin_serial, demo_field
 from app.simulators.chirpstack import ChirpStackConfig, ChirpStackSimulator
 from app.simulators.chirpstack_mqtt import MqttPublisher
-from tests.integration.test_calin_live import GATEWAY, Held, QuickLorawan
+from tests.integration.test_calin_live import GATEWAY, CalinHeld, QuickLorawan
 from tests.integration.test_mqtt_link import Ear, Mosquitto, mosquitto, needs_mosquitto
 
 USER, PASSWORD, WRONG = "bench", "broker-password", "not-the-broker-password"
@@ -34,7 +34,7 @@ DEADLINE_S = 20.0
 class Bench:
     """A running engine and the broker its answers come by."""
 
-    held: Held
+    held: CalinHeld
     sim: ChirpStackSimulator
     broker: Mosquitto
     publisher: MqttPublisher
@@ -77,7 +77,7 @@ async def bench(path: Path, password: str = PASSWORD) -> AsyncIterator[Bench]:
                     Device(id="gw1", name="Gateway", kind=NodeKind.GATEWAY, serial=GATEWAY, **shared)
                 )  # fmt: skip
                 workbench.save_device(Device(id="m1", name="Meter 1", serial=calin_serial(1), **shared))
-                held = Held(kind.key, workbench, sim)
+                held = CalinHeld(workbench, kind.key, sim)
                 workbench.feed.subscribe(held.look)
                 async with running(workbench):
                     await held.until(lambda: "is_online" in held.facts("gw1"))

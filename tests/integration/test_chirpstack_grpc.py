@@ -34,7 +34,7 @@ from app.simulators.chirpstack_grpc import grpc_side
 from app.transports import chirpstack_grpc
 from app.transports.chirpstack_grpc import GrpcCaller
 from tests.doubles.lem_double import ServerCertificate, make_certificate
-from tests.integration.test_calin_live import HOOK_TOKEN, Held, QuickLorawan, free_port
+from tests.integration.test_calin_live import HOOK_TOKEN, CalinHeld, QuickLorawan, free_port
 
 needs_grpc = pytest.mark.skipif(
     find_spec("grpc") is None or find_spec("chirpstack_api") is None,
@@ -507,7 +507,7 @@ async def test_the_command_lines_simulator_offers_grpc() -> None:
 
 
 @asynccontextmanager
-async def engine(path: Path, sim: ChirpStackSimulator, url: str) -> AsyncIterator[Held]:
+async def engine(path: Path, sim: ChirpStackSimulator, url: str) -> AsyncIterator[CalinHeld]:
     """Commands by ``url``, answers by webhook."""
     kind = QuickLorawan(pace=calin_lorawan.Pace(gateway_poll_s=0.1, call_s=2.0))
     secrets = SessionSecrets()
@@ -526,7 +526,7 @@ async def engine(path: Path, sim: ChirpStackSimulator, url: str) -> AsyncIterato
         workbench.save_device(Device(id="g1", name="Grid", kind=NodeKind.GRID))
         workbench.save_device(Device(id="gw1", name="Gateway", kind=NodeKind.GATEWAY, serial=GATEWAYS[0], **shared))
         workbench.save_device(Device(id="m1", name="Meter 1", serial=SERIAL, **shared))
-        held = Held(kind.key, workbench, sim)
+        held = CalinHeld(workbench, kind.key, sim)
         workbench.feed.subscribe(held.look)
         async with running(workbench):
             yield held

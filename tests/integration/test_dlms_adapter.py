@@ -48,6 +48,7 @@ from tests.pipeline.harness import EPOCH, VirtualClock, VirtualLoop, run_virtual
 T = TypeVar("T")
 KEY, AUTHENTICATION_KEY = bytes(range(16)), bytes(range(0xD0, 0xE0))
 SERIAL_PORT: dict[str, Any] = {"address": "COM7", "physical_address": 17}
+MODE_E: dict[str, Any] = {**SERIAL_PORT, "opening": "mode_e", "line_format": "300 7E1"}
 NETWORK: dict[str, Any] = {"address": "socket://192.0.2.7:4059", "framing": "wrapper"}
 
 
@@ -954,10 +955,67 @@ def test_an_optical_head_opens_by_mode_e() -> None:
         answer = await made.submit("READ_REGISTER", obis="1-0:1.8.0*255")
         return answer, [shape for _at, shape in made.line.formats], made.line.format
 
-    answer, formats, now = play(scene, None, {**SERIAL_PORT, "opening": "mode_e", "line_format": "300 7E1"})
+    answer, formats, now = play(scene, None, MODE_E)
     assert answer.result["value"] == "1234.5"
     assert formats[0] == LineFormat(300, 7, "E")
     assert formats[-1] == now == LineFormat(9600)
+
+
+BREAK = b"\x01B0\x03q"
+
+
+def test_a_sign_on_of_mode_e_waits_until_the_line_is_quiet() -> None:
+    """What is still on its way is shown, belongs to nothing, and is not talked into."""
+
+    async def scene(made: Bench) -> tuple[Answer, list[tuple[Direction, bytes, str]], float, float]:
+        spoke_until = 0.0
+        is_speaking = asyncio.Event()
+
+        async def talkative(line: MemoryLine) -> None:
+            nonlocal spoke_until
+            for _ in range(3):
+                await line.write(b"stray ")
+                spoke_until = made.loop.time()
+                is_speaking.set()
+                await asyncio.sleep(1)
+            await optical_head(line)
+
+        made.end.prelude = talkative
+        await is_speaking.wait()
+        answer = await made.submit("READ_REGISTER", obis="1-0:1.8.0*255")
+        return answer, made.frames, spoke_until, made.line.sent[0].began
+
+    answer, frames, spoke_until, asked_at = play(scene, None, MODE_E)
+    assert answer.result["value"] == "1234.5"
+    assert asked_at - spoke_until >= 1.5
+    thrown_away = [data for _direction, data, note in frames if note == "unasked, thrown away"]
+    assert b"".join(thrown_away) == b"stray " * 3
+
+
+def test_a_sign_on_of_mode_e_that_fails_ends_with_a_break_and_the_next_one_waits_for_it() -> None:
+    async def scene(made: Bench) -> tuple[list[LinkError], MemoryLine]:
+        made.end.prelude = lambda line: asyncio.Event().wait()  # type: ignore[assignment,return-value]
+        return [await caught(made.submit("READ_CLOCK")) for _ in range(2)], made.line
+
+    errors, line = play(scene, None, MODE_E)
+    assert ["did not enter HDLC" in str(error) for error in errors] == [True, True]
+    assert [error.reason for error in errors] == [LinkReason.SILENT] * 2
+    breaks = [number for number, sent in enumerate(line.sent) if sent.data == BREAK]
+    assert len(breaks) == 2
+    assert line.sent[breaks[0] + 1].began - line.sent[breaks[0]].ended >= 1.5
+    assert line.format == LineFormat(300, 7, "E")
+
+
+def test_a_sign_on_of_mode_e_that_is_cut_off_ends_with_a_break() -> None:
+    async def scene(made: Bench) -> MemoryLine:
+        made.end.prelude = optical_head
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.9):  # the request has left, the identification is on its way
+                await made.submit("READ_CLOCK")
+        return made.line
+
+    line = play(scene, None, MODE_E)
+    assert [sent.data for sent in line.sent] == [b"/?!\r\n", BREAK]
 
 
 def test_mode_e_needs_a_rate() -> None:
@@ -965,8 +1023,7 @@ def test_mode_e_needs_a_rate() -> None:
         made.line.has_rate = False
         return await caught(made.submit("READ_CLOCK"))
 
-    settings = {**SERIAL_PORT, "opening": "mode_e", "line_format": "300 7E1"}
-    assert "no rate that could be switched" in str(play(scene, None, settings))
+    assert "no rate that could be switched" in str(play(scene, None, MODE_E))
 
 
 def test_the_connection_test_says_what_it_found() -> None:

@@ -11,9 +11,9 @@ import json
 import logging
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -34,14 +34,12 @@ from app.model.command import check_params
 from app.model.device import Device
 from app.model.interaction import Direction, Frame, Interaction
 from app.model.reading import DeviceState, Finding, LinkState, SampleSet
-from app.model.records import Change
 from app.model.status import Status
 from app.protocols import ems
 from app.secrets import SessionSecrets
 from app.transports.ws_stream import WsBounds
-from app.workbench import Workbench
+from tests.integration.held import DEADLINE_S, Held
 
-DEADLINE_S = 15.0
 HOST = "127.0.0.1"
 TOKEN = "tok-4f1c9a7e21"
 ID = "ems_001"
@@ -145,25 +143,8 @@ class Edge:
 
 
 @dataclass
-class Held:
-    """A running engine with an EMS hub, and what its feed said."""
-
-    workbench: Workbench
-    changes: list[Change] = field(default_factory=list)
-    _moved: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def look(self, change: Change) -> None:
-        self.changes.append(change)
-        self._moved.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while not condition():
-                self._moved.clear()
-                await self._moved.wait()
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [change for change in self.changes if isinstance(change, kind)]
+class EmsHeld(Held):
+    """With an EMS hub."""
 
     def samples(self, device: str = "bench") -> list[SampleSet]:
         return [one for one in self.of(SampleSet) if one.device == device]
@@ -190,15 +171,6 @@ class Held:
     async def heard(self, count: int, device: str = "bench") -> None:
         await self.until(lambda: len(self.samples(device)) >= count)
 
-    async def settled(self, number: int) -> Interaction:
-        async with asyncio.timeout(DEADLINE_S):
-            return await self.workbench.settled(number)
-
-    def row(self, number: int) -> Interaction:
-        found = self.workbench.interaction(number)
-        assert found is not None
-        return found
-
     def frames(self, device: str = "bench") -> list[Frame]:
         return [one for one in self.of(Frame) if one.device == device]
 
@@ -211,11 +183,11 @@ def hub_device(name: str = "bench", serial: str = ID, **settings: Any) -> Device
 @asynccontextmanager
 async def engine(
     path: Path, *devices: Device, secrets: SessionSecrets | None = None, pace: Pace = QUICK
-) -> AsyncIterator[Held]:
+) -> AsyncIterator[EmsHeld]:
     with open_session(path, adapter_types={"ems": Ems(pace=pace)}, secrets=secrets or SessionSecrets()) as session:
         for device in devices:
             session.workbench.save_device(device)
-        held = Held(session.workbench)
+        held = EmsHeld(session.workbench)
         session.workbench.feed.subscribe(held.look)
         async with running(session.workbench):
             yield held
@@ -223,7 +195,7 @@ async def engine(
 
 
 @asynccontextmanager
-async def bench(path: Path, pace: Pace = QUICK) -> AsyncIterator[tuple[Held, Edge]]:
+async def bench(path: Path, pace: Pace = QUICK) -> AsyncIterator[tuple[EmsHeld, Edge]]:
     """One device, connected, heard once."""
     async with engine(path / "ems.mwk", hub_device(), pace=pace) as held, Edge(await held.url()) as edge:
         await edge.tick()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,48 +17,27 @@ from app.interaction_log.verify import verify
 from app.model.device import Device
 from app.model.interaction import Frame, Interaction
 from app.model.reading import Finding, LinkState, SampleSet
-from app.model.records import Change
 from app.model.status import Status
 from app.simulators.lem_dcbm import LemDcbmConfig, LemDcbmSimulator
-from app.workbench import Workbench
-
-DEADLINE_S = 20.0
+from tests.integration.held import DEADLINE_S, Held
 
 
 @dataclass
-class Held:
-    """A running engine, its meter, and what the feed said."""
+class LemHeld(Held):
+    """With its meter."""
 
-    workbench: Workbench
     meter: LemDcbmSimulator
-    changes: list[Change] = field(default_factory=list)
-    _moved: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def look(self, change: Change) -> None:
-        self.changes.append(change)
-        self._moved.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while not condition():
-                self._moved.clear()
-                await self._moved.wait()
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [change for change in self.changes if isinstance(change, kind)]
 
     @property
     def polls(self) -> int:
         return len(self.of(SampleSet))
 
     async def send(self, command: str, **params: Any) -> Interaction:
-        number = self.workbench.submit("lem", command, params)
-        async with asyncio.timeout(DEADLINE_S):
-            return await self.workbench.settled(number)
+        return await self.command("lem", command, params)
 
 
 @asynccontextmanager
-async def engine(path: Path, config: LemDcbmConfig | None = None, **settings: Any) -> AsyncIterator[Held]:
+async def engine(path: Path, config: LemDcbmConfig | None = None, **settings: Any) -> AsyncIterator[LemHeld]:
     async with LemDcbmSimulator(config or LemDcbmConfig(uptime_s=3600, load="always")) as meter:
         with open_session(path) as session:
             given = {
@@ -68,7 +47,7 @@ async def engine(path: Path, config: LemDcbmConfig | None = None, **settings: An
             if meter.settings.tls_on and "tls_certificate" not in given:
                 given["tls_certificate"] = meter.certificate_pem
             session.workbench.save_device(Device(id="lem", name="LEM", adapter="lem-dcbm", settings=given))
-            held = Held(session.workbench, meter)
+            held = LemHeld(session.workbench, meter)
             session.workbench.feed.subscribe(held.look)
             async with running(session.workbench):
                 yield held

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -23,18 +23,16 @@ from app.model.command import check_params
 from app.model.device import Device
 from app.model.interaction import Direction, Interaction
 from app.model.reading import LinkState
-from app.model.records import Change
 from app.model.status import Status
-from app.ports import AdapterContext, Answer, Dispatch, Execution, Report, Uplink
+from app.ports import AdapterContext, Answer, Dispatch, Execution, Report
 from app.protocols import iec62056_21 as iec
 from app.protocols.iec62056_session import Timing
 from app.secrets import SessionSecrets
 from app.simulators import iec62056 as simulator
 from app.simulators._iec62056_meters import METERS
 from app.simulators.iec62056 import DEFAULT_PASSWORD, Iec62056Meter, MeterConfig, State
-from app.workbench import Workbench
+from tests.integration.held import DEADLINE_S, Followed, Held
 
-DEADLINE_S = 20.0
 SPEED = 400.0
 BAUD = 9600  # of the sign-on: 300 Bd takes real time (see the slow tests)
 QUICK = Timing(reaction_min_s=0.005, reaction_max_s=0.3, margin_s=0.1, gap_s=0.3, repeat_s=0.05, ident_s=2.0)
@@ -55,42 +53,20 @@ def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass
-class Bench:
+class Bench(Followed):
     """A meter, an open adapter on its line, what the adapter told and the frames it showed."""
 
     meter: Iec62056Meter
     kind: Iec62056
     adapter: Iec62056Adapter
     device: Device
-    told: list[Uplink] = field(default_factory=list)
     frames: list[tuple[Direction, bytes]] = field(default_factory=list)
-    lost: LinkError | None = None
     stack: AsyncExitStack = field(default_factory=AsyncExitStack)
-    _moved: asyncio.Event = field(default_factory=asyncio.Event)
     _numbers: int = 0
-
-    async def follow(self) -> None:
-        try:
-            async for uplink in self.adapter.uplinks():
-                self.told.append(uplink)
-                self._moved.set()
-        except LinkError as exc:
-            self.lost = exc
-            self._moved.set()
 
     async def close(self) -> None:
         """Leave the connection."""
         await self.stack.aclose()
-
-    async def until(self, condition: Callable[[], Any]) -> Any:
-        async with asyncio.timeout(DEADLINE_S):
-            while not (found := condition()):
-                self._moved.clear()
-                await self._moved.wait()
-        return found
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [one for one in self.told if isinstance(one, kind)]
 
     def sent(self) -> bytes:
         return b"".join(data for direction, data in self.frames if direction is Direction.OUT)
@@ -158,7 +134,7 @@ async def connected(
     )  # fmt: skip
     adapter = kind.create(context)
     assert isinstance(adapter, Iec62056Adapter)
-    held = Bench(meter, kind, adapter, device)
+    held = Bench(adapter, meter, kind, device)
     await held.stack.enter_async_context(adapter.open())
     group = await held.stack.enter_async_context(asyncio.TaskGroup())
     held.stack.callback(group.create_task(held.follow()).cancel)
@@ -731,30 +707,17 @@ async def test_detect_on_a_dead_port_stays_within_its_bound(monkeypatch: pytest.
 
 
 @dataclass
-class Engine:
-    workbench: Workbench
+class Engine(Held):
+    """With its meter."""
+
     meter: Iec62056Meter
-    changes: list[Change] = field(default_factory=list)
-    _moved: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def look(self, change: Change) -> None:
-        self.changes.append(change)
-        self._moved.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(DEADLINE_S):
-            while not condition():
-                self._moved.clear()
-                await self._moved.wait()
 
     @property
     def link(self) -> LinkState:
         return self.workbench.state("m").link
 
     async def send(self, command: str, **params: Any) -> Interaction:
-        number = self.workbench.submit("m", command, params)
-        async with asyncio.timeout(DEADLINE_S):
-            return await self.workbench.settled(number)
+        return await self.command("m", command, params)
 
 
 @asynccontextmanager

@@ -4,7 +4,6 @@ simulators (specs/quecpython-rfc1662.md; section numbers are its own)."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 import socket
@@ -33,8 +32,7 @@ from app.model.command import CommandKind, check_params
 from app.model.device import Device, NodeKind
 from app.model.interaction import Direction, Interaction
 from app.model.line import LineFormat
-from app.model.reading import Finding, LinkState
-from app.model.records import Change
+from app.model.reading import LinkState
 from app.model.status import Status
 from app.ports import (
     AdapterContext,
@@ -44,11 +42,9 @@ from app.ports import (
     Dispatch,
     Execution,
     Facts,
-    Found,
     LinkChange,
     Report,
     Tap,
-    Uplink,
 )
 from app.protocols import quecpython as quec
 from app.protocols.rfc1662 import QUECTEL, RFC1662, Decoder, Frame, Profile, Spoil, encode_frame, encode_spoilt
@@ -56,6 +52,7 @@ from app.secrets import SessionSecrets
 from app.simulators.quecpython import MeterConfig, MeterSimulator, ModuleConfig, ModuleSimulator
 from app.transports.line import Line
 from app.transports.memory_line import MemoryLine, memory_line
+from tests.integration.held import LOOK_S, Followed, Held
 from tests.pipeline.harness import VirtualClock, VirtualLoop, run_virtual
 
 DEADLINE_S = 10.0
@@ -149,46 +146,20 @@ class Peer:
 
 
 @dataclass
-class Bench:
-    """An open adapter, what it told, and the frames it showed."""
+class Bench(Followed):
+    """With the frames it showed."""
+
+    look_s = LOOK_S
 
     kind: QuecPython
     adapter: QuecAdapter
     devices: tuple[Device, ...]
     lines: Lines
-    told: list[Uplink] = field(default_factory=list)
     frames: list[Shown] = field(default_factory=list)
-    lost: LinkError | None = None
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
     _numbers: int = 0
 
-    async def follow(self) -> None:
-        try:
-            async for uplink in self.adapter.uplinks():
-                self.told.append(uplink)
-                self.moved.set()
-        except LinkError as exc:
-            self.lost = exc
-            self.moved.set()
-
-    async def until(self, condition: Callable[[], Any]) -> Any:
-        async with asyncio.timeout(DEADLINE_S):
-            while not (found := condition()):
-                self.moved.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.02):
-                        await self.moved.wait()
-        return found
-
-    def of(self, kind: type[Any]) -> list[Any]:
-        return [one for one in self.told if isinstance(one, kind)]
-
     def link(self, device: str = "dev") -> LinkState | None:
-        changes = [one.link for one in self.of(LinkChange) if one.device == device]
-        return changes[-1] if changes else None
-
-    def findings(self, code: str) -> list[Finding]:
-        return [one.finding for one in self.of(Found) if one.finding.code == code]
+        return self.link_of(device)
 
     def rows(self, command: str = "") -> list[Mapping[str, Any]]:
         return [one.answer.result for one in self.of(Report) if command in ("", one.command)]
@@ -253,7 +224,7 @@ async def bench(
     )  # fmt: skip
     adapter = kind.create(context)
     assert isinstance(adapter, QuecAdapter)
-    held = Bench(kind, adapter, devices, opener, frames=frames)
+    held = Bench(adapter, kind, devices, opener, frames=frames)
     async with adapter.open(), asyncio.TaskGroup() as group:
         follow = group.create_task(held.follow())
         try:
@@ -1942,32 +1913,18 @@ async def test_through_the_pipeline_with_a_cable_that_is_pulled(tmp_path: Path) 
     """Rows on disk, a wait that ends with the cable, the line opened again by itself, no password anywhere."""
     secret = "Sesam-4711"
     path = tmp_path / "bench.mw"
-    changed = asyncio.Event()
     config = ModuleConfig(link="tcp", server_port=1, reads_serial=False, retry_s=5.0)
     async with ModuleSimulator(config) as module:
         kinds = {"quecpython": QuecPython(pace=QUICK)}
         with open_session(path, adapter_types=kinds, secrets=SessionSecrets()) as session:
             bench_ = session.workbench
-            rows: dict[int, Interaction] = {}
-
-            def look(change: Change) -> None:
-                if isinstance(change, Interaction):
-                    rows[change.id] = change
-                changed.set()
-
-            async def until(condition: Callable[[], Any]) -> None:
-                async with asyncio.timeout(DEADLINE_S):
-                    while not condition():
-                        changed.clear()
-                        with contextlib.suppress(TimeoutError):
-                            async with asyncio.timeout(0.02):
-                                await changed.wait()
+            held = Held(bench_)
+            until = held.until
 
             async def done(command: str, **params: Any) -> Interaction:
-                async with asyncio.timeout(DEADLINE_S):
-                    return await bench_.settled(bench_.submit("dev", command, params))
+                return await held.command("dev", command, params)
 
-            bench_.feed.subscribe(look)
+            bench_.feed.subscribe(held.look)
             bench_.save_device(device("meter", line=module.address, timeout_ms=5000, answers="0x8005 = text:1"))
             async with running(bench_):
                 await until(lambda: bench_.state("dev").link is LinkState.ONLINE)
@@ -1977,13 +1934,12 @@ async def test_through_the_pipeline_with_a_cable_that_is_pulled(tmp_path: Path) 
                 written = await done("SET_PARAMETER", parameter="0x2803", secret=secret)
                 assert written.status is Status.FAILED  # the simulated module has none
                 await module.set_meter(0x2803, quec.Typed(0x2803, quec.Tag.STR, secret.encode()))
-                await until(lambda: any(row.command == "SET_REQUEST" for row in rows.values()))
+                await until(lambda: any(row.command == "SET_REQUEST" for row in held.of(Interaction)))
                 module.faults.set("silence")
                 waiting = bench_.submit("dev", "GET_PARAMETER", {"parameter": "0x2801"})
                 await module.wait_until(lambda: len(module.received) == 3)
                 module.line.unplug()  # type: ignore[attr-defined]
-                async with asyncio.timeout(DEADLINE_S):
-                    lost = await bench_.settled(waiting)
+                lost = await held.settled(waiting)
                 assert lost.status is Status.FAILED
                 assert lost.failure is not None
                 assert lost.failure.code == "LINK_CLOSED"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,11 +20,10 @@ from app.interaction_log.reader import LogReader
 from app.model.device import Device
 from app.model.interaction import Frame, Interaction
 from app.model.reading import LinkState, SampleSet
-from app.model.records import Change
 from app.model.status import Status
 from app.replaying import Player, scratch_path
 from app.simulators.lem_dcbm import LemDcbmConfig, LemDcbmSimulator
-from app.workbench import Workbench
+from tests.integration.held import Held
 
 COMMANDS = ("READ_STATUS", "START_TRANSACTION", "READ_LIVE", "STOP_TRANSACTION")
 
@@ -49,26 +48,13 @@ async def kept(tmp_path: Path) -> Path:
 
 
 @dataclass
-class Show:
-    """A replay under way and what its feed said."""
+class Show(Held):
+    """A replay under way."""
 
     player: Player
-    workbench: Workbench
-    changes: list[Change] = field(default_factory=list)
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def look(self, change: Change) -> None:
-        self.changes.append(change)
-        self.moved.set()
-
-    def settled(self) -> list[Interaction]:
+    def ended(self) -> list[Interaction]:
         return [c for c in self.changes if isinstance(c, Interaction) and c.is_settled]
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
-            while not condition():
-                self.moved.clear()
-                await self.moved.wait()
 
 
 @asynccontextmanager
@@ -79,7 +65,7 @@ async def replay(path: Path, folder: Path, speed: float) -> AsyncIterator[Show]:
         with open_session(scratch, adapter_types=player.adapter_types(), clock=player.clock) as session:
             for device in player.devices():
                 session.workbench.save_device(device)
-            show = Show(player, session.workbench)
+            show = Show(session.workbench, player)
             session.workbench.feed.subscribe(show.look)
             async with running(session.workbench):
                 yield show
@@ -90,7 +76,7 @@ async def test_as_fast_as_possible_ends_like_the_recording(kept: Path, tmp_path:
     async with replay(kept, tmp_path / "s", math.inf) as show:
         await show.player.play_to_end(show.workbench)
         assert list(show.player.differences()) == []
-        by_command = {i.command: i for i in show.settled()}
+        by_command = {i.command: i for i in show.ended()}
         assert set(by_command) == {*COMMANDS, "READ_SETTINGS"}
         assert by_command["READ_SETTINGS"].status is Status.FAILED
         start = by_command["START_TRANSACTION"]
@@ -106,7 +92,7 @@ async def test_time_is_the_recordings(kept: Path, tmp_path: Path) -> None:
     async with replay(kept, tmp_path / "s", math.inf) as show:
         await show.player.play_to_end(show.workbench)
         span = show.player.start - timedelta(seconds=1), show.player.end + timedelta(seconds=1)
-        assert all(span[0] <= i.created <= span[1] for i in show.settled())
+        assert all(span[0] <= i.created <= span[1] for i in show.ended())
         assert show.player.position == show.player.end
 
 
@@ -132,7 +118,7 @@ async def test_pause_step_seek_and_speed(kept: Path, tmp_path: Path) -> None:
         player.set_speed(0)
         assert player.speed == 0.0
         player.resume()
-        await show.until(lambda: player.finished and len({i.command for i in show.settled()}) == 5)
+        await show.until(lambda: player.finished and len({i.command for i in show.ended()}) == 5)
         player.set_speed(5000)
         assert player.speed == 1000.0
         task.cancel()

@@ -156,7 +156,7 @@ def test_unknown_and_missing_members_fail(identity: str) -> None:
     vector = BY_ID[identity]
     assert "not known" in check_one(vector | {"surprise": 1})[1]
     assert "not known" in check_one(vector | {"kind": "guess"})[1]
-    needed = checker._KINDS[vector["kind"]][1]
+    needed = checker.KINDS[vector["kind"]].required
     for name in needed:
         assert check_one({key: item for key, item in vector.items() if key != name})[0] == 1, name
 
