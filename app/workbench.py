@@ -45,7 +45,7 @@ from app.pipeline.dispatch import Dispatcher, Site
 from app.pipeline.effects import Effect, EffectRunner
 from app.pipeline.field_twin import HPS_ON, ONLINE, SWITCHED_OFF, TWIN_REFRESH_S, FieldTwin, GridTwin
 from app.pipeline.flows import Flows
-from app.pipeline.gatekeeper import SWEEP_S, Context, GateInput, Verdict, adjudicate
+from app.pipeline.gatekeeper import FIELD_CODES, SWEEP_S, Context, GateInput, Verdict, adjudicate
 from app.pipeline.grid_facts import GridFacts
 from app.pipeline.lanes import Lanes
 from app.pipeline.ledger import Ledger, entry
@@ -849,7 +849,7 @@ class Workbench:
             return
         self._ledger.keep(state)
         if change.link in (LinkState.ONLINE, LinkState.REPLAY):
-            self._admission.readjudicate(change.device, Status.SUSPENDED)
+            self._contact_judged(change.device)
             self._effects.run()
         elif change.text:
             self._admission.refresh_reasons(change.device)
@@ -876,7 +876,13 @@ class Workbench:
         """A contact of a meter in the field: what waited for just that is judged at once (D-08)."""
         waiting = self._ledger.unfinished_of(device)
         if any(row.failure is not None and row.failure.code == "AWAITING_FIRST_CONTACT" for row in waiting):
-            self._admission.readjudicate(device, Status.SUSPENDED)
+            self._contact_judged(device)
+
+    def _contact_judged(self, device: str) -> None:
+        """Judge again what waits for a contact or a link; what waits for its grid waits until that is stable (3.6)."""
+        node = self._tree.get(device)
+        is_settling = node is not None and self._grids.is_settling(self._tree.grid_of(node))
+        self._admission.readjudicate(device, Status.SUSPENDED, keep=FIELD_CODES if is_settling else ())
 
     def _show_state(self, state: DeviceState) -> None:
         """Show a contact at once; write it now and then."""

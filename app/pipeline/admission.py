@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -372,13 +372,17 @@ class Admission:
         verdict = adjudicate(self.gate(node, spec, context, interaction=present))
         self._move(present, spec, verdict, actor, deferred_kind="", **edits)
 
-    def readjudicate(self, device: str, *statuses: Status) -> None:
-        """Ask the gatekeeper again about what waits, oldest first (3.6)."""
+    def readjudicate(self, device: str, *statuses: Status, keep: Collection[str] = ()) -> None:
+        """Ask the gatekeeper again about what waits, oldest first (3.6); what waits for a reason of ``keep`` goes on
+        waiting.
+        """
         node = self._tree.get(device)
         if node is None or node.adapter not in self._tree.types:
             return
         for interaction in self._ledger.unfinished_of(device):
             if interaction.status not in statuses:
+                continue
+            if interaction.failure is not None and interaction.failure.code in keep:
                 continue
             spec = self._tree.spec(device, interaction.command)
             is_owned = interaction.commissioning is not None

@@ -19,9 +19,9 @@ import pytest
 from app.model.command import CommandKind, CommandSpec, ReplyPattern
 from app.model.device import Device, NodeKind
 from app.model.interaction import Attempt, Interaction, Message, Origin
-from app.model.reading import DeviceState
+from app.model.reading import DeviceState, LinkState
 from app.model.status import Status
-from app.ports import Limits, Reach, RetryPolicy
+from app.ports import Limits, LinkChange, Reach, RetryPolicy
 from app.workbench import Workbench
 from tests.pipeline.harness import EPOCH, BenchType, Field, MemoryStore, VirtualLoop, bench, run_virtual
 
@@ -249,6 +249,20 @@ def test_S09_suspended_rows_go_on_after_five_stable_minutes_in_order() -> None:
 
     devices = [gateway("d1", "vendor"), meter("v1", "vendor", "d1"), meter("v2", "vendor", "d1")]
     play(scene, devices, facts={"d1": {"is_online": False}})
+
+
+def test_S09_a_link_that_comes_back_does_not_cut_the_five_minutes_short() -> None:
+    async def scene(s: Scene, loop: VirtualLoop) -> None:
+        number = s.send("v1", "READ_CREDIT")
+        await asyncio.sleep(30)
+        s.workbench.set_field_state("d1", is_up=True)
+        await asyncio.sleep(10)
+        s.workbench._uplink("vendor", LinkChange("v1", LinkState.FAULT, "The vendor's service does not answer."))
+        s.workbench._uplink("vendor", LinkChange("v1", LinkState.ONLINE))
+        await asyncio.sleep(10)
+        assert (s.now(number).status, s.code(number)) == (Status.SUSPENDED, "GATEWAY_DOWN")
+
+    play(scene, [gateway("d1", "vendor"), meter("v1", "vendor", "d1")], facts={"d1": {"is_online": False}})
 
 
 def test_S09_a_flapping_gateway_is_not_confirmed() -> None:
