@@ -424,6 +424,10 @@ class Workbench:
         """True while a read is under way that ``stop_read`` can end."""
         return self._dispatcher.is_stoppable(interaction)
 
+    def can_recall(self, interaction: int) -> bool:
+        """True while it lies with a service that may give it back; ``cancel`` then asks for it."""
+        return self._dispatcher.is_recallable(interaction)
+
     def stop_read(self, interaction: int, actor: str = "user") -> bool:
         """End a read that is under way (a readout at 300 Bd takes half an hour): it fails as STOPPED once its adapter
         has put the line in order. False: it is not under way, or it may have had an effect and has to end by itself.

@@ -1,0 +1,254 @@
+"""Meters behind the device-messaging service: its form, what each plugin can do, how long it may take, correlation ids.
+
+Tables and small pure rules (specs/headend-device-messaging.md; section numbers below are its own).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, Final
+
+from app.adapters import _calin_rules as calin_rules
+from app.errors import ParameterError
+from app.model.command import CommandSpec, ParamSpec, ParamType, ReplyPattern, Resend
+from app.model.device import Device, NodeKind
+from app.model.interaction import Interaction
+from app.ports import DeliveryFailure, Disposition, Limits, Reach, RetryPolicy, Secrets
+from app.protocols import calin_api as calin
+from app.protocols import calin_lorawan as lora
+from app.protocols import device_messaging as dm
+
+CALL_S: Final = 10.0  # ours: enqueue, fetch, cancel
+ACCEPT_S: Final = 30.0  # ours: an enqueue and what is asked when its answer is lost
+TOKEN_S: Final = 125.0  # section 5: up to 120 s
+PUSH_LONGEST_S: Final = 5 * 3600.0  # section 6: twelve times 932 s of stages, and 4094 s of back-off with its jitter
+PULL_LONGEST_S: Final = 48 * 3600.0 + 1800.0  # section 6.2; later the service has given up and told
+FIRST_POLL_S: Final = 5.0  # ours: while a person looks on, the stages in between are of interest (section 7)
+SPACING_S: Final = 0.005  # ours: a fleet at once would fill the connections
+WEBHOOK_POLL_S: Final = 120.0  # ours: with a webhook a look is a safety net
+POLL_S: Final = ((20.0, 5.0), (90.0, 10.0))  # ours, without a webhook: age below -> delay
+POLL_LATE_S: Final = 30.0
+MAX_IN_FLIGHT: Final = 100_000  # the service queues them
+LOST_ANSWERS: Final = RetryPolicy(retries=5, backoff_s=2.0, cap_s=60.0, jitter=0.5)
+"""For reads whose answer was lost, and for what never reached the service; delivery itself is repeated there alone."""
+
+
+# ---------------------------------------------------------------- the connection form
+
+
+def _text(name: str, title: str, description: str = "", *, default: str = "", **more: Any) -> ParamSpec:
+    return ParamSpec(name=name, title=title, required=False, default=default, help=description, **more)
+
+
+def _secret(name: str, title: str, description: str = "") -> ParamSpec:
+    return ParamSpec(
+        name=name, title=title, type=ParamType.SECRET, required=False, default="", help=description, max_bytes=4096
+    )  # fmt: skip
+
+
+FORM: Final[tuple[ParamSpec, ...]] = (
+    ParamSpec(
+        name="url", title="Head-end", pattern=r"https?://[^\s?#@]+", max_bytes=500, default="http://127.0.0.1:3100",
+        help="Address of the device-messaging service, for example http://127.0.0.1:3100.",
+    ),
+    _secret("api_key", "Key", "Sent as Authorization: Bearer. Empty for a service that asks for none."),
+    ParamSpec(
+        name="ca_certificate", title="Trusted certificate", type=ParamType.PEM, required=False, default="",
+        help="For a service behind TLS with a certificate of its own; empty: the usual authorities.",
+    ),
+    _text("webhook_host", "Listen on", "Address of this computer for the service's events; 127.0.0.1: only from here.",
+          default="127.0.0.1", max_bytes=253),
+    ParamSpec(
+        name="webhook_port", title="Listen on port", type=ParamType.INTEGER, required=False, default=0, minimum=0,
+        maximum=65535,
+        help="0: no webhook. Then only whether a command has ended can be seen, not what was answered.",
+    ),
+    _secret("webhook_secret", "Webhook secret",
+            "The service signs its events with it. May be empty only while listening on this computer alone."),
+    _text("token_plugin", "Token plugin", "Plugin that makes tokens for meters whose own plugin makes none: nxt-sts.",
+          max_bytes=100),
+    _text("correlation_prefix", "Prefix of commands",
+          "Stands before the number of each command at the service; two workspaces at one service need two.",
+          default="mw-", pattern=r"[A-Za-z0-9_.:-]{1,40}"),
+    ParamSpec(
+        name="poll_s", title="Look at a command every", type=ParamType.DECIMAL, unit="s", required=False,
+        default=Decimal(0), minimum=0, maximum=3600,
+        help="0: every two minutes with a webhook; without one faster at first, later every half minute.",
+    ),
+)  # fmt: skip
+
+
+def limits(settings: Mapping[str, Any]) -> Limits:
+    """What the service does itself is not done here: no slots, no repeated delivery."""
+    given = next(spec for spec in FORM if spec.name == "poll_s").parse(settings.get("poll_s"))
+    poll_s = float(given)
+    has_webhook = bool(settings.get("webhook_port"))
+    usual = WEBHOOK_POLL_S if has_webhook else POLL_LATE_S
+    return Limits(
+        reach=Reach.GATEWAY,
+        max_in_flight=MAX_IN_FLIGHT,
+        spacing_s=SPACING_S,
+        accept_timeout_s=ACCEPT_S,
+        stage_timeout_s=PULL_LONGEST_S,
+        stage_code="HEAD_END_SILENT",
+        stage_is_final=True,
+        renewable=True,
+        device_timeout_s=PUSH_LONGEST_S,
+        first_poll_s=poll_s or FIRST_POLL_S,
+        poll_s=() if poll_s or has_webhook else POLL_S,
+        poll_late_s=poll_s or usual,
+        needs_link=True,
+        asks_first=True,
+        token_is_sale=True,
+        retry=LOST_ANSWERS,
+    )
+
+
+# ---------------------------------------------------------------- plugins and what they can do
+
+_EVERY: Final = tuple({spec.name: spec for spec in (*calin_rules.V1, *calin_rules.LORAWAN)}.values())
+_OFFERED: Final[Mapping[str, tuple[CommandSpec, ...]]] = MappingProxyType(
+    {
+        "calin-chirpstack": calin_rules.LORAWAN,
+        "calin-api-v1": calin_rules.V1,
+        "calin-api-v2": calin_rules.V2,
+        "nxt-sts": (),
+    }
+)
+NO_PLUGIN: Final = "enter its plugin at the head-end (attribute plugin), for example calin-chirpstack"
+NOT_FOR_HEAD_ENDS: Final = "This is a head-end; only its state is watched."
+
+
+def plugin_of(device: Device) -> str:
+    return str(device.attributes.get("plugin") or "").strip()
+
+
+def number_of(device: Device, name: str) -> int | None:
+    """A whole number among a device's attributes; None: not entered.
+
+    Raises:
+        ParameterError: it is no whole number.
+    """
+    raw = device.attributes.get(name)
+    if raw is None or raw == "":
+        return None
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return raw
+    if isinstance(raw, str) and raw.strip().isascii() and raw.strip().isdigit():
+        return int(raw)
+    raise ParameterError(f"The attribute {name} of {device.name} must be a whole number.", name)
+
+
+def longest_s(plugin: str) -> float:
+    """The longest that the service may take for one command."""
+    return PUSH_LONGEST_S if dm.plugin_named(plugin).pattern is dm.Pattern.PUSH else PULL_LONGEST_S
+
+
+def _through(specs: tuple[CommandSpec, ...], plugin: str) -> tuple[CommandSpec, ...]:
+    """As they leave through the service: looked at, and never sent a second time where that may have an effect."""
+    return tuple(
+        replace(
+            spec,
+            pattern=ReplyPattern.PULL,
+            resend=Resend.NEVER if spec.has_effect else Resend.SAFE,
+            answer_timeout_s=longest_s(plugin),
+        )
+        for spec in specs
+    )
+
+
+_COMMANDS: Final = {plugin: _through(_OFFERED.get(plugin, _EVERY), plugin) for plugin in dm.PLUGINS}
+_OF_OTHERS: Final = _through(_EVERY, "")
+_OLD_FIRMWARE: Final = _through(calin_rules.V1_OLD_FIRMWARE, "calin-api-v1")
+
+
+def commands(device: Device, facts: Mapping[str, Any]) -> tuple[CommandSpec, ...]:
+    """The capability table of section 3.1; a plugin that is not in it is offered everything."""
+    plugin = plugin_of(device)
+    if device.kind is not NodeKind.METER or not plugin:
+        return ()
+    firmware = str(facts.get("version") or device.attributes.get("firmware") or "")
+    hides_limit = not calin.is_supported(calin.Api.V1, calin.Command.READ_POWER_LIMIT, firmware=firmware)
+    if plugin == "calin-api-v1" and hides_limit:
+        return _OLD_FIRMWARE
+    return _COMMANDS.get(plugin, _OF_OTHERS)
+
+
+def unsupported(device: Device, facts: Mapping[str, Any]) -> dict[str, str]:
+    """Commands of other plugins, with the reason."""
+    plugin = plugin_of(device)
+    offered = {spec.name for spec in commands(device, facts)}
+    if device.kind is not NodeKind.METER:
+        reasons: Mapping[str, str] = {}
+        general = NOT_FOR_HEAD_ENDS
+    elif not plugin:
+        reasons, general = {}, NO_PLUGIN
+    else:
+        firmware = str(facts.get("version") or device.attributes.get("firmware") or "")
+        reasons = {
+            "calin-chirpstack": lora.UNSUPPORTED,
+            "calin-api-v1": calin_rules.vendor_unsupported(calin.Api.V1, firmware),
+            "calin-api-v2": calin_rules.vendor_unsupported(calin.Api.V2, firmware),
+        }.get(plugin, {})
+        general = f"the plugin {plugin} does not do this"
+    return {spec.name: reasons.get(spec.name, general) for spec in _EVERY if spec.name not in offered}
+
+
+# ---------------------------------------------------------------- correlation ids (sections 1 and 4.2)
+
+
+def correlation_id(prefix: str, interaction: Interaction, phase: str, run: int) -> str:
+    """Of one run of an interaction; the same in every attempt of it, also after a restart of this program.
+
+    A command that a person tries again is another message at the service: ``run`` counts from 1.
+    """
+    parts = [f"{prefix}{interaction.id}", phase, f"{run}" if run > 1 else ""]
+    return "-".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a correlation id was made for."""
+
+    interaction: int
+    phase: str = ""
+    number: int = 1
+
+
+_RUN: Final = re.compile(r"([0-9]{1,18})(?:-([ABC]))?(?:-([0-9]{1,9}))?")
+
+
+def run_of(prefix: str, correlation: str) -> Run | None:
+    """None: it is not one of ours."""
+    found = _RUN.fullmatch(correlation.removeprefix(prefix)) if correlation.startswith(prefix) else None
+    return Run(int(found[1]), found[2] or "", int(found[3] or 1)) if found is not None else None
+
+
+# ---------------------------------------------------------------- tokens (section 5)
+
+STUB: Final = "stub-"  # plugins for tests, whose tokens are words
+
+
+def token_plugin(device: Device, settings: Mapping[str, Any]) -> str:
+    """The plugin that makes a meter's tokens: its own where that can; "" for none."""
+    own = plugin_of(device)
+    return own if own and dm.plugin_named(own).mints else str(settings["token_plugin"]).strip()
+
+
+def decoder_key(device: Device, secrets: Secrets) -> str:
+    """Attribute ``decoder_key``: the name of a secret in the keyring (``keyring:<name>``).
+
+    Raises:
+        DeliveryFailure: it is not there.
+    """
+    prefix = "keyring:"
+    named = str(device.attributes.get("decoder_key", ""))
+    words = secrets.get(named.removeprefix(prefix)) if named.startswith(prefix) else None
+    if not words:
+        text = f"The decoder key of {device.name} is not in the keyring of this computer; enter it at the meter."
+        raise DeliveryFailure("NO_DECODER_KEY", text, Disposition.FINAL)
+    return words

@@ -1,0 +1,736 @@
+"""Meters behind a head-end (specs/headend-device-messaging.md; section numbers below are its own).
+
+The service keeps queue, retries and transport; this adapter hands commands over, takes signed events as webhooks, and
+looks at commands that stay silent. Both ways may run and agree. A command has one correlation id that is made before it
+leaves, so that an enqueue whose answer is lost is asked for and never repeated; what may have had an effect is never
+sent a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from app.adapters import _calin_rules as calin_rules
+from app.adapters import _device_messaging_rules as rules
+from app.errors import (
+    ConfigError,
+    LinkError,
+    LinkReason,
+    LocalProtocolError,
+    ParameterError,
+    RemoteProtocolError,
+    StoreError,
+)
+from app.model.command import CommandKind, CommandSpec, ParamSpec
+from app.model.device import Device, NodeKind
+from app.model.interaction import Direction
+from app.model.reading import Finding, LinkState, Severity
+from app.ports import (
+    RESTART,
+    Accepted,
+    Adapter,
+    AdapterContext,
+    Answer,
+    DeliveryFailure,
+    Dispatch,
+    Disposition,
+    Execution,
+    Facts,
+    Found,
+    Kept,
+    LateOrPushed,
+    Limits,
+    LinkChange,
+    Progress,
+    Refused,
+    Report,
+    Tap,
+    Telemetry,
+    Transmitted,
+    Uplink,
+)
+from app.protocols import calin_api as calin
+from app.protocols import device_messaging as dm
+from app.transports.webhook import WebCaller, WebhookEvent, WebhookListener
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+HEALTH_S: Final = 10.0  # ours: how often the service is asked whether it lives
+GONE_S: Final = 180.0  # a webhook is tried for 64 s (section 7.2), and others before it delay it
+PHASE_S: Final = 1800.0  # ours: a read of one phase that is silent for so long is called back and asked anew
+REPLAY_S: Final = 24 * 3600.0  # ours: an older event is not believed any more; ids are remembered as long
+MAX_SEEN: Final = 50_000  # ours: events remembered
+MAX_REFS: Final = 10_000  # ours: commands whose tap and stage are remembered
+MAX_UPLINKS: Final = 10_000  # ours: what waits for the pipeline
+MAX_LOOKS: Final = 8  # ours: at commands, at a time; enqueues go before them
+MAX_STRANGERS: Final = 256  # ours: unknown meters that are told once
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Times that nobody sets by hand; tests and simulators shorten them."""
+
+    health_s: float = HEALTH_S
+    gone_s: float = GONE_S
+    phase_s: float = PHASE_S
+    call_s: float = rules.CALL_S
+    replay_s: float = REPLAY_S
+
+
+# ---------------------------------------------------------------- the static side
+
+
+class DeviceMessaging:
+    """AdapterType of meters behind a device-messaging service."""
+
+    key = "device-messaging"
+    title = "Head-end: device messaging"
+    summary = "Meters behind the device-messaging service: it keeps queue and retries, answers come as signed webhooks."
+
+    def __init__(self, *, pace: Pace | None = None) -> None:
+        self._pace = pace if pace is not None else Pace()
+
+    def form(self) -> tuple[ParamSpec, ...]:
+        return rules.FORM
+
+    def limits(self, settings: Mapping[str, Any]) -> Limits:
+        return rules.limits(settings)
+
+    def lane(self, device: Device) -> str:
+        """The head-end; it orders what it gets by itself."""
+        return device.id if device.kind is NodeKind.GATEWAY else device.parent or device.id
+
+    def connection(self, device: Device) -> str:
+        """One service and one listener; no secret stands in it."""
+        given = device.settings
+        names = ("url", "webhook_host", "webhook_port", "correlation_prefix")
+        return "|".join(str(given.get(name, "")).strip().rstrip("/") for name in names)
+
+    def commands(self, device: Device, facts: Mapping[str, Any]) -> tuple[CommandSpec, ...]:
+        return rules.commands(device, facts)
+
+    def unsupported(self, device: Device, facts: Mapping[str, Any]) -> Mapping[str, str]:
+        return rules.unsupported(device, facts)
+
+    def live_quantities(self, device: Device) -> tuple[str, ...]:
+        if device.kind is not NodeKind.METER:
+            return ()
+        shown = (calin_rules.CREDIT, calin_rules.CONSUMPTION, calin_rules.VOLTAGE, calin_rules.CURRENT)
+        return tuple(quantity.name for quantity in shown)
+
+    def create(self, context: AdapterContext) -> Adapter:
+        return HeadEndAdapter(context, pace=self._pace)
+
+    async def probe(self, context: AdapterContext) -> Sequence[str]:
+        """Ask whether the service lives and takes the key; nothing is enqueued and nothing is listened for."""
+        adapter = HeadEndAdapter(context, pace=self._pace)
+        try:
+            await adapter.check_health()
+            await adapter.check_key()
+        except RemoteProtocolError as exc:
+            raise LocalProtocolError(f"The head-end was reached and said no: {exc}") from exc
+        finally:
+            await adapter.close()
+        way = HAS_WEBHOOK if context.settings["webhook_port"] else NO_WEBHOOK
+        return ["The head-end answers and takes the key.", way]
+
+
+LOST: Final = "The head-end has finished this command or never had it, and no answer came."
+HAS_WEBHOOK: Final = "Answers of meters will come as webhooks; the head-end must know this computer's address."
+NO_WEBHOOK: Final = "No webhook is set: only whether a command has ended can be seen, not what the meter answered."
+REFUSALS: Final[Mapping[str, str]] = {
+    "not_signed": "without the right signature",
+    "bad_json": "that are no JSON",
+    "too_large": "of more than 1 MiB",
+    "too_fast": "too many in one second",
+    "not_taken": "while too many waited here",
+    "slow": "that came too slowly",
+    "not_post": "by another method than POST",
+    "bad_http": "that are no HTTP",
+    "no_event": "that are no events of the head-end",
+    "too_old": "from long ago",
+}  # why an event counts for nothing, by the counts of the listener and of this adapter
+
+
+# ---------------------------------------------------------------- the live side
+
+
+class HeadEndAdapter:
+    """One live connection. See ``Adapter``, ``TokenMaker`` and ``Canceller``."""
+
+    def __init__(self, context: AdapterContext, *, pace: Pace) -> None:
+        settings = context.settings
+        self._context = context
+        self._settings = settings
+        self._clock = context.clock
+        self._pace = pace
+        self._prefix: str = settings["correlation_prefix"]
+        self._has_webhook = bool(settings["webhook_port"])
+        key = settings["api_key"]
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._web = WebCaller(
+            settings["url"], timeout_s=pace.call_s, ca_pem=settings["ca_certificate"], max_parallel=32, key="url"
+        )  # fmt: skip
+        self._meters = {device.serial: device for device in context.devices if device.kind is NodeKind.METER}
+        self._uplinks: asyncio.Queue[Uplink] = asyncio.Queue()
+        self._seen: OrderedDict[str, float] = OrderedDict()  # events, and when they came
+        self._taps: OrderedDict[str, Tap] = OrderedDict()
+        self._stages: OrderedDict[str, tuple[str, int]] = OrderedDict()  # last status and count of retries
+        self._gone: OrderedDict[str, float] = OrderedDict()  # since when the service does not know a command
+        self._held: dict[str, list[Uplink]] = {}  # events that came while their command was being handed over
+        self._least_age_s = math.inf
+        self._lag_s = 0.0  # how far the service is behind with its events, which it posts one by one
+        self._looks = asyncio.Semaphore(MAX_LOOKS)
+        self._strangers: set[str] = set()
+        self._link = LinkState.CONNECTING
+        self._raised: set[str] = set()
+        self._ignored: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()  # as of the last look
+        self._listener: WebhookListener | None = None
+
+    # ---------------------------------------------------------------- opening
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Listen for events and watch the service. Leaving ends every call at once.
+
+        Raises:
+            LinkError: the port cannot be listened on. ConfigError: a setting is missing.
+        """
+        return self._opened()
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        failure: Exception | None = None
+        try:
+            async with AsyncExitStack() as stack:
+                if self._has_webhook:
+                    self._listener = self._make_listener()
+                    await stack.enter_async_context(self._listener.open())
+                async with asyncio.TaskGroup() as group:
+                    watch = group.create_task(self._watch(), name="head-end")
+                    try:
+                        yield
+                    except Exception as exc:  # noqa: BLE001 - passed on below: the task group would wrap it
+                        failure = exc
+                    finally:
+                        watch.cancel()
+                        await self.close()
+        finally:
+            await self.close()
+        if failure is not None:
+            raise failure
+
+    def _make_listener(self) -> WebhookListener:
+        settings = self._settings
+        host, secret = settings["webhook_host"] or LOOPBACK[0], settings["webhook_secret"]
+        if not secret and host not in LOOPBACK:
+            raise ConfigError(
+                "is empty, and the listener is open to other computers", key="webhook_secret",
+                expected="the secret that the head-end signs with",
+            )  # fmt: skip
+        return WebhookListener(
+            host,
+            settings["webhook_port"],
+            "",
+            on_event=self._webhook,
+            signed=lambda headers, body: not secret or dm.is_signed(secret, headers, body),
+        )
+
+    async def close(self) -> None:
+        await self._web.close()
+
+    async def uplinks(self) -> AsyncIterator[Uplink]:
+        """What the service says, by webhook or when looked at; the link of every device is that to the service."""
+        while True:
+            yield await self._uplinks.get()
+
+    def _tell(self, *uplinks: Uplink) -> None:
+        for uplink in uplinks:
+            self._uplinks.put_nowait(uplink)
+
+    # ---------------------------------------------------------------- calls
+
+    async def _ask(self, call: dm.Call, tap: Tap | None, *, timeout_s: float | None = None) -> Any:
+        """One call and the JSON of its success.
+
+        Raises:
+            LinkError: not reached. dm.ServiceError: any other answer.
+        """
+        reply = await self._web.call(
+            call.method, call.path, call.body, headers=self._headers, timeout_s=timeout_s, tap=tap, hide=dm.hide
+        )  # fmt: skip
+        try:
+            return dm.read_answer(reply.status, reply.body)
+        except dm.ServiceError as exc:
+            if exc.fault is dm.Fault.UNAUTHORIZED:
+                self._finding("HEAD_END_KEY", str(exc))
+            raise
+
+    async def _fetch(self, ref: str, tap: Tap | None) -> dm.Message | None:
+        """The message of a correlation id as it is now; None: the service has none, or has finished it (4.2)."""
+        try:
+            return dm.read_message(await self._ask(dm.fetch_call(ref), tap))
+        except dm.ServiceError as exc:
+            if exc.fault is dm.Fault.NOT_FOUND:
+                return None
+            raise
+
+    async def check_health(self) -> None:
+        """Raises LinkError, RemoteProtocolError."""
+        await self._ask(dm.health_call(), None)
+
+    async def check_key(self) -> None:
+        """Raises LinkError, RemoteProtocolError: refused."""
+        await self._fetch(f"{self._prefix}test", None)
+        self._finding("HEAD_END_KEY", "The head-end takes the key.", cleared=True)
+
+    # ---------------------------------------------------------------- commands
+
+    async def submit(self, request: Dispatch) -> Accepted:
+        """Enqueue one command under its correlation id, which is the reference.
+
+        After a lost answer the service is asked for the id; what it does not know then may have been finished already,
+        so it is waited for and not sent again.
+
+        Raises:
+            DeliveryFailure: refused. LinkError: the service was not reached, nothing left. ParameterError,
+                LocalProtocolError: it cannot be sent.
+        """
+        device = request.device
+        if device.kind is not NodeKind.METER:
+            raise LocalProtocolError(rules.NOT_FOR_HEAD_ENDS)
+        ref = rules.correlation_id(self._prefix, request.interaction, request.phase, request.run)
+        token = self._token_of(request) if request.spec.kind is CommandKind.TOKEN else ""
+        call = dm.enqueue_call(
+            request.spec.name,
+            device.serial,
+            plugin=rules.plugin_of(device),
+            correlation_id=ref,
+            priority=request.interaction.priority,
+            network_id=rules.number_of(device, "network_id"),
+            relay_node=rules.number_of(device, "relay_node"),
+            phase=request.phase,
+            token=token,
+            payload=request.params,
+        )
+        self._remember(self._taps, ref, request.tap)
+        self._gone.pop(ref, None)
+        self._held[ref] = []
+        try:
+            return await self._enqueue(request, ref, call)
+        finally:
+            self._tell(*self._held.pop(ref, ()))
+
+    async def _enqueue(self, request: Dispatch, ref: str, call: dm.Call) -> Accepted:
+        failure = request.interaction.failure
+        was_cut_off = failure is not None and failure.code == RESTART
+        if was_cut_off or (request.was_sent_before and not request.spec.has_effect):
+            if await self._is_known(request, ref):
+                return self._adopted(ref)
+            if request.spec.has_effect:
+                return self._uncertain(ref, "Whether the head-end had taken it is not known.")
+        try:
+            message = dm.read_message(await self._ask(call, request.tap))
+        except LinkError as exc:
+            if not exc.may_have_arrived:
+                raise
+            why = str(exc)
+        except dm.ServiceError as exc:
+            if not exc.may_be_done:
+                code = "HEAD_END_KEY" if exc.fault is dm.Fault.UNAUTHORIZED else "HEAD_END_REFUSED"
+                raise DeliveryFailure(code, str(exc), Disposition.FINAL) from exc
+            why = str(exc)
+        except RemoteProtocolError as exc:  # an answer without end
+            why = str(exc)
+        else:
+            self._staged(ref, message)
+            return Accepted(ref)
+        if await self._is_known(request, ref):
+            return self._adopted(ref)
+        return self._uncertain(ref, why)
+
+    async def _is_known(self, request: Dispatch, ref: str) -> bool:
+        """Whether the service holds this command now; False also where it does not say."""
+        try:
+            message = await self._fetch(ref, request.tap)
+        except (LinkError, RemoteProtocolError) as exc:
+            _log.info("asking for %s failed: %s", ref, exc, extra={"interaction": request.interaction.id})
+            return False
+        if message is None or not _is_of(request, message):
+            return False
+        self._staged(ref, message)
+        return True
+
+    def _adopted(self, ref: str) -> Accepted:
+        self._tell(Progress(ref, "found", "The head-end had taken it; it is not sent again."))
+        return Accepted(ref)
+
+    def _uncertain(self, ref: str, why: str) -> Accepted:
+        text = f"{why} It may have been taken, or even finished, so it is waited for and not sent again."
+        self._tell(Progress(ref, "uncertain", text, "ENQUEUE_UNSEEN"))
+        return Accepted(ref)
+
+    def _token_of(self, request: Dispatch) -> str:
+        """A made token goes as it was made; a typed one has 20 digits. Raises DeliveryFailure, ParameterError."""
+        made = request.interaction.token
+        if made and rules.token_plugin(request.device, self._settings).startswith(rules.STUB):
+            return made
+        return calin_rules.token_of(request)
+
+    async def poll(self, request: Dispatch, ref: str) -> Answer | None:
+        """Look at a command. A finished one is gone (404), which is no failure: its answer comes as an event, and is
+        given up for lost only ``gone_s`` later.
+
+        Raises:
+            LinkError, RemoteProtocolError: nobody knows; looked at again.
+        """
+        self._remember(self._taps, ref, request.tap)
+        if request.phase:
+            await self._look_at_phase(request, ref)
+            return None
+        async with self._looks:
+            message = await self._fetch(ref, request.tap)
+        if message is None or not _is_of(request, message):
+            self._absent(request, ref)
+            return None
+        self._gone.pop(ref, None)
+        self._staged(ref, message)
+        if message.is_final:
+            self._ended(ref, message, request.device, rules.plugin_of(request.device))
+        return None
+
+    async def _look_at_phase(self, request: Dispatch, ref: str) -> None:
+        """A read of one phase cannot be looked at (section 4.2), but called back: that tells whether it still lives."""
+        now = self._clock.monotonic()
+        if ref not in self._gone:
+            self._remember(self._gone, ref, now)
+        if now - self._gone[ref] < self._pace.phase_s:
+            return
+        self._remember(self._gone, ref, now)
+        async with self._looks:
+            outcome = dm.read_cancelled(await self._ask(dm.cancel_call(ref), request.tap))
+        if outcome is dm.Cancelled.NOT_CANCELLABLE:
+            return
+        text = LOST if outcome is dm.Cancelled.NOT_FOUND else "It waited long at the head-end and was called back."
+        self._tell(Refused(ref, "ANSWER_LOST", text, Disposition.RETRY if self._has_webhook else Disposition.FINAL))
+
+    def _absent(self, request: Dispatch, ref: str) -> None:
+        now = self._clock.monotonic()
+        is_first = ref not in self._gone
+        if is_first:
+            self._remember(self._gone, ref, now)
+        if is_first or (self._has_webhook and now - self._gone[ref] < self._pace.gone_s + self._lag_s):
+            return
+        del self._gone[ref]
+        text = LOST
+        disposition = Disposition.RETRY if self._has_webhook else Disposition.FINAL
+        if not self._has_webhook:
+            text = "The head-end has finished this command; without a webhook its answer cannot be seen."
+        if request.spec.has_effect:
+            disposition = Disposition.UNKNOWN
+        self._tell(Refused(ref, "ANSWER_LOST", text, disposition))
+
+    async def is_waiting(self, request: Dispatch, ref: str) -> bool:
+        """Whether the service still holds the command; of a phase it does not say."""
+        return not request.phase and await self._fetch(ref, request.tap) is not None
+
+    async def cancel(self, request: Dispatch, ref: str) -> Disposition | None:
+        """Section 4.3; no event follows. See ``Canceller``."""
+        before = None if request.phase else await self._fetch(ref, request.tap)
+        outcome = dm.read_cancelled(await self._ask(dm.cancel_call(ref), request.tap))
+        if outcome is not dm.Cancelled.CANCELLED:
+            return None
+        was_tried = before is not None and (before.retry_count > 0 or before.status == dm.Status.TO_RETRY)
+        return Disposition.UNKNOWN if was_tried else Disposition.FINAL
+
+    def judge_effect(self, request: Dispatch, telemetry: Telemetry) -> Answer | None:
+        """No command is answered by its effect."""
+        return None
+
+    async def verify(self, request: Dispatch) -> Answer | None:
+        """Cannot tell: a read back takes the way of a command of its own (``follow_up_on_failure``)."""
+        return None
+
+    # ---------------------------------------------------------------- tokens (section 5)
+
+    async def make_token(self, request: Dispatch, issued: datetime) -> str:
+        """A token of the plugin that makes them for this meter. Where that may be a sale, one that may exist is never
+        made again.
+
+        Raises:
+            DeliveryFailure: FINAL where none was made, UNKNOWN where one may have been, RETRY where it does not matter.
+        """
+        device = request.device
+        plugin = rules.token_plugin(device, self._settings)
+        if not plugin:
+            text = f"The plugin {rules.plugin_of(device)} makes no tokens; name one that does at the head-end."
+            raise DeliveryFailure("NO_TOKEN_SERVICE", text, Disposition.FINAL)
+        known = dm.plugin_named(plugin)
+        again = Disposition.UNKNOWN if known.mints_for_money else Disposition.RETRY
+        key = rules.decoder_key(device, self._context.secrets) if known.needs_decoder_key else ""
+        try:
+            call = dm.token_call(
+                request.spec.name,
+                device.serial,
+                plugin=plugin,
+                issued=issued,
+                decoder_key=key,
+                kwh=request.params.get("transactive_kwh"),
+                power_limit=request.params.get("target_power_limit"),
+            )
+        except (ParameterError, LocalProtocolError) as exc:
+            raise DeliveryFailure("TOKEN_FAILED", str(exc), Disposition.FINAL) from exc
+        try:
+            token = dm.read_token(await self._ask(call, request.tap, timeout_s=rules.TOKEN_S))
+            return token if plugin.startswith(rules.STUB) else calin.check_token(token.replace("-", ""))
+        except LinkError as exc:
+            disposition = again if exc.may_have_arrived else Disposition.RETRY
+            raise DeliveryFailure("TOKEN_FAILED", str(exc), disposition) from exc
+        except dm.ServiceError as exc:
+            disposition = again if exc.may_be_done else Disposition.FINAL
+            raise DeliveryFailure("TOKEN_FAILED", str(exc), disposition, exc.vendor) from exc
+        except (RemoteProtocolError, ParameterError) as exc:
+            raise DeliveryFailure("TOKEN_FAILED", f"The head-end made no usable token: {exc}", again) from exc
+
+    # ---------------------------------------------------------------- events (section 7)
+
+    def _webhook(self, event: WebhookEvent) -> bool | Awaitable[bool]:
+        """Take one signed event; the service hears of it once it is on disk."""
+        if self._uplinks.qsize() >= MAX_UPLINKS:
+            return False
+        try:
+            found = dm.read_event(event.body)
+        except RemoteProtocolError as exc:
+            self._ignored["no_event"] += 1
+            _log.info("a webhook was let pass: %s", exc, extra={"adapter": DeviceMessaging.key})
+            return True
+        if self._is_new(found):
+            self._event(found, event.data)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tell(Kept(done))
+        return _is_kept(done)
+
+    def _is_new(self, event: dm.Event) -> bool:
+        """Section 7.2: the same id is the same event."""
+        now = self._clock.monotonic()
+        while self._seen and (
+            len(self._seen) >= MAX_SEEN or now - next(iter(self._seen.values())) > 2 * self._pace.replay_s
+        ):
+            self._seen.popitem(last=False)
+        if event.id in self._seen:
+            return False
+        self._seen[event.id] = now
+        if event.occurred is None:
+            return True
+        age_s = (self._clock.now() - event.occurred).total_seconds()
+        if age_s > self._pace.replay_s:
+            self._ignored["too_old"] += 1
+            return False
+        self._least_age_s = min(age_s, self._least_age_s)  # of one that did not wait: what the two clocks differ by
+        self._lag_s = age_s - self._least_age_s
+        return True
+
+    def _event(self, event: dm.Event, data: bytes) -> None:
+        message = event.message
+        device = self._meters.get(message.serial)
+        ref = message.correlation_id
+        tap = self._taps.get(ref) or self._context.tap_of(device.id if device is not None else "")
+        link = self._listener.name if self._listener is not None else "webhook"
+        if device is not None or ref in self._taps:
+            tap(Direction.IN, dm.hide(data.decode("utf-8", "replace")).encode(), "event of the head-end", link=link)
+        if message.unsolicited:
+            self._unsolicited(event, device)
+        elif rules.run_of(self._prefix, ref) is not None:
+            self._about(ref, event, device)
+
+    def _about(self, ref: str, event: dm.Event, device: Device | None) -> None:
+        message = event.message
+        if message.status == dm.Status.SENT_TO_NS:
+            self._for(ref, Progress(ref, "handed on", "The head-end began to send it to the network or the vendor."))
+        elif message.is_final and device is not None:
+            self._ended(ref, message, device, event.plugin)
+
+    def _for(self, ref: str, *uplinks: Uplink) -> None:
+        """Tell of a command; while it is being handed over, its reference is not awaited yet."""
+        held = self._held.get(ref)
+        if held is not None:
+            held.extend(uplinks)
+        else:
+            self._tell(*uplinks)
+
+    def _ended(self, ref: str, message: dm.Message, device: Device, plugin: str) -> None:
+        """A final status; by event or, rarely, by a look."""
+        self._gone.pop(ref, None)
+        told = [
+            Progress(ref, "tried again", entry.words(), entry.code) for entry in reversed(message.history)
+            if not entry.is_final
+        ]  # fmt: skip
+        self._for(ref, *told)
+        if message.status == dm.Status.DELIVERY_SUCCESSFUL:
+            if message.relay is not None:
+                self._tell(Facts(device.id, self._link_metrics(message.relay)))
+            self._for(ref, LateOrPushed(ref, self._answer(ref, message, device, plugin)))
+            return
+        tries = max(1, len(message.history))
+        reason = dm.hide(message.history[0].reason).rstrip(".") if message.history else "no reason given"
+        text = f"The head-end gave up after {tries} {'try' if tries == 1 else 'tries'}: {reason}."
+        detail = "\n".join(entry.words() for entry in message.history)
+        disposition = Disposition.FINAL
+        if self._may_be_used(ref, message):
+            disposition = Disposition.UNKNOWN
+            text += f" {calin_rules.USED}"
+        self._for(ref, Refused(ref, "DELIVERY_FAILED", text, disposition, detail))
+
+    def _may_be_used(self, ref: str, message: dm.Message) -> bool:
+        """Whether a token that is refused now may have been taken in a try before (section 6.3)."""
+        run = rules.run_of(self._prefix, ref)
+        is_later = message.was_tried_before or (run is not None and run.number > 1)
+        return is_later and message.command in dm.TOKEN_COMMANDS
+
+    def _answer(self, ref: str, message: dm.Message, device: Device, plugin: str) -> Answer:
+        run = rules.run_of(self._prefix, ref)
+        result = dm.read_result(message.command, message.response, plugin=plugin)
+        if result.fault:
+            if self._may_be_used(ref, message):
+                text = f"{result.fault} {calin_rules.USED}"
+                return Answer(execution=Execution.UNKNOWN, code=result.code, text=text, result=result.fields)
+            return Answer(execution=Execution.FAILURE, code=result.code, text=result.fault, result=result.fields)
+        fields = dict(result.fields)
+        if message.phase and message.command in dm.PHASE_READS:
+            fields.setdefault("phase", message.phase)
+        elif plugin == dm.PHASE_A_ONLY and message.command in dm.PHASE_READS and calin_rules.is_three_phase(device):
+            fields |= {"phase": "A", "phases_missing": ["B", "C"]}  # command-flow D-12
+        number = run.interaction if run is not None else None
+        return Answer(result=fields, samples=calin_rules.samples_of(fields, device, self._clock.now(), number))
+
+    def _link_metrics(self, relay: dm.Relay) -> dict[str, Any]:
+        """Command-flow 6.3."""
+        metrics = {"snr": relay.snr, "rssi": relay.rssi, "updated_at": self._clock.now()}
+        return {"connection_metrics": metrics, **({"relay_node": relay.name} if relay.name else {})}
+
+    def _unsolicited(self, event: dm.Event, device: Device | None) -> None:
+        message = event.message
+        if device is None:
+            self._stranger(message)
+            return
+        if message.relay is not None:
+            self._tell(Facts(device.id, self._link_metrics(message.relay)))
+        result = dm.read_result(message.command, message.response, plugin=event.plugin)
+        if result.fault:
+            return
+        if message.command == dm.JOIN_NETWORK:  # no contact (command-flow 0.2)
+            self._tell(Facts(device.id, {"joined_at": self._clock.now()}, is_contact=False))
+        elif message.command == dm.READ_REPORT:
+            fields = result.fields
+            named = {"meter_status": "meter_status", "purchase_remain_source_1": "kwh_credit_available",
+                     "is_on": "is_on"}  # fmt: skip
+            facts = {ours: fields[name] for name, ours in named.items() if fields.get(name) is not None}
+            freeze_time = str(fields.get("freeze_time") or "")
+            samples = calin_rules.samples_of(fields, device, self._clock.now(), meter_time=freeze_time)
+            answer = Answer(result=fields, samples=samples, facts=facts)
+            self._tell(Report(device=device.id, command=dm.READ_REPORT, answer=answer, dedupe=freeze_time or event.id))
+
+    def _stranger(self, message: dm.Message) -> None:
+        """A meter that is not in the tree: told once."""
+        if message.serial in self._strangers or len(self._strangers) >= MAX_STRANGERS:
+            return
+        self._strangers.add(message.serial)
+        text = f"The meter {message.serial} speaks at the head-end and is not in the tree."
+        self._tell(Found(self._found("UNKNOWN_METER", Severity.INFO, text)))
+
+    # ---------------------------------------------------------------- stages (section 6)
+
+    def _staged(self, ref: str, message: dm.Message) -> None:
+        """What a look shows of the way: each new stage is told once."""
+        before, retries = self._stages.get(ref, ("", 0))
+        self._remember(self._stages, ref, (message.status, message.retry_count))
+        if message.retry_count > retries and message.history:
+            self._for(ref, Progress(ref, "tried again", message.history[0].words(), message.history[0].code))
+        if message.status == before or message.is_final:
+            return
+        self._for(ref, Progress(ref, "at the head-end", f"Its status there is {message.status}."))
+        if message.status == dm.Status.SENT_TO_DEVICE:
+            self._for(ref, Transmitted(ref))
+
+    @staticmethod
+    def _remember(what: OrderedDict[str, T], ref: str, value: T) -> None:
+        what[ref] = value
+        what.move_to_end(ref)
+        while len(what) > MAX_REFS:
+            what.popitem(last=False)
+
+    # ---------------------------------------------------------------- the service itself
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self.check_health()
+            except LinkError as exc:
+                if exc.reason is LinkReason.CLOSED and self._web.is_closed:
+                    return
+                self._service(str(exc))
+            except RemoteProtocolError as exc:
+                self._service(str(exc))
+            else:
+                self._service("")
+            self._look_at_refusals()
+            await asyncio.sleep(self._pace.health_s)
+
+    def _service(self, trouble: str) -> None:
+        link = LinkState.FAULT if trouble else LinkState.ONLINE
+        if link is not self._link:
+            self._link = link
+            self._tell(*(LinkChange(device.id, link, trouble) for device in self._context.devices))
+        self._finding("HEAD_END", trouble or "The head-end answers again.", cleared=not trouble)
+
+    def _look_at_refusals(self) -> None:
+        """Tell of events that counted for nothing since the last look; nothing of what they said is kept."""
+        if self._listener is None:
+            return
+        counts = self._listener.counts + self._ignored
+        fresh = {name: counts[name] - self._refused[name] for name in REFUSALS if counts[name] > self._refused[name]}
+        self._refused = Counter({name: counts[name] for name in REFUSALS})
+        text = "No event has been refused since."
+        if fresh:
+            listed = ", ".join(f"{number} {REFUSALS[name]}" for name, number in fresh.items())
+            text = f"Events were refused at {self._listener.name}: {listed}. Compare the head-end's webhook secret."
+        self._finding("WEBHOOK", text, cleared=not fresh)
+
+    def _finding(self, code: str, text: str, *, cleared: bool = False) -> None:
+        """A lasting finding, told when it begins and when it ends."""
+        if cleared is (code not in self._raised) or not self._context.devices:
+            return
+        (self._raised.discard if cleared else self._raised.add)(code)
+        self._tell(Found(self._found(code, Severity.INFO if cleared else Severity.WARNING, text, cleared=cleared)))
+
+    def _found(self, code: str, severity: Severity, text: str, *, cleared: bool = False) -> Finding:
+        device = self._context.devices[0].id
+        return Finding(
+            at=self._clock.now(), device=device, severity=severity, code=code, text=text, cleared=cleared
+        )  # fmt: skip
+
+
+# ---------------------------------------------------------------- small helpers
+
+
+def _is_of(request: Dispatch, message: dm.Message) -> bool:
+    """Whether a message under our correlation id is this command; another workspace may use the same ids."""
+    return message.serial == request.device.serial and message.command == request.spec.name
+
+
+async def _is_kept(done: asyncio.Future[None]) -> bool:
+    try:
+        await done
+    except StoreError:
+        return False
+    return True

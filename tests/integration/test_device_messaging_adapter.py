@@ -1,0 +1,914 @@
+"""The whole engine with the head-end adapter against the double of the service, and against one that says anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.adapters._device_messaging_rules import Run, correlation_id, run_of
+from app.adapters.device_messaging import DeviceMessaging, Pace
+from app.clock import SystemClock
+from app.composition import open_session, running
+from app.errors import ConfigError, LocalProtocolError, StoreError
+from app.interaction_log.reader import LogReader
+from app.interaction_log.verify import verify
+from app.model.command import CommandKind, CommandSpec, ReplyPattern, Resend, check_params
+from app.model.device import Device, NodeKind
+from app.model.interaction import Attempt, Frame, Interaction, Step, StepEntry
+from app.model.reading import Finding, LinkState, SampleSet
+from app.model.records import Change
+from app.model.status import Delivery, Status
+from app.ports import AdapterContext, Kept, LateOrPushed, Limits
+from app.protocols.device_messaging import signature
+from app.secrets import SessionSecrets
+from app.simulators._http import Answer as HttpAnswer
+from app.simulators._http import HttpSim, Request, SimClock
+from app.simulators.calin_meters import OLD_FIRMWARE, CalinMeter, calin_serial, demo_field
+from app.simulators.device_messaging import API_KEY, DeviceMessagingSimulator, MessagingConfig
+from app.workbench import CancelResult, Workbench
+
+DEADLINE_S = 20.0
+SCALE = 20.0  # simulated seconds in one of ours
+GONE_S = 0.6  # for the three minutes of the real adapter
+HOOK_SECRET = "hook-secret-of-this-test"
+WORDS = {"api": API_KEY, "hook": HOOK_SECRET}
+PLUGINS = ("calin-chirpstack", "calin-api-v1", "calin-api-v2")
+
+
+class Quick(DeviceMessaging):
+    """Looks at commands at once and often, and waits ``longest_s`` where the real one waits hours."""
+
+    def __init__(self, *, longest_s: float | None = None, gone_s: float = GONE_S, look_s: float = 0.1) -> None:
+        super().__init__(pace=Pace(health_s=0.05, gone_s=gone_s, phase_s=2 * GONE_S, call_s=1.5))
+        self._longest_s = longest_s
+        self._look_s = look_s
+
+    def limits(self, settings: Mapping[str, Any]) -> Limits:
+        found = super().limits(settings)
+        return replace(
+            found, first_poll_s=self._look_s, poll_s=(), poll_late_s=self._look_s,
+            retry=replace(found.retry, backoff_s=0.02),
+        )  # fmt: skip
+
+    def commands(self, device: Device, facts: Mapping[str, Any]) -> tuple[CommandSpec, ...]:
+        specs = super().commands(device, facts)
+        if self._longest_s is None:
+            return specs
+        return tuple(replace(spec, answer_timeout_s=self._longest_s) for spec in specs)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def double(meters: int = 1, **config: Any) -> DeviceMessagingSimulator:
+    """The service, twenty times as fast."""
+    given = {"webhook_secret": HOOK_SECRET, "max_retries": 2, "retry_base_s": 1.0, "spacing_s": 0.5,
+             "initial_poll_s": 2.0, "vendor_s": 0.2, "execute_s": 1.0, "restart_s": 4.0, **config}  # fmt: skip
+    return DeviceMessagingSimulator(demo_field(meters, clock=SimClock(time_scale=SCALE)), MessagingConfig(**given))
+
+
+@dataclass
+class Held:
+    """A running engine, what stands behind it, and what the feed said."""
+
+    workbench: Workbench
+    sim: Any
+    port: int
+    path: Path
+    changes: list[Change] = field(default_factory=list)
+    _moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def look(self, change: Change) -> None:
+        self.changes.append(change)
+        self._moved.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                self._moved.clear()
+                await self._moved.wait()
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [change for change in self.changes if isinstance(change, kind)]
+
+    def lines(self, number: int) -> list[StepEntry]:
+        return [line for line in self.of(StepEntry) if line.interaction == number]
+
+    def events(self, number: int) -> list[str]:
+        return [line.event for line in self.lines(number)]
+
+    def meter(self, number: int = 1) -> CalinMeter:
+        found: CalinMeter = self.sim.field[calin_serial(number)]
+        return found
+
+    def facts(self, device: str = "m1") -> Mapping[str, Any]:
+        return self.workbench.state(device).facts
+
+    async def settled(self, number: int) -> Interaction:
+        async with asyncio.timeout(DEADLINE_S):
+            return await self.workbench.settled(number)
+
+    async def send(self, command: str, device: str = "m1", **params: Any) -> Interaction:
+        return await self.settled(self.workbench.submit(device, command, params))
+
+    async def done(self, command: str, device: str = "m1", **params: Any) -> Interaction:
+        done = await self.send(command, device, **params)
+        assert done.status is Status.SUCCESSFUL, done.failure
+        return done
+
+    def enqueued(self, number: int) -> list[dict[str, Any]]:
+        """Every enqueue that reached the service for one interaction."""
+        bodies = [r.json() for r in self.sim.requests if (r.method, r.path) == ("POST", "/message/enqueue")]
+        names = (f"mw-{number}", f"mw-{number}-")
+        return [b for b in bodies if b["correlationId"] == names[0] or b["correlationId"].startswith(names[1])]
+
+
+@asynccontextmanager
+async def engine(
+    path: Path, plugin: str = "calin-chirpstack", *, meters: int = 1, faults: tuple[str, ...] = (),
+    kind: DeviceMessaging | None = None, settings: Mapping[str, Any] | None = None, **config: Any,
+) -> AsyncIterator[Held]:  # fmt: skip
+    async with (
+        double(meters, faults=faults, **config) as sim,
+        attached(path, plugin, sim, kind=kind, settings=settings) as held,
+    ):
+        yield held
+
+
+@asynccontextmanager
+async def attached(
+    path: Path, plugin: str, sim: Any, *, kind: DeviceMessaging | None = None,
+    settings: Mapping[str, Any] | None = None, serials: tuple[str, ...] = (),
+) -> AsyncIterator[Held]:  # fmt: skip
+    """The engine on a workspace; a new one gets a head-end with every meter of the simulator below it."""
+    secrets = SessionSecrets()
+    for name, words in WORDS.items():
+        secrets.set(name, words)
+    meters = list(sim.field.meters.values()) if isinstance(sim, DeviceMessagingSimulator) else []
+    for number, meter in enumerate(meters, 1):
+        secrets.set(f"key-{number}", meter.decoder_key)
+    with open_session(path, adapter_types={DeviceMessaging.key: kind or Quick()}, secrets=secrets) as session:
+        workbench = session.workbench
+        if not workbench.devices():
+            port = free_port()
+            given = {"url": sim.url, "api_key": "keyring:api", "webhook_port": port, "webhook_secret": "keyring:hook",
+                     "token_plugin": "nxt-sts", **(settings or {})}  # fmt: skip
+            shared: dict[str, Any] = {"adapter": DeviceMessaging.key, "settings": given}
+            workbench.save_device(Device(id="g1", name="Grid", kind=NodeKind.GRID))
+            workbench.save_device(Device(id="h1", name="Head-end", kind=NodeKind.GATEWAY, parent="g1", **shared))
+            rows = [(meter.serial, len(meter.phases)) for meter in meters] or [(serial, 1) for serial in serials]
+            for number, (serial, phases) in enumerate(rows, 1):
+                attributes = {"plugin": plugin, "network_id": 42, "relay_node": "230401081", "phases": phases,
+                              "decoder_key": f"keyring:key-{number}"}  # fmt: skip
+                node = Device(id=f"m{number}", name=f"Meter {number}", parent="h1", serial=serial,
+                              attributes=attributes, **shared)  # fmt: skip
+                workbench.save_device(node)
+        port = int(workbench.device("m1").settings["webhook_port"])
+        if isinstance(sim, DeviceMessagingSimulator):
+            sim.webhook = f"http://127.0.0.1:{port}/hook" if port else ""
+        held = Held(workbench, sim, port, path)
+        workbench.feed.subscribe(held.look)
+        async with running(workbench):
+            await held.until(lambda: workbench.state("h1").link is LinkState.ONLINE)
+            yield held
+    assert verify(path) == []
+    for file in path.parent.glob(f"{path.name}*"):
+        for words in WORDS.values():
+            assert words.encode() not in file.read_bytes(), "a secret stands in the workspace"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "w.mwk"
+
+
+# ---------------------------------------------------------------- what works
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+async def test_reads_relay_and_date(path: Path, plugin: str) -> None:
+    async with engine(path, plugin) as held:
+        meter = held.meter()
+        credit = await held.done("READ_CREDIT")
+        assert credit.result is not None
+        assert Decimal(str(credit.result["kwh_credit_available"])) == meter.credit
+        assert credit.result.get("is_on") is (None if plugin == "calin-api-v2" else True)
+        volts = await held.done("READ_VOLTAGE")
+        assert volts.result is not None
+        assert abs(Decimal(str(volts.result["voltage"])) - 230) < 6
+        drawn = [s for s in held.of(SampleSet) if s.interaction == volts.id]
+        assert [(q.name, q.unit) for q, _value in drawn[0].values] == [("voltage", "V")]
+        power = await held.done("READ_POWER")
+        assert power.result is not None
+        assert power.result["unit_source"] == ("protocol" if plugin == "calin-chirpstack" else "unknown")
+        await held.done("TURN_OFF")
+        assert meter.is_on is False
+        await held.until(lambda: held.facts().get("is_on") is False)
+        await held.done("SET_DATE", year=28, month=2, day=29)
+        assert meter.time.date().isoformat() == "2028-02-29"
+        date = await held.done("READ_DATE")
+        assert date.result == {"year": 2028, "month": 2, "day": 29}
+        asked = held.enqueued(credit.id)
+        assert [(b["correlationId"], b["networkId"], b["device"]["relayNode"]) for b in asked] == [
+            (f"mw-{credit.id}", 42, {"id": 230401081})
+        ]
+        events = held.events(credit.id)
+        assert {"accepted", "handed on", "answered", "matched"} <= set(events)
+        assert held.sim.messages == {}
+
+
+async def test_the_way_of_a_push_command_is_seen(path: Path) -> None:
+    async with engine(path, uplink_s=8.0) as held:
+        done = await held.done("TURN_OFF")
+        steps = {line.step for line in held.lines(done.id)}
+        assert {Step.NETWORK, Step.METER, Step.ANSWER, Step.MATCH, Step.UPDATED} <= steps
+        assert "transmitted" in held.events(done.id)
+        assert "connection_metrics" in held.facts()
+        assert held.workbench.state("m1").last_contact is not None
+
+
+async def test_three_phases_are_three_commands_and_one_value(path: Path) -> None:
+    async with engine(path, meters=3) as held:
+        done = await held.done("READ_VOLTAGE", device="m3")
+        assert done.result is not None
+        assert set(done.result["phase"]) == {"A", "B", "C"}
+        for phase, volts in done.result["phase"].items():
+            assert abs(Decimal(str(volts)) - held.meter(3).voltage(phase)) < 1
+        wanted = {f"mw-{done.id}-{phase}": phase for phase in "ABC"}
+        assert {b["correlationId"]: b["phase"] for b in held.enqueued(done.id)} == wanted
+        drawn = {q.name for s in held.of(SampleSet) if s.interaction == done.id for q, _value in s.values}
+        assert {"voltage_a", "voltage_b", "voltage_c"} <= drawn
+
+
+async def test_the_second_vendor_service_tells_phase_a_only(path: Path) -> None:
+    async with engine(path, "calin-api-v2", meters=3) as held:
+        done = await held.done("READ_VOLTAGE", device="m3")
+        assert done.result is not None
+        assert (done.result["phase"], done.result["phases_missing"]) == ("A", ["B", "C"])
+
+
+async def test_a_report_and_a_join_are_rows_and_facts(path: Path) -> None:
+    async with engine(path) as held:
+        held.sim.join(calin_serial(1))
+        await held.until(lambda: "joined_at" in held.facts())
+        held.sim.report(calin_serial(1))
+        await held.until(lambda: held.facts().get("is_on") is True and "kwh_credit_available" in held.facts())
+        rows = {i.id: i for i in held.of(Interaction) if i.command == "READ_REPORT"}
+        assert len(rows) == 1
+        assert next(iter(rows.values())).result["meter_status"]["relay_open"] is False
+
+
+@pytest.mark.parametrize("webhook", [True, False])
+async def test_the_dialogs_test_says_what_it_found(path: Path, webhook: bool) -> None:
+    settings = {} if webhook else {"webhook_port": 0}
+    async with engine(path, settings=settings) as held:
+        lines = await held.workbench.probe(DeviceMessaging.key, held.workbench.device("m1").settings)
+        assert "takes the key" in lines[0]
+        assert ("webhooks" in lines[1]) is webhook
+        held.sim.faults.set("unauthorized")
+        with pytest.raises(LocalProtocolError, match="refuses the key"):
+            await held.workbench.probe(DeviceMessaging.key, held.workbench.device("m1").settings)
+
+
+# ---------------------------------------------------------------- tokens
+
+
+@pytest.mark.parametrize("plugin", PLUGINS)
+async def test_a_token_is_made_once_and_never_shown(path: Path, plugin: str) -> None:
+    async with engine(path, plugin) as held:
+        before = held.meter().credit
+        done = await held.done("TOP_UP", transactive_kwh="10.5")
+        assert before + 10 < held.meter().credit < before + 11
+        assert [entry.detail for entry in held.meter().effects] == ["TOP_UP 10.50"]
+        asked = [r.json() for r in held.sim.requests if r.path == "/token/generate"]
+        assert [(b["pluginId"], b["payload"]) for b in asked] == [
+            ("nxt-sts" if plugin == "calin-chirpstack" else plugin, {"kwh": Decimal("10.5")})
+        ]
+        token = held.enqueued(done.id)[0]["requestData"]["token"]
+        present = held.workbench.interaction(done.id)
+        assert present is not None
+        assert present.token == token, "kept with the row"
+        assert all(token.encode() not in frame.data for frame in held.of(Frame))
+        assert all(token not in (line.text or "") for line in held.of(StepEntry))
+        key = held.meter().decoder_key.encode()
+        assert all(key not in frame.data for frame in held.of(Frame))
+        again = await held.send("DELIVER_PREEXISTING_TOKEN", token=token)
+        assert again.status is Status.FAILED
+        assert again.failure is not None
+        assert again.failure.code == ("DELIVERY_FAILED" if plugin == "calin-api-v1" else "TOKEN_NOT_ACCEPTED")
+        assert token not in again.failure.text + again.failure.detail, "the vendor's reason holds it"
+
+
+async def test_a_token_of_the_stub_is_let_pass(path: Path) -> None:
+    async with engine(path, "stub-push") as held:
+        number = held.workbench.submit("m1", "CLEAR_TAMPER", {})
+        await held.until(lambda: bool(held.enqueued(number)))
+        assert held.enqueued(number)[0]["requestData"] == {"token": "stub-token"}
+
+
+@pytest.mark.parametrize(
+    ("plugin", "fault", "asked", "said"),
+    [
+        ("calin-api-v1", "mint-error=503", 1, "HTTP 500"),  # one may exist: not asked for again
+        ("calin-chirpstack", "mint-error=503#2", 3, ""),  # making one sells nothing
+        ("stub-pull", "", 3, "16 hexadecimal"),
+        ("calin-api-v1", "unauthorized@/token/generate", 1, "refuses the key"),
+    ],
+)
+async def test_a_token_that_is_not_made(
+    path: Path, plugin: str, fault: str, asked: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.pipeline.tokens.PAUSES_S", (0.0, 0.0))
+    settings = {"token_plugin": "nxt-sts"}
+    async with engine(path, plugin, faults=(fault,) if fault else (), settings=settings) as held:
+        if plugin == "stub-pull":
+            node = held.workbench.device("m1")
+            held.workbench.save_device(replace(node, attributes={**node.attributes, "decoder_key": "keyring:hook"}))
+            await held.until(lambda: held.workbench.state("m1").link is LinkState.ONLINE)
+        done = await held.send("CLEAR_TAMPER")
+        asked_for = [r for r in held.sim.requests if r.path == "/token/generate"]
+        if not said:
+            assert done.status is Status.SUCCESSFUL
+            assert len(asked_for) == asked
+            return
+        assert (done.status, done.failure and done.failure.code) == (Status.FAILED, "TOKEN_FAILED")
+        assert said in done.failure.text if done.failure else ""
+        assert len(asked_for) == (0 if plugin == "stub-pull" else asked)
+        assert held.enqueued(done.id) == []
+
+
+# ---------------------------------------------------------------- what goes wrong at the meter
+
+
+async def test_what_the_meter_refuses_is_no_success(path: Path) -> None:
+    async with engine(path, meters=2, faults=("null-values#1",)) as held:
+        done = await held.send("READ_CREDIT")
+        assert (done.status, done.failure and done.failure.code) == (Status.FAILED, "UNREADABLE")
+        foreign = await held.send("DELIVER_PREEXISTING_TOKEN", token=held.meter(2).issue("TOP_UP", Decimal(10)))
+        assert foreign.status is Status.FAILED
+        assert foreign.failure is not None
+        assert foreign.failure.code == "TOKEN_NOT_ACCEPTED"
+        assert foreign.attempts == 1
+
+
+async def test_a_delivery_that_fails_shows_every_try_of_the_service(path: Path) -> None:
+    async with engine(path, faults=("nack",)) as held:
+        done = await held.send("READ_CREDIT")
+        assert (done.status, done.attempts) == (Status.FAILED, 1), "the service repeats, not we"
+        assert done.failure is not None
+        assert done.failure.code == "DELIVERY_FAILED"
+        assert "gave up after 3 tries: The device did not acknowledge the downlink." in done.failure.text
+        lines = done.failure.detail.splitlines()
+        assert len(lines) == 3
+        assert all("SENT_TO_DEVICE: The device did not acknowledge" in line for line in lines)
+        assert len(held.enqueued(done.id)) == 1
+        assert held.events(done.id).count("tried again") >= 2
+
+
+async def test_a_token_that_is_refused_in_a_second_try_of_the_service_may_have_been_taken(path: Path) -> None:
+    async with engine(path, faults=("mute#1",)) as held:
+        token = held.meter().issue("TOP_UP", Decimal(10))
+        before = held.meter().credit
+        done = await held.send("DELIVER_PREEXISTING_TOKEN", token=token)
+        assert done.status is Status.OUTCOME_UNKNOWN
+        assert done.failure is not None
+        assert "read the credit before another one is made" in done.failure.text
+        assert before + 9 < held.meter().credit < before + 11
+        assert len(held.enqueued(done.id)) == 1
+
+
+async def test_a_person_tries_again_under_another_id(path: Path) -> None:
+    async with engine(path, faults=("ns-permanent#1",)) as held:
+        done = await held.send("TURN_OFF")
+        held.workbench.retry(done.id)
+        await held.until(lambda: len(held.enqueued(done.id)) == 2)
+        assert [b["correlationId"] for b in held.enqueued(done.id)] == [f"mw-{done.id}", f"mw-{done.id}-2"]
+        await held.until(lambda: not held.meter().is_on)
+
+
+# ---------------------------------------------------------------- cancel
+
+
+async def test_a_cancelled_command_ends_without_an_event(path: Path) -> None:
+    async with engine(path, faults=("engine-off",)) as held:
+        number = held.workbench.submit("m1", "TURN_OFF", {})
+        await held.until(lambda: "accepted" in held.events(number))
+        assert held.workbench.can_recall(number)
+        assert held.workbench.cancel(number) is CancelResult.ASKED
+        done = await held.settled(number)
+        assert not held.workbench.can_recall(number)
+        assert (done.status, done.failure and done.failure.code) == (Status.FAILED, "CANCELLED")
+        assert held.sim.messages == {}
+        assert not held.sim.posted
+        assert held.meter().effects == []
+
+
+async def test_a_command_that_was_handed_on_cannot_be_cancelled(path: Path) -> None:
+    async with engine(path, faults=("ns-slow=40#1",)) as held:
+        number = held.workbench.submit("m1", "TURN_OFF", {})
+        await held.until(lambda: "handed on" in held.events(number))
+        assert held.workbench.cancel(number) is CancelResult.ASKED
+        await held.until(lambda: "not cancelled" in held.events(number))
+        done = await held.settled(number)
+        assert done.status is Status.SUCCESSFUL
+
+
+async def test_a_cancelled_command_that_was_tried_before_is_unknown(path: Path) -> None:
+    async with engine(path, faults=("mute#1",), retry_base_s=4000.0, max_retries=5) as held:
+        number = held.workbench.submit("m1", "TURN_OFF", {})
+        await held.until(lambda: any("TO_RETRY" in line.text for line in held.lines(number)))
+        assert held.workbench.cancel(number) is CancelResult.ASKED
+        await held.until(lambda: Status.OUTCOME_UNKNOWN in [line.status for line in held.lines(number)])
+        # the read back shows that it had worked
+        await held.until(lambda: Status.SUCCESSFUL in [line.status for line in held.lines(number)])
+        assert len([e for e in held.meter().effects if e.command == "TURN_OFF"]) == 1
+
+
+# ---------------------------------------------------------------- lost, late, repeated, false events
+
+
+async def test_a_read_whose_event_was_lost_is_found_gone_and_asked_anew(path: Path) -> None:
+    async with engine(path, faults=("webhook-lost=100@DELIVERY_SUCCESSFUL#1",)) as held:
+        done = await held.done("READ_CREDIT")
+        assert done.attempts == 2
+        assert len(held.enqueued(done.id)) == 2
+        lost = [a for a in held.of(Attempt) if a.interaction == done.id and a.number == 1 and a.code]
+        assert lost[-1].code == "ANSWER_LOST"
+
+
+@pytest.mark.parametrize("fault", ["webhook-lost=100@DELIVERY_SUCCESSFUL#1", "engine-off"])
+async def test_a_phase_whose_answer_does_not_come_is_asked_anew(path: Path, fault: str) -> None:
+    async with engine(path, meters=3, faults=(fault,)) as held:
+        number = held.workbench.submit("m3", "READ_VOLTAGE", {})
+        await held.until(lambda: any(line.code == "ANSWER_LOST" for line in held.lines(number)))
+        held.sim.faults.clear()
+        done = await held.settled(number)
+        assert done.status is Status.SUCCESSFUL
+        assert done.result is not None
+        assert None not in done.result["phase"].values()
+        assert held.sim.messages == {}
+
+
+async def test_a_write_whose_event_was_lost_is_read_back_and_never_repeated(path: Path) -> None:
+    async with engine(path, faults=("webhook-lost=100@TURN_OFF",)) as held:
+        number = held.workbench.submit("m1", "TURN_OFF", {})
+        await held.until(lambda: Status.OUTCOME_UNKNOWN in [line.status for line in held.lines(number)])
+        await held.until(lambda: Status.SUCCESSFUL in [line.status for line in held.lines(number)])
+        assert len(held.enqueued(number)) == 1
+        assert len(held.meter().effects) == 1
+
+
+async def test_a_token_whose_event_was_lost_is_unknown_and_stays_so(path: Path) -> None:
+    async with engine(path, faults=("webhook-lost=100@TOP_UP_KWH",)) as held:
+        done = await held.send("TOP_UP", transactive_kwh="2")
+        assert done.status is Status.OUTCOME_UNKNOWN
+        assert done.failure is not None
+        assert done.failure.code == "ANSWER_LOST"
+        assert len(held.enqueued(done.id)) == len(held.meter().effects) == 1
+
+
+async def test_an_event_that_comes_after_the_command_was_given_up_completes_it(path: Path) -> None:
+    fault = f"webhook-late={2 * GONE_S * SCALE + 20}@DELIVERY_SUCCESSFUL"
+    async with engine(path, faults=(fault,), kind=Quick(gone_s=0.2)) as held:
+        done = await held.send("SET_DATE", year=28, month=2, day=29)
+        assert done.status is Status.OUTCOME_UNKNOWN
+        await held.until(lambda: Status.SUCCESSFUL in [line.status for line in held.lines(done.id)])
+
+
+async def test_events_twice_late_and_out_of_order(path: Path) -> None:
+    faults = ("webhook-twice", "webhook-reorder=10", "webhook-odd", "webhook-answer-lost@SENT_TO_NS")
+    async with engine(path, meters=2, faults=faults, kind=Quick(gone_s=5.0)) as held:
+        for command in ("READ_CREDIT", "TURN_OFF", "READ_CREDIT", "TURN_ON"):
+            done = await held.done(command)
+            assert len(held.enqueued(done.id)) == 1
+        assert Counter(entry.command for entry in held.meter().effects) == {"TURN_OFF": 1, "TURN_ON": 1}
+        await held.sim.wait_until(lambda: len(held.sim.posted) > 12)
+        assert {p.status for p in held.sim.posted} <= {0, 204}
+
+
+@pytest.mark.parametrize("fault", ["bad-signature#1", "no-signature#1", "forged"])
+async def test_an_event_without_the_right_signature_counts_for_nothing(path: Path, fault: str) -> None:
+    async with engine(path, faults=(fault,)) as held:
+        done = await held.done("READ_CREDIT")
+        assert done.result is not None
+        assert Decimal(str(done.result["kwh_credit_available"])) == held.meter().credit
+        assert 401 in {p.status for p in held.sim.posted}
+        await held.until(lambda: any(f.code == "WEBHOOK" and not f.cleared for f in held.of(Finding)))
+        told = next(f.text for f in held.of(Finding) if f.code == "WEBHOOK")
+        assert "without the right signature" in told
+        await held.until(lambda: any(f.code == "WEBHOOK" and f.cleared for f in held.of(Finding)))
+
+
+async def test_foreign_old_and_senseless_events_are_taken_and_let_pass(path: Path) -> None:
+    async with engine(path) as held:
+        old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
+        device = {"type": "ELECTRICITY_METER", "externalReference": calin_serial(1)}
+        answer = {"deliveryStatus": "DELIVERY_SUCCESSFUL", "device": device, "commandType": "READ_CREDIT",
+                  "response": {"status": "EXECUTION_SUCCESS", "data": {"kwhCreditAvailable": 9999}}}  # fmt: skip
+        bodies: list[Any] = [
+            {"eventId": "e1", "message": {**answer, "correlationId": "somebody-else"}},
+            {"eventId": "e2", "message": answer},
+            {"eventId": "e3", "occurredAt": old, "message": {**answer, "correlationId": "mw-1"}},
+            {"eventId": "e4", "message": {**answer, "device": {"externalReference": "99999999999"},
+                                          "unsolicited": True}},
+            {"eventId": "e5"}, {}, [], 5,
+        ]  # fmt: skip
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for body in bodies:
+                data = json.dumps(body).encode()
+                headers = {"X-Device-Messaging-Signature": signature(HOOK_SECRET, data)}
+                answered = await client.post(f"http://127.0.0.1:{held.port}/", content=data, headers=headers)
+                assert answered.status_code == 204, body
+            broken = b"{ broken"
+            headers = {"X-Device-Messaging-Signature": signature(HOOK_SECRET, broken)}
+            refused = await client.post(f"http://127.0.0.1:{held.port}/", content=broken, headers=headers)
+            assert refused.status_code == 400
+        await held.until(lambda: any(f.code == "UNKNOWN_METER" for f in held.of(Finding)))
+        done = await held.done("READ_CREDIT")
+        assert done.result is not None
+        assert Decimal(str(done.result["kwh_credit_available"])) == held.meter().credit
+
+
+async def test_an_event_is_answered_once_it_is_on_disk(tmp_path: Path) -> None:
+    port = free_port()
+    device = Device(id="m1", name="Meter", adapter=DeviceMessaging.key, serial="47003333771",
+                    attributes={"plugin": "stub-push"})  # fmt: skip
+    kind = DeviceMessaging()
+    given = {"url": "http://127.0.0.1:9", "webhook_port": port, "webhook_secret": HOOK_SECRET}
+    context = AdapterContext(
+        devices=(device,), settings=check_params(kind.form(), given, "test"), clock=SystemClock(),
+        tap=lambda *_args, **_more: None, secrets=SessionSecrets(),
+    )  # fmt: skip
+    adapter: Any = kind.create(context)
+    body = json.dumps({
+        "eventId": "e1", "message": {
+            "deliveryStatus": "DELIVERY_SUCCESSFUL", "device": {"externalReference": "47003333771"},
+            "commandType": "READ_CREDIT", "correlationId": "mw-7",
+            "response": {"status": "EXECUTION_SUCCESS", "data": {"kwhCreditAvailable": 5}},
+        },
+    }).encode()  # fmt: skip
+    headers = {"X-Device-Messaging-Signature": signature(HOOK_SECRET, body)}
+    async with (
+        asyncio.timeout(DEADLINE_S),
+        adapter.open(),
+        httpx.AsyncClient(trust_env=False) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        for status, is_first in ((503, True), (204, False)):
+            call = client.post(f"http://127.0.0.1:{port}/", content=body, headers=headers)
+            posted = group.create_task(call)
+            seen: list[Any] = []
+            async for uplink in adapter.uplinks():
+                seen.append(uplink)
+                if isinstance(uplink, Kept):
+                    break
+            await asyncio.sleep(0)
+            assert not posted.done(), "nothing is on disk yet"
+            answers = [uplink.ref for uplink in seen if isinstance(uplink, LateOrPushed)]
+            assert answers == (["mw-7"] if is_first else []), "the same event again is no second answer"
+            if is_first:
+                seen[-1].done.set_exception(StoreError("The disk is full."))
+            else:
+                seen[-1].done.set_result(None)
+            assert (await posted).status_code == status
+
+
+async def test_a_listener_that_is_open_to_others_needs_a_secret(tmp_path: Path) -> None:
+    kind = DeviceMessaging()
+    given = {"url": "http://127.0.0.1:9", "webhook_port": free_port(), "webhook_host": "0.0.0.0"}
+    device = Device(id="m1", name="Meter", adapter=DeviceMessaging.key, serial="1")
+    context = AdapterContext(
+        devices=(device,), settings=check_params(kind.form(), given, "test"), clock=SystemClock(),
+        tap=lambda *_args, **_more: None, secrets=SessionSecrets(),
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match="webhook_secret"):
+        async with kind.create(context).open():
+            pass
+
+
+# ---------------------------------------------------------------- the service goes away, and answers are lost
+
+
+@pytest.mark.parametrize(
+    ("fault", "command"),
+    [
+        ("lose-answer", "TURN_OFF"), ("lose-answer", "READ_CREDIT"), ("not-json", "TURN_OFF"),
+        ("slow-accept=60", "TURN_OFF"), ("restart", "TURN_OFF"),
+        *(pytest.param(fault, command, marks=pytest.mark.slow)
+          for fault in ("reset", "html=after") for command in ("TURN_OFF", "READ_CREDIT")),
+    ],
+)  # fmt: skip
+async def test_an_enqueue_whose_answer_was_lost_is_found_and_not_repeated(path: Path, fault: str, command: str) -> None:
+    async with engine(path, faults=(f"{fault}@/message/enqueue#1",), uplink_s=8.0, kind=Quick(gone_s=5.0)) as held:
+        done = await held.done(command)
+        assert (done.attempts, len(held.enqueued(done.id))) == (1, 1)
+        assert {"found", "uncertain"} & set(held.events(done.id))
+        effects = [entry.command for entry in held.meter().effects]
+        assert set(effects) == ({"TURN_OFF"} if command == "TURN_OFF" else set())
+        assert len(effects) <= 1 or "restart" in fault, "the service may repeat it, we do not"
+
+
+async def test_an_answer_that_comes_while_its_enqueue_hangs_is_kept_for_it(path: Path) -> None:
+    async with engine(path, faults=("slow-accept=200@/message/enqueue#1",), kind=Quick(gone_s=5.0)) as held:
+        done = await held.done("TURN_OFF")
+        assert (done.attempts, len(held.enqueued(done.id)), len(held.meter().effects)) == (1, 1, 1)
+
+
+async def test_an_enqueue_that_never_arrived_is_unknown_for_a_write_and_repeated_for_a_read(path: Path) -> None:
+    async with engine(path, faults=("http-error=500@/message/enqueue#1",)) as held:
+        done = await held.send("SET_DATE", year=28, month=2, day=29)
+        assert done.status is Status.OUTCOME_UNKNOWN
+        assert held.meter().effects == []
+        held.sim.faults.set("http-error=500@/message/enqueue#1")
+        again = await held.done("READ_CREDIT")
+        assert again.attempts == 2
+
+
+async def test_the_first_event_comes_before_the_answer_to_enqueue(path: Path) -> None:
+    async with engine(path, faults=("early-webhook",)) as held:
+        done = await held.done("TURN_OFF")
+        assert "handed on" in held.events(done.id)
+        assert done.attempts == 1
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_a_service_that_starts_again_in_the_middle(path: Path, keep: bool) -> None:
+    async with engine(path, "calin-api-v1", execute_s=12.0, initial_poll_s=4.0) as held:
+        numbers = [held.workbench.submit("m1", command, {}) for command in ("READ_CREDIT", "TURN_OFF")]
+        await held.until(lambda: "handed on" in held.events(numbers[0]))
+        await held.sim.restart(keep=keep, down_s=4.0)
+        waits = held.workbench.submit("m1", "READ_VERSION", {})
+        first = await held.settled(numbers[0])
+        assert first.status is Status.SUCCESSFUL
+        assert (first.attempts == 1) is keep, "a read that the service has forgotten is asked anew"
+        second = await held.settled(numbers[1])
+        assert second.status is Status.SUCCESSFUL
+        assert (await held.settled(waits)).status is Status.SUCCESSFUL
+        assert len(held.enqueued(numbers[1])) == 1
+        assert len(held.meter().effects) == 1
+
+
+async def test_a_service_that_is_away_holds_commands_back(path: Path) -> None:
+    async with engine(path) as held:
+        held.sim.faults.set("http-error=503@/healthz")
+        await held.until(lambda: held.workbench.state("m1").link is LinkState.FAULT)
+        number = held.workbench.submit("m1", "TURN_OFF", {})
+        await held.until(lambda: held.workbench.interaction(number) is not None)
+        waiting = held.workbench.interaction(number)
+        assert waiting is not None
+        assert waiting.status is Status.SUSPENDED
+        assert held.workbench.state("m1").last_contact is None, "the service is not the meter"
+        held.sim.faults.clear()
+        assert (await held.settled(number)).status is Status.SUCCESSFUL
+        assert any(f.code == "HEAD_END" and f.cleared for f in held.of(Finding))
+
+
+@pytest.mark.parametrize("command", ["TURN_OFF", "READ_CREDIT"])
+async def test_a_command_under_way_is_carried_over_a_restart_of_this_program(path: Path, command: str) -> None:
+    async with double(uplink_s=40.0, device_wait_s=80.0) as sim:
+        async with attached(path, "calin-chirpstack", sim, kind=Quick(gone_s=5.0)) as held:
+            number = held.workbench.submit("m1", command, {})
+            await held.until(lambda: "accepted" in held.events(number))
+        async with attached(path, "calin-chirpstack", sim, kind=Quick(gone_s=5.0)) as held:
+            done = await held.settled(number)
+            assert (done.status, done.attempts) == (Status.SUCCESSFUL, 1)
+            assert len(held.enqueued(number)) == 1
+
+
+@pytest.mark.parametrize("command", ["TURN_OFF", "READ_CREDIT"])
+async def test_an_enqueue_that_the_end_of_this_program_cut_off_is_asked_for_first(path: Path, command: str) -> None:
+    async with double(uplink_s=60.0, device_wait_s=100.0, faults=("slow-accept=60@/message/enqueue#1",)) as sim:
+        async with attached(path, "calin-chirpstack", sim, kind=Quick(gone_s=5.0)) as held:
+            number = held.workbench.submit("m1", command, {})
+            await sim.wait_until(lambda: bool(sim.messages))
+        with contextlib.closing(LogReader(path)) as reader:
+            story = reader.story(number)
+            assert story is not None
+            assert [m.state for m in story.messages] == [Delivery.SENT_TO_NS], "nobody knew what became of it"
+        async with attached(path, "calin-chirpstack", sim, kind=Quick(gone_s=5.0)) as held:
+            done = await held.settled(number)
+            assert done.status is Status.SUCCESSFUL
+            assert len(held.enqueued(number)) == 1
+            assert "found" in held.events(number)
+
+
+@pytest.mark.parametrize(
+    ("command", "end"), [("TURN_OFF", Status.OUTCOME_UNKNOWN), ("READ_CREDIT", Status.FAILED)]
+)  # fmt: skip
+async def test_what_stays_silent_for_the_longest_time_is_given_up(path: Path, command: str, end: Status) -> None:
+    kind = Quick(longest_s=1.0, gone_s=60.0)
+    async with engine(path, faults=(f"vanish@{command}#1",), kind=kind) as held:
+        number = held.workbench.submit("m1", command, {})
+        await held.until(lambda: end in [line.status for line in held.lines(number)])
+        line = next(line for line in held.lines(number) if line.status is end)
+        assert line.code == "HEAD_END_SILENT"
+        assert "did not answer in 1 s" in line.text
+        assert len(held.enqueued(number)) == 1
+
+
+async def test_what_the_service_still_holds_is_waited_for(path: Path) -> None:
+    async with engine(path, faults=("engine-off",), kind=Quick(longest_s=0.2)) as held:
+        number = held.workbench.submit("m1", "TURN_OFF", {})
+        await held.until(lambda: "accepted" in held.events(number))
+        asked = held.sim.request_count
+        await held.sim.wait_until(lambda: held.sim.request_count > asked + 10)
+        held.sim.faults.clear()
+        assert (await held.settled(number)).status is Status.SUCCESSFUL
+
+
+@pytest.mark.parametrize(
+    ("command", "end"), [("TURN_OFF", Status.OUTCOME_UNKNOWN), ("READ_CREDIT", Status.FAILED)]
+)  # fmt: skip
+async def test_without_a_webhook_only_the_end_is_seen(path: Path, command: str, end: Status) -> None:
+    async with engine(path, settings={"webhook_port": 0}) as held:
+        done = await held.send(command)
+        assert done.status is end
+        assert done.failure is not None
+        assert (done.failure.code, "without a webhook" in done.failure.text) == ("ANSWER_LOST", True)
+        assert len(held.enqueued(done.id)) == 1
+
+
+# ---------------------------------------------------------------- what the service refuses
+
+
+async def test_a_wrong_key_is_said_and_nothing_is_sent(path: Path) -> None:
+    async with engine(path, faults=("unauthorized",)) as held:
+        done = await held.send("TURN_OFF")
+        assert (done.status, done.failure and done.failure.code) == (Status.FAILED, "HEAD_END_KEY")
+        assert done.attempts == 1
+        assert any(f.code == "HEAD_END_KEY" for f in held.of(Finding))
+        assert held.sim.messages == {}
+
+
+class Says(HttpSim):
+    """A service that answers enqueues and looks with what it was told to."""
+
+    def __init__(self) -> None:
+        super().__init__("says", {}, port=0, faults=(), clock=SimClock(), control=False)
+        self.enqueue: deque[HttpAnswer] = deque()
+        self.fetch = HttpAnswer(404, {"error": "Not found"})
+
+    async def _answer(self, request: Request) -> HttpAnswer:
+        if request.path == "/healthz":
+            return HttpAnswer(200, {"ok": True})
+        return self.enqueue.popleft() if request.method == "POST" else self.fetch
+
+
+REFUSED = "HEAD_END_REFUSED"
+SERIAL = "47003333771"
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (HttpAnswer(400, {"error": "Unknown or disabled pluginId: nope"}), REFUSED, "disabled pluginId: nope"),
+        (
+            HttpAnswer(400, {"error": "Invalid request body", "issues": [{"path": "device.type", "message": "Bad"}]}),
+            REFUSED, "Invalid request body; device.type: Bad.",
+        ),
+        (HttpAnswer(404, {"message": "Route POST:/x not found", "error": "Not Found", "statusCode": 404}), REFUSED,
+         "Route POST:/x not found"),
+        (HttpAnswer(413, {"statusCode": 413, "code": "X", "error": "E", "message": "too large"}), REFUSED, "too large"),
+        (HttpAnswer(401, {"error": "Unauthorized"}), "HEAD_END_KEY", "refuses the key"),
+        (HttpAnswer(400, text="<html>"), REFUSED, "no reason given"),
+        (HttpAnswer(500, {"statusCode": 500, "error": "Internal Server Error", "message": "no Redis"}), "ANSWER_LOST",
+         "no answer came"),
+        (HttpAnswer(201, {"id": "01"}), "ANSWER_LOST", "no answer came"),
+        (HttpAnswer(201, text="["), "ANSWER_LOST", "no answer came"),
+    ],
+)  # fmt: skip
+async def test_every_shape_of_a_refusal(path: Path, answer: HttpAnswer, code: str, said: str) -> None:
+    async with Says() as sim, attached(path, "stub-push", sim, serials=(SERIAL,)) as held:
+        sim.enqueue.append(answer)
+        done = await held.send("SET_DATE", year=28, month=2, day=29)
+        assert done.failure is not None
+        assert (done.failure.code, said in done.failure.text) == (code, True), done.failure
+        assert done.status is (Status.OUTCOME_UNKNOWN if code == "ANSWER_LOST" else Status.FAILED)
+        assert len(held.enqueued(done.id)) == 1
+
+
+async def test_a_message_of_somebody_else_under_our_id_is_not_taken_for_ours(path: Path) -> None:
+    async with Says() as sim, attached(path, "stub-push", sim, serials=(SERIAL,)) as held:
+        sim.enqueue.append(HttpAnswer(500, {"statusCode": 500}))
+        device = {"type": "ELECTRICITY_METER", "externalReference": "47003333789"}
+        sim.fetch = HttpAnswer(200, {"deliveryStatus": "QUEUED", "device": device, "commandType": "SET_DATE"})
+        done = await held.send("SET_DATE", year=28, month=2, day=29)
+        assert done.status is Status.OUTCOME_UNKNOWN
+        assert "found" not in held.events(done.id)
+
+
+# ---------------------------------------------------------------- many
+
+
+TURNS = ("READ_CREDIT", "TURN_OFF", "READ_DATE")
+
+
+async def many(path: Path, meters: int, *, gone_s: float, limit_s: float) -> None:
+    """Three commands to each meter, one event in ten lost, all repeated and out of order: every one ends right."""
+    faults = ("webhook-lost=10", "webhook-twice", "webhook-reorder=20")
+    config: dict[str, Any] = {"spacing_s": 0.0, "ns_s": 0.1, "downlink_s": 1.0, "uplink_s": 1.0, "max_retries": 11}
+    kind = Quick(gone_s=gone_s, look_s=gone_s / 2)
+    async with engine(path, meters=meters, faults=faults, kind=kind, **config) as held:
+        open_: set[int] = set()
+        right = asyncio.Event()
+
+        def look(change: Change) -> None:
+            if isinstance(change, Interaction) and change.status is Status.SUCCESSFUL:
+                open_.discard(change.id)
+                if not open_:
+                    right.set()
+
+        held.workbench.feed.subscribe(look)
+        sent = [(f"m{n}", command) for command in TURNS for n in range(1, meters + 1)]
+        numbers = {held.workbench.submit(device, command, {}): command for device, command in sent}
+        open_ |= numbers.keys()
+        async with asyncio.timeout(limit_s):
+            await right.wait()
+        for number in range(1, meters + 1):
+            assert [entry.command for entry in held.meter(number).effects] == ["TURN_OFF"], "once and no more"
+        lost = [line for line in held.of(StepEntry) if line.code == "ANSWER_LOST"]
+        assert lost, "no event was lost"
+
+
+@pytest.mark.slow
+async def test_three_hundred_commands_end_right(path: Path) -> None:
+    await many(path, 100, gone_s=2.0, limit_s=100.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1700)
+async def test_five_thousand_commands_end_right(path: Path) -> None:
+    await many(path, 1667, gone_s=30.0, limit_s=1500.0)
+
+
+# ---------------------------------------------------------------- tables
+
+
+def names(plugin: str, kind: NodeKind = NodeKind.METER, **facts: Any) -> tuple[set[str], Mapping[str, str]]:
+    device = Device(id="m1", name="M", kind=kind, attributes={"plugin": plugin} if plugin else {})
+    offered = DeviceMessaging().commands(device, facts)
+    assert all(spec.resend is (Resend.NEVER if spec.has_effect else Resend.SAFE) for spec in offered)
+    assert {spec.pattern for spec in offered} <= {ReplyPattern.PULL}
+    return {spec.name for spec in offered}, DeviceMessaging().unsupported(device, facts)
+
+
+def test_each_plugin_offers_what_it_can() -> None:
+    every, nothing = names("stub-push")
+    assert (len(every), nothing) == (17, {})
+    for plugin, missing in (
+        ("calin-chirpstack", {"READ_VERSION"}), ("calin-api-v1", {"READ_TIME", "SET_TIME"}),
+        ("calin-api-v2", {"READ_TIME", "SET_TIME"}), ("stub-pull", set()), ("a-new-one", set()), ("nxt-sts", every),
+        ("", every),
+    ):  # fmt: skip
+        offered, reasons = names(plugin)
+        assert offered == every - missing, plugin
+        assert set(reasons) == missing
+        assert all(reasons.values())
+    offered, reasons = names("calin-api-v1", version=OLD_FIRMWARE)
+    assert "READ_POWER_LIMIT" not in offered
+    assert OLD_FIRMWARE in reasons["READ_POWER_LIMIT"]
+    assert names("stub-push", NodeKind.GATEWAY)[0] == set()
+
+
+def test_limits_follow_the_webhook() -> None:
+    kind = DeviceMessaging()
+    without, with_one = kind.limits({}), kind.limits({"webhook_port": 5000})
+    assert without.poll_late_s < with_one.poll_late_s
+    assert kind.limits({"poll_s": "2.5"}).poll_late_s == 2.5
+    assert with_one.asks_first
+
+
+@pytest.mark.parametrize(
+    ("prefix", "text", "wanted"),
+    [
+        ("mw-", "mw-7", Run(7)), ("mw-", "mw-7-B", Run(7, "B")), ("mw-", "mw-7-B-3", Run(7, "B", 3)),
+        ("mw-", "mw-7-3", Run(7, "", 3)), ("a.", "a.7", Run(7)), ("mw-", "7", None), ("mw-", "mw-", None),
+        ("mw-", "mw-7x", None), ("mw-", "mw-7-D", None), ("mw-", "", None), ("mw-", "mw-\u0667", None),
+    ],
+)  # fmt: skip
+def test_correlation_ids_are_read_back(prefix: str, text: str, wanted: Run | None) -> None:
+    assert run_of(prefix, text) == wanted
+    if wanted is not None:
+        now = datetime.now(UTC)
+        interaction = Interaction(
+            id=wanted.interaction, device="m1", adapter="x", command="READ_CREDIT", kind=CommandKind.READ, created=now,
+            updated=now,
+        )  # fmt: skip
+        assert correlation_id(prefix, interaction, wanted.phase, wanted.number) == text
