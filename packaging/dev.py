@@ -292,13 +292,16 @@ def split_test_arguments(arguments: Sequence[str]) -> tuple[bool, list[str]]:
 
 
 def parallel_arguments(arguments: Sequence[str], processors: int) -> list[str]:
-    """Return what makes pytest use the processors; nothing where the caller has said how, or looks closely."""
+    """Return what makes pytest use the processors; nothing where the caller has said how, or looks closely.
+
+    One more than there are processors: many tests wait for a socket or a process.
+    """
     own = ("-n", "--numprocesses", "--dist", "--pdb", "--trace", "-s", "--capture=no", "--collect-only", "--co")
     if processors < 2 or any(item == word or item.startswith(word + "=") for item in arguments for word in own):
         return []
     if any(re.fullmatch(r"-n\d+", item) for item in arguments):
         return []
-    return ["-n", str(min(processors, MOST_WORKERS)), "--dist", "worksteal"]
+    return ["-n", str(min(processors + 1, MOST_WORKERS)), "--dist", "worksteal"]
 
 
 def explain_failure(output: str) -> str:

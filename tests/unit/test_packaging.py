@@ -650,7 +650,7 @@ def test_the_second_list_is_what_the_extras_of_the_tests_add() -> None:
 @pytest.mark.parametrize(
     ("given", "processors", "added"),
     [
-        ([], 2, ["-n", "2", "--dist", "worksteal"]),
+        ([], 2, ["-n", "3", "--dist", "worksteal"]),
         (["-m", "not slow", "tests/unit"], 8, ["-n", "4", "--dist", "worksteal"]),
         ([], 1, []),
         (["-n", "3"], 8, []),
@@ -659,7 +659,7 @@ def test_the_second_list_is_what_the_extras_of_the_tests_add() -> None:
         (["--pdb"], 8, []),
         (["-s"], 8, []),
         (["--co"], 8, []),
-        (["-k", "n"], 2, ["-n", "2", "--dist", "worksteal"]),
+        (["-k", "n"], 2, ["-n", "3", "--dist", "worksteal"]),
     ],
 )
 def test_pytest_uses_the_processors(given: list[str], processors: int, added: list[str]) -> None:
