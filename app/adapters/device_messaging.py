@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 from app.adapters import _calin_rules as calin_rules
 from app.adapters import _device_messaging_rules as rules
+from app.adapters._live import beside
 from app.errors import (
     ConfigError,
     LinkError,
@@ -210,25 +211,20 @@ class HeadEndAdapter:
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[None]:
-        failure: Exception | None = None
         try:
             async with AsyncExitStack() as stack:
                 if self._has_webhook:
                     self._listener = self._make_listener()
                     await stack.enter_async_context(self._listener.open())
-                async with asyncio.TaskGroup() as group:
+                async with beside() as group:
                     watch = group.create_task(self._watch(), name="head-end")
                     try:
                         yield
-                    except Exception as exc:  # noqa: BLE001 - passed on below: the task group would wrap it
-                        failure = exc
                     finally:
                         watch.cancel()
                         await self.close()
         finally:
             await self.close()
-        if failure is not None:
-            raise failure
 
     def _make_listener(self) -> WebhookListener:
         settings = self._settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Generic, Self, TypeAlias, TypeVar
@@ -14,7 +15,7 @@ L = TypeVar("L", bound=Line)
 Works: TypeAlias = Mapping[str, Callable[[], Coroutine[Any, Any, None]]]
 
 
-class Running:
+class Running(ABC):
     """Tasks that end with ``async with``, and a condition that can be waited for."""
 
     name = ""
@@ -25,13 +26,13 @@ class Running:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stack = AsyncExitStack()
 
+    @abstractmethod
     async def _prepare(self, stack: AsyncExitStack) -> None:
         """What can fail, before any task; ends after them."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _begin(self, stack: AsyncExitStack) -> None:
         """Start the tasks; what this puts on ``stack`` ends before them."""
-        raise NotImplementedError
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -90,13 +91,13 @@ class LineSimulator(Running, Generic[L]):
         self._first_faults = first_faults
         self._line: L | None = None
 
+    @abstractmethod
     def _opening(self) -> AbstractAsyncContextManager[L]:
         """Its end of the line, open as long as it runs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _works(self) -> Works:
         """What runs from the beginning, by name."""
-        raise NotImplementedError
 
     def _faults_changed(self) -> None:
         self.notify()

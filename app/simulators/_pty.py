@@ -18,6 +18,7 @@ import select
 import socket
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -49,7 +50,7 @@ def spoil(data: bytes, sent_baud: int, heard_baud: int) -> bytes:
     return data[: max(1, len(data) * heard_baud // sent_baud)].translate(_SPOIL)
 
 
-class DeviceLine:
+class DeviceLine(ABC):
     """A ``Line`` seen from the device. ``address`` is what a client opens; it stays the same over unplug and plug.
 
     ``speed``: how many times faster than the rate says octets leave; 0 for at once.
@@ -70,30 +71,30 @@ class DeviceLine:
     # -- what a pseudo terminal and TCP do each in their own way
 
     @property
+    @abstractmethod
     def has_client(self) -> bool:
         """Whether somebody has the other end open."""
-        raise NotImplementedError
 
     @property
     def client_baud(self) -> int | None:
         """The rate the client has set; None when that cannot be told, or nobody is there."""
         return None
 
+    @abstractmethod
     async def _connect(self) -> None:
         """Be there for clients. Raises LinkError."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _disconnect(self) -> None:
         """Be gone; a client sees the hang-up."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _put(self, data: bytes) -> None:
         """Send at once, or lose it where nobody listens."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _has_room(self) -> None:
         """The inbox was emptied."""
-        raise NotImplementedError
 
     def _as_sent(self, data: bytes) -> bytes:
         return data

@@ -110,11 +110,11 @@ def test_a_test_says_what_was_found(qtbot: QtBot, theme: Theme) -> None:
     type_into(dialog, qtbot, "meter.local", field="address")
     type_into(dialog, qtbot, "secret", field="password")
     dialog.test.click()
-    assert dialog.sentences.text() == "The meter answered in 12 ms.\nSerial number 4711."
+    assert dialog.result_box.sentences.text() == "The meter answered in 12 ms.\nSerial number 4711."
     assert workbench.calls[-1][2]["password"] == "secret", "a test needs the words themselves"
     workbench.probe_answer = REFUSED
     dialog.test.click()
-    assert "refused the connection" in dialog.sentences.text()
+    assert "refused the connection" in dialog.result_box.sentences.text()
     type_into(dialog, qtbot, "other.local", field="address")
     assert not dialog.result_box.isVisible(), "the result spoke of another address"
 
@@ -131,11 +131,11 @@ async def test_a_test_can_be_stopped(qtbot: QtBot, theme: Theme) -> None:
         dialog = ConnectionDialog(workbench, theme, spawn, device=workbench.device("lem-1"))
         keep(qtbot, dialog)
         dialog.test.click()
-        assert dialog.stop.isVisible()
+        assert dialog.result_box.stop.isVisible()
         assert not dialog.test.isEnabled()
         await asyncio.sleep(0)
-        dialog.stop.click()
-        assert dialog.sentences.text() == "The test was stopped."
+        dialog.result_box.stop.click()
+        assert dialog.result_box.sentences.text() == "The test was stopped."
         assert dialog.test.isEnabled()
         dialog.test.click()
         await asyncio.sleep(0)
@@ -149,9 +149,9 @@ async def test_a_test_stopped_before_it_began(qtbot: QtBot, theme: Theme) -> Non
         dialog = ConnectionDialog(workbench, theme, group.create_task, device=workbench.device("lem-1"))
         keep(qtbot, dialog)
         dialog.test.click()
-        dialog.stop.click()
+        dialog.result_box.stop.click()
         await asyncio.sleep(0.01)
-        assert dialog.sentences.text() == "The test was stopped."
+        assert dialog.result_box.sentences.text() == "The test was stopped."
 
 
 @pytest.mark.parametrize("only_session", [False, True])
@@ -207,7 +207,7 @@ def test_without_a_keyring_nothing_is_saved_and_the_reason_is_said(qtbot: QtBot,
     type_into(dialog, qtbot, "s3cret", field="password")
     dialog.save.click()
     assert saved_by(workbench) == []
-    assert "no usable keyring" in dialog.sentences.text()
+    assert "no usable keyring" in dialog.result_box.sentences.text()
     dialog.session_only.setChecked(True)
     dialog.save.click()
     assert len(saved_by(workbench)) == 1

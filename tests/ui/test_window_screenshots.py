@@ -275,7 +275,7 @@ async def test_connection_under_test(qtbot: QtBot, theme: Theme, artifacts: Path
         dialog.show()
         dialog.test.click()
         await asyncio.sleep(0)
-        dialog.show_progress()
+        dialog.result_box.show_progress()
         dialog.grab().save(str(artifacts / f"window-connection-testing-{theme.mode.value}.png"))
         workbench.probe_gate.set()
 

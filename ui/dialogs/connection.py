@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any, Final, Protocol
 
 import shiboken6
-from PySide6.QtCore import QSignalBlocker, Qt, QTimer, Signal
+from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtGui import QPalette
 from PySide6.QtWidgets import (
     QCheckBox,
@@ -26,7 +26,6 @@ from PySide6.QtWidgets import (
     QLabel,
     QListWidget,
     QListWidgetItem,
-    QProgressBar,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -40,12 +39,12 @@ from app.model.device import Device, NodeKind
 from app.ports import Secrets
 from app.workbench import Workbench
 from ui.panels.command import ParamField
-from ui.theme import Look, Role, Shape, Theme, space
+from ui.theme import Role, Theme, space
+from ui.widgets.result_box import ResultBox
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 KEYRING: Final = "keyring:"
-PROGRESS_AFTER_MS: Final = 200  # shorter tests show no progress (ui-guide, States)
 TEST_S: Final = 60.0  # longer than any adapter's own limits; a driver that hangs must not hold the form for ever
 GROUP: Final = ""  # the list's entry without an adapter
 _ID: Final = r"[A-Za-z0-9][A-Za-z0-9._\-]{0,63}"
@@ -94,7 +93,6 @@ class ConnectionDialog(QDialog):
         self.setWindowTitle(
             self.tr("Connection of {name}").format(name=name) if device is not None else self.tr("Connect a meter")
         )
-        self._progress_timer = QTimer(self, singleShot=True, interval=PROGRESS_AFTER_MS)
         self._build(parent_hint)
         theme.changed.connect(self._colour)
         self._colour()
@@ -174,7 +172,10 @@ class ConnectionDialog(QDialog):
         outer.setContentsMargins(space(4), space(4), space(4), space(4))
         outer.setSpacing(space(3))
         outer.addLayout(upper, 1)
-        outer.addWidget(self._make_result())
+        self.result_box = ResultBox(self._theme)
+        self.result_box.setObjectName("connection.result")
+        self.result_box.stopRequested.connect(self._cancel_test)
+        outer.addWidget(self.result_box)
         outer.addLayout(self._make_buttons())
 
     def _make_basics(self, parent_hint: str) -> dict[str, ParamField]:
@@ -221,38 +222,6 @@ class ConnectionDialog(QDialog):
             (NodeKind.GRID.value, self.tr("Grid")),
             (NodeKind.SITE.value, self.tr("Site")),
         )
-
-    def _make_result(self) -> QWidget:
-        self.result_box = QFrame()
-        self.result_box.setObjectName("connection.result")
-        self.result_box.setFrameShape(QFrame.Shape.StyledPanel)
-        self.result_box.setAutoFillBackground(True)
-        self._result_icon = QLabel()
-        self._result_icon.setAlignment(Qt.AlignmentFlag.AlignTop)
-        self.sentences = QLabel()
-        self.sentences.setObjectName("connection.sentences")
-        self.sentences.setAccessibleName(self.tr("Result of the test"))
-        self.sentences.setWordWrap(True)
-        self.sentences.setTextFormat(Qt.TextFormat.PlainText)
-        self.sentences.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self.progress = QProgressBar()
-        self.progress.setRange(0, 0)
-        self.progress.setTextVisible(False)
-        self.progress.setAccessibleName(self.tr("The test is under way"))
-        self.progress.setFixedWidth(self.fontMetrics().averageCharWidth() * 20)
-        self.stop = QPushButton(self.tr("Stop the test"))
-        self.stop.setObjectName("connection.stop")
-        self.stop.clicked.connect(self._cancel_test)
-        row = QHBoxLayout(self.result_box)
-        row.setContentsMargins(space(3), space(2), space(3), space(2))
-        row.setSpacing(space(2))
-        row.addWidget(self._result_icon)
-        row.addWidget(self.sentences, 1)
-        row.addWidget(self.progress)
-        row.addWidget(self.stop)
-        self.result_box.hide()
-        self._progress_timer.timeout.connect(self.show_progress)
-        return self.result_box
 
     def _make_buttons(self) -> QHBoxLayout:
         self.missing = QLabel()
@@ -469,16 +438,9 @@ class ConnectionDialog(QDialog):
         except ParameterError:
             return  # it stands under its field
         self._is_testing = True
-        self._say(self.tr("Trying the connection..."), None)
-        self.stop.show()
+        self.result_box.begin(self.tr("Trying the connection..."))
         self.test.setEnabled(False)
-        self._progress_timer.start()
         self._spawn(self._probe(self._test_number, self._adapter, {**values, **secrets}))
-
-    def show_progress(self) -> None:
-        """The test takes long enough to say so."""
-        self._progress_timer.stop()
-        self.progress.show()
 
     async def _probe(self, number: int, adapter: str, settings: Mapping[str, Any]) -> None:
         if not shiboken6.isValid(self) or number != self._test_number:
@@ -509,22 +471,8 @@ class ConnectionDialog(QDialog):
         self._test_number += 1
         self._is_testing = False
         self._task = None
-        self._progress_timer.stop()
-        self._say(text, is_good)
+        self.result_box.say(text, is_good)
         self._check()
-
-    def _say(self, text: str, is_good: bool | None) -> None:
-        self.progress.hide()
-        self.stop.hide()
-        self.sentences.setText(text)
-        side = self.fontMetrics().height()
-        if is_good is None:
-            self._result_icon.clear()
-        else:
-            look = Look("", Role.GOOD, Shape.TICK) if is_good else Look("", Role.BAD, Shape.CROSS)
-            self._result_icon.setPixmap(self._theme.pixmap(look, side, self.devicePixelRatioF()))
-        self._result_icon.setVisible(is_good is not None)
-        self.result_box.show()
 
     # ---------------------------------------------------------------- saving
 
@@ -576,7 +524,7 @@ class ConnectionDialog(QDialog):
         self._is_saving = False
         self._check()
         if fault is not None:
-            self._say(str(fault), False)
+            self.result_box.say(str(fault), False)
             return
         self._hand_over(device, secrets)
 
@@ -586,7 +534,7 @@ class ConnectionDialog(QDialog):
         try:
             self._workbench.save_device(complete)
         except WorkbenchError as fault:
-            self._say(str(fault), False)
+            self.result_box.say(str(fault), False)
             return
         self.saved.emit(complete)
         self.accept()
@@ -617,9 +565,6 @@ class ConnectionDialog(QDialog):
             palette = label.palette()
             palette.setColor(QPalette.ColorRole.WindowText, self._theme.colour(role))
             label.setPalette(palette)
-        palette = self.result_box.palette()
-        palette.setColor(QPalette.ColorRole.Window, self._theme.colour(Role.PANEL))
-        self.result_box.setPalette(palette)
 
 
 def _is_fine(field: ParamField) -> bool:
