@@ -25,7 +25,7 @@ from app.model.command import (
 )
 from app.model.device import Device
 from app.model.reading import Quantity, SampleSet
-from app.ports import DeliveryFailure, Dispatch, Disposition, RetryPolicy
+from app.ports import DeliveryFailure, Dispatch, Disposition, RetryPolicy, Secrets
 from app.protocols import calin_api as sts
 from app.protocols import calin_lorawan as lora
 from app.transports.http_link import HttpReply
@@ -265,3 +265,18 @@ def as_reply(reply: HttpReply) -> sts.HttpReply:
     """An answer of the wire in the words of the vendor codec."""
     content_type = next((value for name, value in reply.headers if name.lower() == "content-type"), "")
     return sts.HttpReply(reply.status, content_type, reply.body)
+
+
+def decoder_key(device: Device, secrets: Secrets) -> str:
+    """Attribute ``decoder_key``: the name of a secret in the keyring (``keyring:<name>``).
+
+    Raises:
+        DeliveryFailure: it is not there.
+    """
+    prefix = "keyring:"
+    named = str(device.attributes.get("decoder_key", ""))
+    words = secrets.get(named.removeprefix(prefix)) if named.startswith(prefix) else None
+    if not words:
+        text = f"The decoder key of {device.name} is not in the keyring of this computer; enter it at the meter."
+        raise DeliveryFailure("NO_DECODER_KEY", text, Disposition.FINAL)
+    return words

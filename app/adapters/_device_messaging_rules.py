@@ -17,7 +17,7 @@ from app.errors import ParameterError
 from app.model.command import CommandSpec, ParamSpec, ParamType, ReplyPattern, Resend
 from app.model.device import Device, NodeKind
 from app.model.interaction import Interaction
-from app.ports import DeliveryFailure, Disposition, Limits, Reach, RetryPolicy, Secrets
+from app.ports import Limits, Reach, RetryPolicy
 from app.protocols import calin_api as calin
 from app.protocols import calin_lorawan as lora
 from app.protocols import device_messaging as dm
@@ -237,18 +237,3 @@ def token_plugin(device: Device, settings: Mapping[str, Any]) -> str:
     """The plugin that makes a meter's tokens: its own where that can; "" for none."""
     own = plugin_of(device)
     return own if own and dm.plugin_named(own).mints else str(settings["token_plugin"]).strip()
-
-
-def decoder_key(device: Device, secrets: Secrets) -> str:
-    """Attribute ``decoder_key``: the name of a secret in the keyring (``keyring:<name>``).
-
-    Raises:
-        DeliveryFailure: it is not there.
-    """
-    prefix = "keyring:"
-    named = str(device.attributes.get("decoder_key", ""))
-    words = secrets.get(named.removeprefix(prefix)) if named.startswith(prefix) else None
-    if not words:
-        text = f"The decoder key of {device.name} is not in the keyring of this computer; enter it at the meter."
-        raise DeliveryFailure("NO_DECODER_KEY", text, Disposition.FINAL)
-    return words

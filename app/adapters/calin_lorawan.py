@@ -538,7 +538,7 @@ class LorawanAdapter:
         if self._sts is None:
             text = "No token service is set for this connection, so no token can be made for LoRaWAN meters."
             raise DeliveryFailure("NO_TOKEN_SERVICE", text, Disposition.FINAL)
-        key = self._decoder_key(request.device)
+        key = rules.decoder_key(request.device, self._context.secrets)
         try:
             call = sts.sts_service_token(
                 sts.command_named(request.spec.name),
@@ -563,16 +563,6 @@ class LorawanAdapter:
         except ParameterError as exc:
             text = f"The token service's answer is no token: {exc}"
             raise DeliveryFailure("TOKEN_FAILED", text, Disposition.RETRY) from exc
-
-    def _decoder_key(self, device: Device) -> str:
-        """Attribute ``decoder_key``: the name of a secret in the keyring (``keyring:<name>``)."""
-        named = str(device.attributes.get("decoder_key", ""))
-        prefix = "keyring:"
-        words = self._context.secrets.get(named.removeprefix(prefix)) if named.startswith(prefix) else None
-        if not words:
-            text = f"The decoder key of {device.name} is not in the keyring of this computer; enter it at the meter."
-            raise DeliveryFailure("NO_DECODER_KEY", text, Disposition.FINAL)
-        return words
 
     # ---------------------------------------------------------------- events
 

@@ -473,7 +473,7 @@ class HeadEndAdapter:
             raise DeliveryFailure("NO_TOKEN_SERVICE", text, Disposition.FINAL)
         known = dm.plugin_named(plugin)
         again = Disposition.UNKNOWN if known.mints_for_money else Disposition.RETRY
-        key = rules.decoder_key(device, self._context.secrets) if known.needs_decoder_key else ""
+        key = calin_rules.decoder_key(device, self._context.secrets) if known.needs_decoder_key else ""
         try:
             call = dm.token_call(
                 request.spec.name,

@@ -306,7 +306,7 @@ def api_of(settings: Settings) -> Api:
 
 # ---------------------------------------------------------------- requests and replies
 
-_TOKEN_IN_TEXT: Final = re.compile(r"(?<![0-9])[0-9]{4}(?:[ -]?[0-9]{4}){4}(?![0-9])")
+TOKEN_IN_TEXT: Final = re.compile(r"(?<![0-9])[0-9]{4}(?:[ -]?[0-9]{4}){4}(?![0-9])")
 HIDDEN: Final = "[redacted]"
 
 
@@ -344,7 +344,7 @@ class Request:
         for secret in sorted((*self.secrets, self.bearer), key=len, reverse=True):
             if len(secret) >= 3:
                 text = text.replace(secret, HIDDEN)
-        return _TOKEN_IN_TEXT.sub(HIDDEN, text)
+        return TOKEN_IN_TEXT.sub(HIDDEN, text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,6 @@ SIGNATURE_HEADER: Final = "x-device-messaging-signature"  # section 7.1
 EVENT_ID_HEADER: Final = "x-device-messaging-event-id"
 READ_REPORT: Final = "READ_REPORT"  # unsolicited only, section 3.1
 JOIN_NETWORK: Final = "JOIN_NETWORK"
-HIDDEN: Final = "[redacted]"
 TOKEN_COMMANDS: Final = frozenset(
     command.value for command, family in calin.FAMILIES.items() if family is calin.Family.TOKEN
 )
@@ -101,13 +100,12 @@ def plugin_named(name: str) -> Plugin:
 # ---------------------------------------------------------------- requests
 
 _SECRET_MEMBER: Final = re.compile(r'("(?:token|decoderKey)"\s*:\s*)"(?:[^"\\]|\\.)*"')
-_TOKEN_IN_TEXT: Final = re.compile(r"(?<![0-9])[0-9]{4}(?:[ -]?[0-9]{4}){4}(?![0-9])")
 _DECODER_KEY: Final = re.compile(r"[0-9A-Fa-f]{16}")
 
 
 def hide(text: str) -> str:
     """A body without tokens and decoder keys: they stand in requests, in their echoes and in reasons (section 13.8)."""
-    return _TOKEN_IN_TEXT.sub(HIDDEN, _SECRET_MEMBER.sub(rf'\1"{HIDDEN}"', text))
+    return calin.TOKEN_IN_TEXT.sub(calin.HIDDEN, _SECRET_MEMBER.sub(rf'\1"{calin.HIDDEN}"', text))
 
 
 @dataclass(frozen=True, slots=True)
