@@ -87,6 +87,7 @@ GATEWAY_FAULTS: Final[Mapping[str, FaultKind]] = {
     "other-meter": FaultKind("another meter of the line answers"),
     "nul": FaultKind("the meter sends a NUL after this many bytes of the text", "350", _is_number),
     "late": FaultKind("the result comes this many seconds late", "200", is_seconds),
+    "behind-next": FaultKind("the result waits until the gateway has taken its next job"),
     "duplicate": FaultKind("the result is sent twice"),
     "flood": FaultKind("the result is sent so many times, without waiting", "100", _is_number),
     "lose-packet": FaultKind("packet of this number is left out", "2", _is_number),
@@ -932,6 +933,8 @@ class AvioraGatewaySimulator:
             found = self._ask_meter(job)
             if (late := self.faults.take("late", *_push_places(job.function, job.meter))) is not None:
                 await self.clock.sleep(float(late))
+            if self.faults.take("behind-next", *_push_places(job.function, job.meter)) is not None:
+                await self.wait_until(lambda: bool(self._waiting))
             if job.is_lost:
                 self._end(job, JobState.DISCARDED)
             elif found is None or not found.text:

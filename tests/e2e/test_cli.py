@@ -537,7 +537,7 @@ def test_a_readout_that_was_awaited_when_the_program_died(
     gateway, workspace = aviora
     words = ("--json", "--workspace", str(workspace))
     run("send", "m1", "READOUT", *words)  # past the job that is refused after a start
-    gateway.faults.set("late=400@push/readout#1")  # 8 s of ours
+    gateway.faults.set("behind-next@push/readout#1")  # it comes when the newer one waits too
     lost = subprocess.Popen(
         [sys.executable, "-m", "ui", "send", "m1", "READOUT", *words], cwd=ROOT, stdout=subprocess.DEVNULL
     )
