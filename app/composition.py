@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +55,12 @@ def open_session(
     try:
         with contextlib.closing(LogReader(path)) as reader:
             snapshot: Snapshot = reader.snapshot()
+        identity = str(snapshot.settings.get(IDENTITY) or "")
+        if not identity:
+            identity = new_identity()
+            named = Setting(key=IDENTITY, value=identity)
+            writer.put(named)
+            snapshot = replace(snapshot, settings={**snapshot.settings, named.key: named.value})
         redactor = Redactor()
 
         def recall(number: int) -> tuple[Interaction, tuple[Message, ...]] | None:
@@ -71,6 +77,7 @@ def open_session(
             redact=redactor.redact,
             register_secret=redactor.add,
             recall=recall,
+            identity=identity,
         )
         yield Session(path, writer, workbench, redactor, used_secrets)
     finally:
@@ -124,8 +131,6 @@ class TeamLink:
             except ConfigError as exc:
                 self._status = PushStatus(PushState.FAILED, str(exc))
             else:
-                if workbench.setting(IDENTITY) is None:
-                    workbench.save_setting(IDENTITY, new_identity())
                 identity = str(workbench.setting(IDENTITY))
                 password = partial(self._password, address)
                 self._push = TeamPush(self._session.path, address, password, identity, on_status=self._on_status)

@@ -209,9 +209,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Asks to be told when everything before it is on disk; ``done`` fails with StoreError when it never will be."""
+    """Asks to be told when everything before it is on disk; ``done`` fails with StoreError when it never will be.
+
+    ``keys``: names of the events that came, kept with it; ``AdapterContext.seen`` knows them after a restart.
+    """
 
     done: asyncio.Future[None]
+    keys: tuple[str, ...] = ()
 
 
 RefUplink: TypeAlias = Transmitted | LateOrPushed | Refused | Progress
@@ -281,6 +285,8 @@ class AdapterContext:
     each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # device -> its settings, as ``settings``
     learnt: Callable[[], Mapping[str, Any]] = lambda: {}  # what ``Answer.learnt`` of this adapter type ever told
     taps: Mapping[str, Tap] = field(default_factory=dict)  # device -> its own ``tap``
+    workspace: str = ""  # what this workspace is called elsewhere: a random word of its own, the same for ever
+    seen: Callable[[], Mapping[str, float]] = lambda: {}  # ``Kept.keys`` of two days -> Unix time (s)
 
     def settings_of(self, device: str) -> Mapping[str, Any]:
         """The checked settings of one of several devices behind one connection."""
@@ -423,6 +429,7 @@ class Snapshot:
     flows: tuple[FlowRecord, ...] = ()  # open ones, rules that are not deleted, each device's last commissioning
     batch_members: Mapping[int, Mapping[int, Status]] = field(default_factory=dict)  # of open batches
     order_references: frozenset[str] = frozenset()  # of every order there ever was
+    seen: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # adapter type -> event -> Unix time (s)
     last_interaction: int = 0
     last_message: int = 0
     last_outbox: int = 0

@@ -1,9 +1,10 @@
 """A device tree as a file: TOML (everything) or CSV (a flat list of meters).
 
 TOML: one ``[[device]]`` table per node with ``id``, ``name``, ``kind``, ``parent``, ``adapter``, ``serial``, ``model``,
-``enabled`` and the sub-tables ``settings`` and ``attributes``. CSV: the same names as columns; a column
-``settings.host`` or ``attributes.phases`` fills one entry of a sub-table. Secrets never stand in a file: a value
-``keyring:<name>`` names one in the OS keyring.
+``enabled`` and the sub-tables ``settings`` and ``attributes``; ``[[device.routes]]`` tables are the other ways to it,
+each with ``name``, ``adapter``, ``parent``, ``settings`` and ``attributes``, and ``route`` names the way in use. CSV:
+the same names as columns; a column ``settings.host`` or ``attributes.phases`` fills one entry of a sub-table. Secrets
+never stand in a file: a value ``keyring:<name>`` names one in the OS keyring.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import tomli_w
 
 from app.errors import ConfigError, ParameterError
 from app.model.command import ParamSpec, ParamType, check_params
-from app.model.device import Device, NodeKind
+from app.model.device import Device, NodeKind, Route
 from app.ports import AdapterType
 
-_FIELDS: Final = ("id", "name", "kind", "parent", "adapter", "serial", "model", "enabled")
+_FIELDS: Final = ("id", "name", "kind", "parent", "adapter", "serial", "model", "enabled", "route")
+_TABLES: Final = ("settings", "attributes")
+_ROUTE_FIELDS: Final = ("name", "adapter", "parent")
 MAX_BYTES: Final = 64 << 20
 MAX_DEPTH: Final = 32
 
@@ -42,11 +45,12 @@ def read_site(path: Path, adapter_types: Mapping[str, AdapterType]) -> list[Devi
             raise ConfigError(f"the id {device.id!r} is used twice", file=str(path), key=where)
         devices[device.id] = device
     for device in devices.values():
-        if device.parent and device.parent not in devices:
-            raise ConfigError(
-                f"{device.parent!r} is not in the file", file=str(path), key=f"{device.id}.parent",
-                expected="the id of another device of the file",
-            )  # fmt: skip
+        for key, parent in (("parent", device.parent), *((f"{r.name}.parent", r.parent) for r in device.routes)):
+            if parent and parent not in devices:
+                raise ConfigError(
+                    f"{parent!r} is not in the file", file=str(path), key=f"{device.id}.{key}",
+                    expected="the id of another device of the file",
+                )  # fmt: skip
     return _parents_first(devices, path)
 
 
@@ -55,17 +59,28 @@ def write_site(devices: Iterable[Device]) -> str:
     tables = []
     for device in devices:
         table: dict[str, Any] = {"id": device.id, "name": device.name, "kind": device.kind.value}
-        for name in ("parent", "adapter", "serial", "model"):
+        for name in ("parent", "adapter", "serial", "model", "route"):
             if getattr(device, name):
                 table[name] = getattr(device, name)
         if not device.enabled:
             table["enabled"] = False
-        for name in ("settings", "attributes"):
-            values = {key: value for key, value in getattr(device, name).items() if value is not None}
-            if values:
-                table[name] = values
+        table |= _sub_tables(device)
+        if device.routes:
+            table["routes"] = [
+                {name: getattr(route, name) for name in _ROUTE_FIELDS if getattr(route, name)} | _sub_tables(route)
+                for route in device.routes
+            ]
         tables.append(table)
     return tomli_w.dumps({"device": tables}, multiline_strings=True)
+
+
+def _sub_tables(of: Device | Route) -> dict[str, Any]:
+    found = {}
+    for name in _TABLES:
+        values = {key: value for key, value in getattr(of, name).items() if value is not None}
+        if values:
+            found[name] = values
+    return found
 
 
 def read_text(path: Path, max_bytes: int, expected: str) -> str:
@@ -131,7 +146,7 @@ def _csv_rows(text: str, path: Path) -> list[tuple[str, dict[str, Any]]]:
             if not cell:
                 continue
             table, dot, key = name.partition(".")
-            if dot and table in ("settings", "attributes"):
+            if dot and table in _TABLES:
                 row.setdefault(table, {})[key] = cell
             else:
                 row[name] = cell
@@ -154,13 +169,8 @@ def _device(
     row: dict[str, Any], where: str, position: int, path: Path, adapter_types: Mapping[str, AdapterType]
 ) -> Device:
     named = f"{where} ({row['id']})" if isinstance(row.get("id"), str) else where
-    for key in row:
-        if key not in (*_FIELDS, "settings", "attributes"):
-            known = ", ".join((*_FIELDS, "settings", "attributes"))
-            raise ConfigError("is not known", file=str(path), key=f"{named}.{key}", expected=f"one of {known}")
-    for key in ("id", "name", "parent", "adapter", "serial", "model"):
-        if not isinstance(row.get(key, ""), str):
-            raise ConfigError(f"{row[key]!r} stands there", file=str(path), key=f"{named}.{key}", expected="text")
+    _check_keys(row, (*_FIELDS, *_TABLES, "routes"), named, path)
+    _check_texts(row, ("id", "name", "parent", "adapter", "serial", "model", "route"), named, path)
     identity = row.get("id", "")
     if not identity or any(c.isspace() for c in identity):
         raise ConfigError("is missing or has blanks", file=str(path), key=f"{where}.id", expected="a short name")
@@ -171,28 +181,8 @@ def _device(
             f"{row['kind']!r} stands there", file=str(path), key=f"{named}.kind",
             expected=", ".join(kind.value for kind in NodeKind),
         ) from None  # fmt: skip
-    adapter = row.get("adapter", "")
-    settings, attributes = row.get("settings", {}), row.get("attributes", {})
-    for key, value in (("settings", settings), ("attributes", attributes)):
-        if not isinstance(value, dict):
-            raise ConfigError(f"{value!r} stands there", file=str(path), key=f"{named}.{key}", expected="a table")
-    if adapter:
-        if adapter not in adapter_types:
-            known = ", ".join(sorted(adapter_types))
-            raise ConfigError(f"{adapter!r} stands there", file=str(path), key=f"{named}.adapter", expected=known)
-        form = adapter_types[adapter].form()
-        for spec in form:
-            given = settings.get(spec.name)
-            if spec.type is ParamType.SECRET and given and not str(given).startswith("keyring:"):
-                raise ConfigError(
-                    "holds a secret in the open; put it into the keyring and write keyring:<name>",
-                    file=str(path), key=f"{named}.settings.{spec.name}",
-                )  # fmt: skip
-        try:
-            checked = check_params(form, settings, f"The connection of {identity}")
-        except ParameterError as exc:
-            raise ConfigError(str(exc), file=str(path), key=f"{named}.settings.{exc.parameter}") from None
-        settings = {key: checked[key] for key in settings}
+    adapter, settings, attributes = _connection(row, identity, named, path, adapter_types)
+    routes = _routes(row, identity, named, path, adapter_types)
     enabled = row.get("enabled", True)
     if not isinstance(enabled, bool):
         raise ConfigError(f"{enabled!r} stands there", file=str(path), key=f"{named}.enabled", expected="true or false")
@@ -208,7 +198,84 @@ def _device(
         attributes=attributes,
         enabled=enabled,
         position=position,
+        route=row.get("route", ""),
+        routes=routes,
     )
+
+
+def _check_keys(row: dict[str, Any], known: tuple[str, ...], named: str, path: Path) -> None:
+    for key in row:
+        if key not in known:
+            raise ConfigError(
+                "is not known", file=str(path), key=f"{named}.{key}", expected=f"one of {', '.join(known)}"
+            )
+
+
+def _check_texts(row: dict[str, Any], names: tuple[str, ...], named: str, path: Path) -> None:
+    for key in names:
+        if not isinstance(row.get(key, ""), str):
+            raise ConfigError(f"{row[key]!r} stands there", file=str(path), key=f"{named}.{key}", expected="text")
+
+
+def _connection(
+    row: dict[str, Any], identity: str, named: str, path: Path, adapter_types: Mapping[str, AdapterType]
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Adapter, settings as its form has them, and attributes of a device or of one way to it."""
+    adapter = row.get("adapter", "")
+    settings, attributes = row.get("settings", {}), row.get("attributes", {})
+    for key, value in (("settings", settings), ("attributes", attributes)):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{value!r} stands there", file=str(path), key=f"{named}.{key}", expected="a table")
+    if not adapter:
+        return adapter, settings, attributes
+    if adapter not in adapter_types:
+        known = ", ".join(sorted(adapter_types))
+        raise ConfigError(f"{adapter!r} stands there", file=str(path), key=f"{named}.adapter", expected=known)
+    form = adapter_types[adapter].form()
+    for spec in form:
+        given = settings.get(spec.name)
+        if spec.type is ParamType.SECRET and given and not str(given).startswith("keyring:"):
+            raise ConfigError(
+                "holds a secret in the open; put it into the keyring and write keyring:<name>",
+                file=str(path), key=f"{named}.settings.{spec.name}",
+            )  # fmt: skip
+    try:
+        checked = check_params(form, settings, f"The connection of {identity}")
+    except ParameterError as exc:
+        raise ConfigError(str(exc), file=str(path), key=f"{named}.settings.{exc.parameter}") from None
+    return adapter, {key: checked[key] for key in settings}, attributes
+
+
+def _routes(
+    row: dict[str, Any], identity: str, named: str, path: Path, adapter_types: Mapping[str, AdapterType]
+) -> tuple[Route, ...]:
+    tables = row.get("routes", [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(
+            f"{tables!r} stands there", file=str(path), key=f"{named}.routes", expected="[[device.routes]] tables"
+        )
+    found: dict[str, Route] = {}
+    for number, table in enumerate(tables, 1):
+        where = f"{named}.routes {number}"
+        _check_keys(table, (*_ROUTE_FIELDS, *_TABLES), where, path)
+        _check_texts(table, _ROUTE_FIELDS, where, path)
+        name = table.get("name", "")
+        if not name or name in found or name == row.get("route", ""):
+            raise ConfigError(
+                f"{name!r} stands there", file=str(path), key=f"{where}.name", expected="a name of its own"
+            )
+        adapter, settings, attributes = _connection(table, identity, where, path, adapter_types)
+        if not adapter:
+            raise ConfigError("is missing", file=str(path), key=f"{where}.adapter", expected="how it is reached")
+        found[name] = Route(
+            name=name, adapter=adapter, parent=table.get("parent", ""), settings=settings, attributes=attributes
+        )
+    if bool(found) != bool(row.get("route", "")):
+        raise ConfigError(
+            "must stand together with routes", file=str(path), key=f"{named}.route",
+            expected="the name of the way in use, and a [[device.routes]] table for each other way",
+        )  # fmt: skip
+    return tuple(found.values())
 
 
 def _parents_first(devices: dict[str, Device], path: Path) -> list[Device]:

@@ -31,10 +31,10 @@ from app.errors import (
 from app.model.command import CommandSpec, TokenUse, check_params
 from app.model.device import Device, NodeKind
 from app.model.flow import Batch, BatchRule, Commissioning, Issue, IssueKind, NewOrder, Order
-from app.model.interaction import Failure, Interaction, Message, Origin, Step
+from app.model.interaction import HIDDEN_TOKEN, Failure, Interaction, Message, Origin, Step
 from app.model.jsonable import jsonable
 from app.model.reading import DeviceState, Finding, LinkState, SampleSet, Severity
-from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Setting
+from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Seen, Setting
 from app.model.status import UNFINISHED, Event, Status
 from app.pipeline import intake
 from app.pipeline.admission import Admission
@@ -114,6 +114,7 @@ class Workbench:
         redact: Callable[[bytes], bytes] = bytes,
         register_secret: Callable[[str], None] = lambda _words: None,
         recall: Callable[[int], tuple[Interaction, tuple[Message, ...]] | None] = lambda _number: None,
+        identity: str = "",
     ) -> None:
         self.feed = ChangeFeed()
         self.clock = clock
@@ -129,6 +130,7 @@ class Workbench:
         self._recall = recall
         self._secret_params: dict[int, dict[str, Any]] = {}
         self._state_kept: dict[str, float] = {}
+        self._seen = {adapter: dict(names) for adapter, names in snapshot.seen.items()}
         self._written: dict[tuple[str, str], int] = {}  # device and field group -> the youngest write that took effect
         self._settled: dict[int, list[asyncio.Future[Interaction]]] = {}
         self._saving: dict[int, asyncio.Future[None]] = {}
@@ -160,6 +162,8 @@ class Workbench:
             facts=lambda device: self._twin.state(device).facts,
             learnt=self._learnt,
             register_secret=register_secret,
+            workspace=identity,
+            seen=lambda adapter: self._seen.get(adapter, {}),
         )
         self._dispatcher = Dispatcher(
             ledger=self._ledger,
@@ -274,15 +278,42 @@ class Workbench:
         """Add a device or replace it; its connection is reopened when its settings changed."""
         if not device.id or any(c.isspace() for c in device.id):
             raise ConfigError("is not a usable device id", key=device.id or "id", expected="text without blanks")
-        if device.adapter and device.adapter not in self._tree.types:
-            known = ", ".join(sorted(self._tree.types))
-            raise ConfigError(f"{device.adapter!r} stands there", key="adapter", expected=f"one of {known}")
-        if device.parent and self._tree.get(device.parent) is None:
-            raise ConfigError(f"{device.parent!r} is not in the tree", key="parent", expected="the id of a node")
+        self._check_place(device.adapter, device.parent)
+        for route in device.routes:
+            if not route.name or device.ways.count(route.name) > 1 or not device.route:
+                raise ConfigError(
+                    f"{route.name!r} stands there", key=f"{device.id}.route", expected="a name of its own for every way"
+                )
+            self._check_place(route.adapter, route.parent, f"{route.name}.")
         self._tree.put(device)
         self._ledger.keep(device, durable=True)
         if self._group is not None:
             self._links.sync(self._tree.nodes())
+
+    def _check_place(self, adapter: str, parent: str, where: str = "") -> None:
+        if adapter and adapter not in self._tree.types:
+            known = ", ".join(sorted(self._tree.types))
+            raise ConfigError(f"{adapter!r} stands there", key=f"{where}adapter", expected=f"one of {known}")
+        if parent and self._tree.get(parent) is None:
+            raise ConfigError(f"{parent!r} is not in the tree", key=f"{where}parent", expected="the id of a node")
+
+    def switch(self, device: str, way: str) -> None:
+        """Reach a device by another of its ways from now on; its log and its state go on.
+
+        Raises:
+            WorkbenchError: it has no such way, or commands of it are not finished: their answers come the old way.
+        """
+        node = self.device(device)
+        if way not in node.ways:
+            known = ", ".join(node.ways) or "none, there is one way only"
+            raise ConfigError(f"{way!r} stands there", key=f"{device}.route", expected=f"one of its ways: {known}")
+        waiting = self._ledger.unfinished_of(device)
+        if waiting:
+            what = "1 command is" if len(waiting) == 1 else f"{len(waiting)} commands are"
+            raise WorkbenchError(
+                f"{node.name} cannot be reached another way now: {what} not finished. Wait for them or cancel them."
+            )
+        self.save_device(node.by(way))
 
     def remove_device(self, device: str) -> None:
         """Remove a device and abort what waits for it; its log stays."""
@@ -462,7 +493,7 @@ class Workbench:
             return None
         found, messages = recalled
         if found.token:
-            if not found.token.isdigit():
+            if found.token == HIDDEN_TOKEN:
                 raise LocalProtocolError(f"Interaction {interaction} came here without its token; send it anew.")
             self._register_secret(found.token)
         if found.is_settled:
@@ -808,13 +839,19 @@ class Workbench:
             case LateOrPushed() | Transmitted() | Refused() | Progress():
                 self._dispatcher.take(scope, uplink)
             case Kept():
-                self._when_kept(uplink.done)
+                self._when_kept(scope, uplink)
             case _:
                 assert_never(uplink)
 
-    def _when_kept(self, done: asyncio.Future[None]) -> None:
-        """Ends ``done`` with the next commit."""
-        secured = self._ledger.keep(durable=True)
+    def _when_kept(self, scope: str, uplink: Kept) -> None:
+        """Ends ``done`` with the next commit, which holds the names of the events as well."""
+        done = uplink.done
+        events: list[Change] = []
+        if uplink.keys:
+            adapter, now = scope.partition("|")[0], self.clock.now()
+            events.append(Seen(scope=adapter, names=uplink.keys, at=now))
+            self._seen.setdefault(adapter, {}).update(dict.fromkeys(uplink.keys, now.timestamp()))
+        secured = self._ledger.keep(*events, durable=True)
         if secured is None:
             if not done.done():
                 done.set_exception(StoreError(self._ledger.halted))

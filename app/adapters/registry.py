@@ -26,6 +26,7 @@ BUILT_IN: Final[Mapping[str, str]] = MappingProxyType(
         "calin-lorawan": "app.adapters.calin_lorawan:CalinLorawan",
         "calin-v1": "app.adapters.calin_api:CalinV1",
         "calin-v2": "app.adapters.calin_api:CalinV2",
+        "device-messaging": "app.adapters.device_messaging:DeviceMessaging",
     }
 )
 

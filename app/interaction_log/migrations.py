@@ -231,5 +231,18 @@ STEP_3: Final = (
     "CREATE INDEX flow_device ON flow(kind, device, id) WHERE device IS NOT NULL",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (STEP_1, STEP_2, STEP_3)
+# ``seen``: names of events of services, so that one that comes again after a restart is known (head-end 7.2).
+STEP_4: Final = (
+    "ALTER TABLE device ADD COLUMN route TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE device ADD COLUMN routes TEXT NOT NULL DEFAULT '[]'",
+    """CREATE TABLE seen(
+        scope TEXT NOT NULL,
+        name TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        PRIMARY KEY (scope, name)
+    ) STRICT, WITHOUT ROWID""",
+    "CREATE INDEX seen_at ON seen(at)",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (STEP_1, STEP_2, STEP_3, STEP_4)
 """``MIGRATIONS[n]`` takes a file from version n to n + 1."""

@@ -28,7 +28,7 @@ from app.interaction_log.flow_rows import KINDS, flow_of, interactions_of, is_op
 from app.interaction_log.schema import VERSION, check_header, explain, migrate, version_of
 from app.model.command import CommandKind
 from app.model.flow import Batch, Commissioning, FlowRecord, Order
-from app.model.interaction import Attempt, AttemptEnd, Frame, Interaction, Message, StepEntry
+from app.model.interaction import HIDDEN_TOKEN, Attempt, AttemptEnd, Frame, Interaction, Message, StepEntry
 from app.model.reading import Finding, Quantity
 from app.model.status import Status
 from app.ports import Snapshot
@@ -397,6 +397,9 @@ class LogReader:
             )
             references = self._all("SELECT body ->> 'reference' FROM flow WHERE kind = ?", (KINDS[Order],))
             kept = self._build(messages, self._records.message)
+            seen: dict[str, dict[str, float]] = {}
+            for scope, name, at in self._all("SELECT scope, name, at FROM seen ORDER BY at"):
+                seen.setdefault(scope, {})[name] = at / 1e6
             return Snapshot(
                 devices=tuple(map(r.device_of, devices)),
                 states=tuple(map(r.state_of, states)),
@@ -413,6 +416,7 @@ class LogReader:
                 last_outbox=last_outbox[0][0] if last_outbox else 0,
                 last_sequence=max([sequence, *(message.sequence for message in kept)]),
                 last_flow=self._last_flow(),
+                seen=seen,
             )
 
     def _open_flows(self) -> tuple[FlowRecord, ...]:
@@ -653,7 +657,7 @@ class LogReader:
         """
         rows = self._all("SELECT token FROM interaction WHERE id = ?", (interaction,))
         token = rows[0][0] if rows else None
-        return "" if token in (None, r.HIDDEN_TOKEN) else str(token)
+        return "" if token in (None, HIDDEN_TOKEN) else str(token)
 
     # ---------------------------------------------------------------- flow records
 

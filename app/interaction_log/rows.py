@@ -15,8 +15,9 @@ from typing import Any, Final, Generic, TypeVar
 
 from app.errors import StoreError
 from app.model.command import CommandKind
-from app.model.device import Device, NodeKind
+from app.model.device import Device, NodeKind, Route
 from app.model.interaction import (
+    HIDDEN_TOKEN,
     Attempt,
     AttemptEnd,
     Direction,
@@ -29,13 +30,12 @@ from app.model.interaction import (
     StepEntry,
 )
 from app.model.reading import DeviceState, Finding, LinkState, Severity
-from app.model.records import OutboxItem
+from app.model.records import OutboxItem, Seen
 from app.model.status import SETTLED, Delivery, Status
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_FRAME: Final = 1 << 20  # bytes of one frame that are kept
 TEXT_OF_RESULT: Final = 4000  # characters of a result that full text indexes; load profiles are longer
-HIDDEN_TOKEN: Final = "[redacted]"
 
 E = TypeVar("E", bound=StrEnum)
 Row = tuple[Any, ...]
@@ -588,6 +588,7 @@ def finding_row(f: Finding, words: WordIds) -> Row:
 
 _DEVICE: Final = (
     "id", "name", "kind", "parent", "adapter", "serial", "model", "settings", "attributes", "enabled", "position",
+    "route", "routes",
 )  # fmt: skip
 DEVICE_COLUMNS: Final = ", ".join(_DEVICE)
 UPSERT_DEVICE: Final = upsert("device", _DEVICE, 1)
@@ -606,7 +607,19 @@ def device_row(d: Device) -> Row:
         to_json(dict(d.attributes)),
         int(d.enabled),
         d.position,
+        d.route,
+        to_json([_route_json(route) for route in d.routes]),
     )
+
+
+def _route_json(route: Route) -> dict[str, Any]:
+    return {
+        "name": route.name,
+        "adapter": route.adapter,
+        "parent": route.parent,
+        "settings": dict(route.settings),
+        "attributes": dict(route.attributes),
+    }
 
 
 def _member(kind: type[E], text: str) -> E:
@@ -617,7 +630,7 @@ def _member(kind: type[E], text: str) -> E:
 
 
 def device_of(row: Row) -> Device:
-    number, name, kind, parent, adapter, serial, model, settings, attributes, enabled, position = row
+    number, name, kind, parent, adapter, serial, model, settings, attributes, enabled, position, route, routes = row
     return Device(
         id=number,
         name=name,
@@ -630,6 +643,8 @@ def device_of(row: Row) -> Device:
         attributes=json_mapping(attributes),
         enabled=bool(enabled),
         position=position,
+        route=route,
+        routes=tuple(Route(**given) for given in from_json(routes)),
     )
 
 
@@ -667,6 +682,13 @@ def state_of(row: Row) -> DeviceState:
         facts_at={name: from_us(at) for name, at in json_mapping(facts_at).items()},
         facts_from=json_mapping(facts_from),
     )
+
+
+INSERT_SEEN: Final = "INSERT OR IGNORE INTO seen(scope, name, at) VALUES (?, ?, ?)"
+
+
+def seen_rows(seen: Seen) -> list[Row]:
+    return [(seen.scope, name, to_us(seen.at)) for name in seen.names]
 
 
 OUTBOX_COLUMNS: Final = "id, interaction, effect, payload, created"

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +31,7 @@ from app.model.device import Device
 from app.model.flow import Batch, BatchRule, Commissioning, FlowRecord, Issue, Order
 from app.model.interaction import Attempt, Frame, Interaction, Message, StepEntry
 from app.model.reading import DeviceState, Finding, Quantity, SampleSet
-from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Setting
+from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Seen, Setting
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ TEXT_BACKLOG_CHUNK: Final = 5_000
 CHECKPOINT_PAGES: Final = 32_000  # folded back when idle, at the latest at this size (128 MB)
 PAGE_BYTES: Final = 4_096
 CLOCK_TOLERANCE_US: Final = 10_000_000  # ids and creation times may disagree by this much inside an era
+SEEN_KEPT: Final = timedelta(days=2)  # names of events of services
 MANY: Final = 64  # rows of one INSERT; fewer hand-overs of the interpreter lock than a row at a time
 BLOCK: Final = 32  # rows of one statement for the other tables, where other threads are busy
 RUN: Final = 512  # rows one after the other before looking again whether they are
@@ -100,6 +102,7 @@ _Other = (
     | OutboxDone
     | Setting
     | FlowRecord
+    | Seen
 )
 
 
@@ -120,6 +123,7 @@ class _Batch:
         self.outbox_done: list[OutboxDone] = []
         self.settings: dict[str, Any] = {}
         self.flows: dict[tuple[type[FlowRecord], int], FlowRecord] = {}
+        self.seen: list[Seen] = []
 
     def add(self, changes: Iterable[Change]) -> None:
         """Raises _Guard when two versions of an interaction do not follow each other."""
@@ -165,6 +169,8 @@ class _Batch:
                 self.settings[change.key] = change.value
             case Commissioning() | Order() | BatchRule() | Batch() | Issue():
                 self.flows[type(change), change.id] = change
+            case Seen():
+                self.seen.append(change)
 
 
 def _stale(number: int, seq: int, found: int) -> _Guard:
@@ -553,6 +559,9 @@ class LogWriter:
             self._many(r.UPSERT_SETTING, [(key, r.to_json(value)) for key, value in batch.settings.items()])
         if batch.flows:
             self._many(UPSERT_FLOW, [flow_row(record) for record in batch.flows.values()])
+        for seen in batch.seen:
+            self._many(r.INSERT_SEEN, r.seen_rows(seen))
+            db.execute("DELETE FROM seen WHERE at < ?", (r.to_us(seen.at - SEEN_KEPT),))
 
     def _many(self, statement: str, table: Iterable[r.Row]) -> int:
         """executemany; returns the rows changed."""

@@ -96,7 +96,7 @@ class ParamSpec:
     maximum: Decimal | int | None = None
     max_bytes: int | None = None
     pattern: str | None = None
-    choices: tuple[tuple[Any, str], ...] = ()
+    choices: tuple[tuple[Any, str], ...] = ()  # of a text: the usual ones; any other may be typed
     help: str = ""
     kept_as: Callable[[str], str] | None = None  # of a secret: what is kept instead of its words (a hash)
     is_multiline: bool = False  # text of several lines

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, Final
 
 from app.model.command import CommandKind
 from app.model.evolve import evolve
@@ -80,6 +80,10 @@ class Failure:
     detail: str = ""
     is_final: bool = False
     disposition: str = ""  # what it means for another try: "retry", "final", "unknown" (4.7)
+
+
+HIDDEN_TOKEN: Final = "[redacted]"
+"""Stands in place of a token that is not to be seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,15 @@ class Setting:
     value: Any
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """Names of events of a service that were taken in, so that one that comes again is known for it."""
+
+    scope: str
+    names: tuple[str, ...]
+    at: datetime
+
+
 Change: TypeAlias = (
     Interaction
     | StepEntry
@@ -63,4 +72,5 @@ Change: TypeAlias = (
     | BatchRule
     | Batch
     | Issue
+    | Seen
 )

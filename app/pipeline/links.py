@@ -59,6 +59,8 @@ class Links:
         facts: Callable[[str], Mapping[str, Any]],
         learnt: Callable[[str], Mapping[str, Any]],
         register_secret: Callable[[str], None],
+        workspace: str = "",
+        seen: Callable[[str], Mapping[str, float]] = lambda _adapter: {},
     ) -> None:
         self._types = types
         self._ledger = ledger
@@ -70,6 +72,8 @@ class Links:
         self._facts = facts
         self._learnt = learnt
         self._register_secret = register_secret
+        self._workspace = workspace
+        self._seen = seen
         self._connections: dict[str, _Connection] = {}
         self._scope_of: dict[str, str] = {}
 
@@ -117,6 +121,8 @@ class Links:
             secrets=self._secrets,
             facts=self._facts,
             learnt=lambda: self._learnt(adapter_type.key),
+            workspace=self._workspace,
+            seen=lambda: self._seen(adapter_type.key),
         )
 
     def _checked(self, adapter_type: AdapterType, device: Device) -> dict[str, Any]:

@@ -169,6 +169,13 @@ CATALOG: Final[Mapping[str, SimEntry]] = {
             "app.simulators.quecpython:FAULTS_METER",
             has_line=True,
         ),
+        SimEntry(
+            "device-messaging",
+            "Device messaging service",
+            "head-end with a queue: enqueue, cancel, retries, signed webhooks, tokens; its meters behind plugins",
+            "app.simulators.device_messaging:serve",
+            "app.simulators.device_messaging:FAULTS",
+        ),
     )
 }
 

@@ -1067,6 +1067,17 @@ async def test_fault_slow_and_late() -> None:
         assert found.sim.clock.elapsed >= 50 + 3 * 30
 
 
+async def test_fault_behind_next() -> None:
+    async with asked(f"behind-next@{PUSHED}#1") as (found, push):
+        assert await found.ask(readout()) == ACK
+        await push.last_packet()
+        assert [job.state for job in found.sim.jobs][1] is not JobState.SENT
+        push.write(ACK)
+        await push.last_packet()
+        push.write(ACK)
+        await found.until(lambda: [job.state for job in found.sim.jobs] == [JobState.SENT] * 2)
+
+
 async def test_fault_wrong_serial() -> None:
     async with asked(f"wrong-serial=AVI9@{PUSHED}", "wrong-serial@push/alive") as (found, push):
         assert (await push.last_packet()).count(b'"serialNumber":"AVI9"') == 3

@@ -34,7 +34,7 @@ from app.model.interaction import (
     StepEntry,
 )
 from app.model.reading import DeviceState, LinkState, Quantity, SampleSet
-from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Setting
+from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Seen, Setting
 from app.model.status import TRANSITIONS, Delivery, Event, Status
 from app.ports import (
     Accepted,
@@ -185,6 +185,7 @@ class MemoryStore:
         states: dict[str, DeviceState] = {}
         settings: dict[str, Any] = {}
         records: dict[int, FlowRecord] = {}
+        seen: dict[str, dict[str, float]] = {}
         last_outbox = 0
         for change in self.durable:
             match change:
@@ -209,6 +210,8 @@ class MemoryStore:
                     states[change.device] = change
                 case Setting():
                     settings[change.key] = change.value
+                case Seen():
+                    seen.setdefault(change.scope, {}).update(dict.fromkeys(change.names, change.at.timestamp()))
                 case Commissioning() | Order() | BatchRule() | Batch() | Issue():
                     earlier = records.get(change.id)
                     assert earlier is None or type(earlier) is type(change), f"one number for two kinds at {change}"
@@ -252,6 +255,7 @@ class MemoryStore:
             last_interaction=max(interactions, default=0),
             last_message=max(messages, default=0),
             last_outbox=last_outbox,
+            seen=seen,
             last_sequence=max((m.sequence for m in messages.values()), default=0),
             last_flow=max(
                 (n or 0 for n in (*records, *(n for i in interactions.values() for n in (i.batch, i.commissioning)))),

@@ -29,6 +29,22 @@ port = 80
 """
 
 
+TWO_WAYS = """
+[[device]]
+id = "a"
+name = "A"
+adapter = "lem-dcbm"
+route = "directly"
+settings = {host = "192.168.1.2", port = 80}
+attributes = {phases = 3}
+[[device.routes]]
+name = "by cable"
+adapter = "iec62056"
+settings = {address = "socket://127.0.0.1:4000"}
+attributes = {serial_word = "x"}
+"""
+
+
 def read(tmp_path: Path, text: str, name: str = "site.toml") -> list[Device]:
     path = tmp_path / name
     path.write_text(text, encoding="utf-8")
@@ -41,6 +57,13 @@ def test_read_write_read(tmp_path: Path) -> None:
     assert devices[0].kind is NodeKind.SITE
     assert devices[1].settings == {"host": "192.168.1.2", "port": 80}
     assert read(tmp_path, write_site(devices), "again.toml") == devices
+
+
+def test_the_ways_to_a_device_are_written_and_read(tmp_path: Path) -> None:
+    (device,) = read(tmp_path, TWO_WAYS)
+    assert device.ways == ("directly", "by cable")
+    assert device.routes[0].settings == {"address": "socket://127.0.0.1:4000"}
+    assert read(tmp_path, write_site([device]), "again.toml") == [device]
 
 
 def test_csv_with_sub_tables_and_semicolons(tmp_path: Path) -> None:
@@ -72,6 +95,13 @@ def test_children_may_stand_before_their_parents(tmp_path: Path) -> None:
         ('[[device]]\nid="a"\nadapter="lem-dcbm"\n[device.settings]\nhost="h"\nport=70000\n', "at most 65535"),
         ('[[device]]\nid="a"\nadapter="lem-dcbm"\n[device.settings]\nport=80\n', "host"),
         ('[[device]]\nid="a"\nadapter="lem-dcbm"\n[device.settings]\nhost="h"\nvolts=1\n', "volts"),
+        ('[[device]]\nid="a"\nroute="directly"\n', "a.*route.*together"),
+        ('[[device]]\nid="a"\nroutes=5\n', "device.routes"),
+        (TWO_WAYS.replace('name = "by cable"', 'name = "directly"'), "routes 1.name"),
+        (TWO_WAYS.replace('name = "by cable"', 'name = "by cable"\nkind = "meter"'), "routes 1.kind"),
+        (TWO_WAYS.replace('name = "by cable"', 'name = "by cable"\nparent = "zz"'), "by cable.parent"),
+        (TWO_WAYS.replace('adapter = "iec62056"', ""), "routes 1.adapter"),
+        (TWO_WAYS.replace("address", "adress"), "adress"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, text: str, said: str) -> None:

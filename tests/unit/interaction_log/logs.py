@@ -37,7 +37,7 @@ from app.model.interaction import (
     StepEntry,
 )
 from app.model.reading import DeviceState, Finding, LinkState, Quantity, SampleSet, Severity
-from app.model.records import Change, OutboxItem, Setting
+from app.model.records import Change, OutboxItem, Seen, Setting
 from app.model.status import Delivery, Event, Status
 
 START = datetime(2026, 5, 4, 8, 0, tzinfo=UTC)
@@ -205,6 +205,7 @@ def calls(count: int, seed: int = 1) -> Iterator[list[Change]]:
         DeviceState(device="lem-1", link=LinkState.ONLINE, last_contact=START, facts={"serial": "4711"},
                     facts_at={"serial": START}, facts_from={"serial": 2}),
         Setting(key="layout", value={"name": "lab"}),
+        Seen(scope="device-messaging", names=("01M7XX7PF3H93G5KS8Z64QT0GT",), at=START),
     ]  # fmt: skip
     for number in range(1, count + 1):
         yield from lifetime(number, rng)

@@ -24,10 +24,10 @@ from app.interaction_log.filters import parse
 from app.interaction_log.reader import LogReader
 from app.interaction_log.verify import verify
 from app.interaction_log.writer import LogWriter
-from app.model.device import Device
+from app.model.device import Device, Route
 from app.model.interaction import Attempt, Direction, Frame, Interaction
 from app.model.reading import DeviceState, LinkState, Quantity, SampleSet
-from app.model.records import DeviceRemoved, OutboxDone, OutboxItem, Setting
+from app.model.records import DeviceRemoved, OutboxDone, OutboxItem, Seen, Setting
 from app.model.status import Event, Status
 from tests.unit.interaction_log import logs
 from tests.unit.interaction_log.logs import START, VOLTAGE, fresh, line, message, queued
@@ -66,7 +66,11 @@ def test_what_is_put_is_read_back_equal(tmp_path: Path) -> None:
         facts_at={"a": START},
     )
     box = OutboxItem(id=77, interaction=5, effect="FACTS", payload={"b": 2}, created=START)
-    device = Device(id="lem-1", name="One", settings={"host": "h"}, attributes={"phases": 3}, enabled=False)
+    other = Route(name="through the head-end", adapter="b", parent="p", settings={"u": 1}, attributes={"plugin": "x"})
+    device = Device(
+        id="lem-1", name="One", settings={"host": "h"}, attributes={"phases": 3}, enabled=False, route="directly",
+        routes=(other,),
+    )  # fmt: skip
     with LogWriter(path) as writer:
         writer.put(item, line(item, Event.ADMIT), job, attempt, state, box, device, Setting(key="k", value=[1, "x"]))
         writer.flush()
@@ -82,6 +86,24 @@ def test_what_is_put_is_read_back_equal(tmp_path: Path) -> None:
             assert (snapshot.last_interaction, snapshot.last_message, snapshot.last_outbox) == (5, 9, 77)
             assert snapshot.last_sequence == 9
             assert reader.interaction(5) == replace(item, token="[redacted]")
+
+
+def test_names_of_events_are_kept_for_two_days(tmp_path: Path) -> None:
+    path = tmp_path / "a.mwk"
+    later = START + timedelta(days=1)
+    with LogWriter(path) as writer:
+        writer.put(Seen(scope="head", names=("one", "two"), at=START), Seen(scope="other", names=("one",), at=later))
+        writer.put(Seen(scope="head", names=("two",), at=later))  # the first time counts
+        writer.flush()
+        with LogReader(path) as reader:
+            assert reader.snapshot().seen == {
+                "head": {"one": START.timestamp(), "two": START.timestamp()}, "other": {"one": later.timestamp()}
+            }  # fmt: skip
+        writer.put(Seen(scope="head", names=("three",), at=START + timedelta(days=2, seconds=1)))
+        writer.flush()
+        with LogReader(path) as reader:
+            seen = reader.snapshot().seen
+            assert {scope: list(names) for scope, names in seen.items()} == {"other": ["one"], "head": ["three"]}
 
 
 def test_a_later_version_replaces_the_earlier_one(tmp_path: Path) -> None:
