@@ -1,9 +1,10 @@
 """The demo site: simulated meters on real sockets, the tree that reaches them, and a tour over every system.
 
 A charging park with LEM meters, a village with CALIN meters (one grid over LoRaWAN, one behind the vendor's two
-services), a substation whose Aviora gateway dials in, a workshop with meters on an optical head, on DLMS and behind a
-QuecPython module, and battery storage whose edge devices connect to the program. The simulators run on a loop of their
-own in a thread, so that they are peers of the program and not part of it. They listen on 127.0.0.1 only.
+services and a head-end, where one meter is reached both ways), a substation whose Aviora gateway dials in, a workshop
+with meters on an optical head, on DLMS and behind a QuecPython module, and battery storage whose edge devices connect
+to the program. The simulators run on a loop of their own in a thread, so that they are peers of the program and not
+part of it. They listen on 127.0.0.1 only.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from decimal import Decimal
 from typing import Any, Final, Protocol
 
 from app.errors import WorkbenchError
-from app.model.device import Device, NodeKind
+from app.model.device import Device, NodeKind, Route
 from app.model.flow import Commissioning, DeliveryStatus, FlowStatus, NewOrder
 from app.model.interaction import Interaction
 from app.model.reading import LinkState
@@ -32,6 +33,7 @@ from app.simulators.aviora import AvioraConfig, AvioraGatewaySimulator, line_met
 from app.simulators.calin_meters import CalinMeter, CalinMeterConfig, MeterField, calin_serial
 from app.simulators.calin_vendor import CalinVendorSimulator, VendorConfig
 from app.simulators.chirpstack import GATEWAYS, ChirpStackConfig, ChirpStackSimulator
+from app.simulators.device_messaging import DeviceMessagingSimulator, MessagingConfig
 from app.simulators.dlms import DlmsConfig, DlmsMeterSimulator
 from app.simulators.ems import EdgeConfig, EmsEdgeSimulator, device_ids
 from app.simulators.iec62056 import Iec62056Meter
@@ -137,8 +139,9 @@ async def _simulators(secrets: KeyringSecrets, time_scale: float) -> AsyncIterat
     async with (
         _park() as site,
         _north(secrets, clock) as north,
-        _service(secrets, clock, version=1, first_meter=1) as first,
-        _service(secrets, clock, version=2, first_meter=3) as second,
+        _service(secrets, first_field := _shops(clock, 1), version=1) as first,
+        _service(secrets, _shops(clock, 2), version=2) as second,
+        _head_end(secrets, first_field, first) as head_end,
         _substation(time_scale) as substation,
         _workshop(secrets) as workshop,
         _storage(secrets, time_scale) as storage,
@@ -148,6 +151,7 @@ async def _simulators(secrets: KeyringSecrets, time_scale: float) -> AsyncIterat
         site.devices.append(
             Device(id="south", name="Grid south", kind=NodeKind.GRID, parent="village", attributes=GRID)
         )
+        site.add(head_end)  # a way of one of the shops leads through it
         site.add(first)
         site.add(second)
         site.add(substation)
@@ -302,17 +306,22 @@ def _free_port() -> int:
 # ---------------------------------------------------------------- the village: a grid behind the vendor's services
 
 
+def _shops(clock: SimClock, version: int) -> MeterField:
+    """Two meters behind a concentrator of one of the vendor's services."""
+    numbers = (2 * version - 1, 2 * version)
+    houses = [
+        CalinMeterConfig(serial=calin_serial(100 + number), concentrator=f"23040108{version}", seed=number)
+        for number in numbers
+    ]
+    return MeterField(houses, clock=clock)
+
+
 @asynccontextmanager
-async def _service(secrets: KeyringSecrets, clock: SimClock, *, version: int, first_meter: int) -> AsyncIterator[_Part]:
-    """One of the vendor's services with a concentrator and two meters."""
-    concentrator = f"23040108{version}"
+async def _service(secrets: KeyringSecrets, meters: MeterField, *, version: int) -> AsyncIterator[_Part]:
+    """One of the vendor's services with a concentrator and its meters."""
     words = {name: _keep(secrets, f"v{version}-{name}") for name in ("admin", "pos", "maintenance")}
-    houses = {
-        f"south-{number}": CalinMeterConfig(serial=calin_serial(100 + number), concentrator=concentrator, seed=number)
-        for number in (first_meter, first_meter + 1)
-    }
     vendor = CalinVendorSimulator(
-        MeterField(houses.values(), clock=clock),
+        meters,
         VendorConfig(
             version=version,
             admin_password=words["admin"][0],
@@ -339,19 +348,69 @@ async def _service(secrets: KeyringSecrets, clock: SimClock, *, version: int, fi
             [
                 Device(
                     id=gateway, name=f"Concentrator v{version}", kind=NodeKind.GATEWAY, parent="south",
-                    serial=concentrator, **shared,
+                    serial=f"23040108{version}", **shared,
                 )
             ],
             {gateway: vendor.faults},
         )  # fmt: skip
-        for name, config_of in houses.items():
-            meter = vendor.field[config_of.serial]
+        for number, meter in enumerate(tuple(meters.meters.values()), 2 * version - 1):
             attributes = _attributes(meter, gateway)
-            title = f"Shop {name.removeprefix('south-')}"
             part.devices.append(
-                Device(id=name, name=title, parent=gateway, serial=meter.serial, attributes=attributes, **shared)
-            )
+                Device(
+                    id=f"south-{number}", name=f"Shop {number}", parent=gateway, serial=meter.serial,
+                    attributes=attributes, **shared,
+                )
+            )  # fmt: skip
+            part.faults[f"south-{number}"] = meter.faults
+        yield part
+
+
+# ---------------------------------------------------------------- the village: a head-end for fleets
+
+KIOSKS: Final = (("kiosk-1", "Kiosk 1"), ("kiosk-2", "Kiosk 2"))
+DIRECTLY: Final = "directly"
+ROUND_ABOUT: Final = "through the head-end"
+BOTH_WAYS: Final = "south-2"
+
+
+@asynccontextmanager
+async def _head_end(secrets: KeyringSecrets, meters: MeterField, direct: _Part) -> AsyncIterator[_Part]:
+    """A device messaging service with two meters of its own; a shop of ``direct`` is reached through it as well."""
+    key, said_key = _keep(secrets, "head-end-key")
+    hook, said_hook = _keep(secrets, "head-end-webhook")
+    port = _free_port()
+    for number in range(1, len(KIOSKS) + 1):
+        meters.add(CalinMeterConfig(serial=calin_serial(200 + number), concentrator="", grid="south", seed=10 + number))
+    service = DeviceMessagingSimulator(
+        meters,
+        MessagingConfig(
+            api_key=key, webhook=f"http://127.0.0.1:{port}/", webhook_secret=hook, initial_poll_s=2.0, seed=7,
+            plugins=("calin-chirpstack", "calin-api-v1"),
+        ),
+    )  # fmt: skip
+    async with service:
+        shared: dict[str, Any] = {
+            "parent": "head-end", "adapter": "device-messaging",
+            "settings": {"url": service.url, "api_key": said_key, "webhook_port": port, "webhook_secret": said_hook},
+        }  # fmt: skip
+        part = _Part(
+            [Device(**{**shared, "id": "head-end", "name": "Head-end", "kind": NodeKind.GATEWAY, "parent": "south"})],
+            {"head-end": service.faults},
+        )
+        for number, (name, title) in enumerate(KIOSKS, 1):
+            meter = meters[calin_serial(200 + number)]
+            attributes = {**_attributes(meter, "head-end"), "plugin": "calin-chirpstack", "network_id": 7}
+            part.devices.append(Device(id=name, name=title, serial=meter.serial, attributes=attributes, **shared))
             part.faults[name] = meter.faults
+        at = next(number for number, device in enumerate(direct.devices) if device.id == BOTH_WAYS)
+        shop = direct.devices[at]
+        relay = int(meters[shop.serial].config.concentrator)
+        other = Route(
+            name=ROUND_ABOUT,
+            attributes={"gateway": "head-end", "plugin": "calin-api-v1", "network_id": 7, "relay_node": relay},
+            **shared,
+        )
+        direct.devices[at] = shop.with_way(DIRECTLY, other)
         yield part
 
 
@@ -650,8 +709,13 @@ def _village(workbench: Workbench) -> list[Coroutine[Any, Any, list[Stop]]]:
         _reads(workbench, "north-2", ("voltage of each phase", "READ_VOLTAGE", "phase V")),
         _reads(workbench, "south-1", ("read credit, polled at service v1", "READ_CREDIT", "kwh_credit_available kWh")),
         _reads(workbench, "south-3", ("read credit, polled at service v2", "READ_CREDIT", "kwh_credit_available kWh")),
-        _reads(workbench, "south-2", ("turn off", "TURN_OFF", ""), ("turn on", "TURN_ON", "")),
+        _both_ways(workbench, BOTH_WAYS),
         _order(workbench, "south-4"),
+        _reads(
+            workbench, "kiosk-1",
+            ("read credit through the head-end, answered by webhook", "READ_CREDIT", "kwh_credit_available kWh"),
+            ("voltage through the head-end", "READ_VOLTAGE", "voltage V"),
+        ),
         _commissioned(workbench, "north-4"),
         _commissioning_that_fails(workbench, NO_LIMIT),
     ]
@@ -675,6 +739,17 @@ async def _reads(workbench: Workbench, device: str, *commands: tuple[str, str, s
     return [
         (await _sent(workbench, f"{name}: {what}", device, command, told=told))[0] for what, command, told in commands
     ]
+
+
+async def _both_ways(workbench: Workbench, device: str) -> list[Stop]:
+    """One meter switched off and on directly, then read through the head-end, then directly again."""
+    stops = await _reads(workbench, device, ("turn off", "TURN_OFF", ""), ("turn on", "TURN_ON", ""))
+    for way in (ROUND_ABOUT, DIRECTLY):
+        await until(workbench, lambda: all(row.device != device for row in workbench.unfinished()), FIELD_S)
+        workbench.switch(device, way)
+        what = f"read credit {way}"
+        stops += await _reads(workbench, device, (what, "READ_CREDIT", "kwh_credit_available kWh"))
+    return stops
 
 
 async def _order(workbench: Workbench, device: str) -> list[Stop]:

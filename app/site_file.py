@@ -288,8 +288,9 @@ def _parents_first(devices: dict[str, Device], path: Path) -> list[Device]:
             raise ConfigError("is its own ancestor", file=str(path), key=f"{device.id}.parent")
         if len(chain) > MAX_DEPTH:
             raise ConfigError(f"stands more than {MAX_DEPTH} levels deep", file=str(path), key=f"{device.id}.parent")
-        if device.parent:
-            place(devices[device.parent], (*chain, device.id))
+        for parent in (device.parent, *(route.parent for route in device.routes)):
+            if parent:
+                place(devices[parent], (*chain, device.id))
         ordered[device.id] = device
 
     for device in devices.values():

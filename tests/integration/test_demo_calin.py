@@ -206,7 +206,8 @@ async def test_every_stop_of_the_tour_succeeds_in_its_order(tmp_path: Path) -> N
         assert shown == stops
         places = [stop.title.partition(":")[0] for stop in stops]
         assert list(dict.fromkeys(places)) == [
-            "Bay 1", "Bay 2", "Bay 3", "House 1", "Mill", "Shop 1", "Shop 3", "Shop 2", "Shop 4", "House 4", "House 5",
+            "Bay 1", "Bay 2", "Bay 3", "House 1", "Mill", "Shop 1", "Shop 3", "Shop 2", "Shop 4", "Kiosk 1", "House 4",
+            "House 5",
             "Aviora gateway", "Feeder 1", "Feeder 2", "Optical head", "DLMS", "Module",
             "Storage 1", "Grid north is dark",
         ]  # fmt: skip

@@ -62,6 +62,9 @@ def test_read_write_read(tmp_path: Path) -> None:
 def test_the_ways_to_a_device_are_written_and_read(tmp_path: Path) -> None:
     (device,) = read(tmp_path, TWO_WAYS)
     assert device.ways == ("directly", "by cable")
+    shelf = '[[device]]\nid="shelf"\nkind="site"\n'
+    both = read(tmp_path, TWO_WAYS.replace('name = "by cable"', 'name = "by cable"\nparent = "shelf"') + shelf)
+    assert [one.id for one in both] == ["shelf", "a"]
     assert device.routes[0].settings == {"address": "socket://127.0.0.1:4000"}
     assert read(tmp_path, write_site([device]), "again.toml") == [device]
 
