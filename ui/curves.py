@@ -18,7 +18,8 @@ from PySide6.QtCore import QObject, QTimer
 from app.errors import WorkbenchError
 from app.model.reading import DeviceState, LinkState, Quantity, SampleSet
 from ui.models.states import seen_in, told_at
-from ui.widgets.live_chart import CurveKey, LiveChart
+from ui.widgets.chart.curve import CurveKey
+from ui.widgets.live_chart import LiveChart
 
 if TYPE_CHECKING:
     from app.interaction_log.reader import LogReader

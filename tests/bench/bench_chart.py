@@ -63,7 +63,7 @@ def measure(theme: Theme, curves: int, samples: int, seconds: float) -> tuple[fl
     chart.set_span(samples * PERIOD_US / 1e6)
     chart.show()
     QApplication.processEvents()
-    canvas = chart._canvas.viewport()
+    canvas = chart.canvas.viewport()
     target = QImage(canvas.width(), canvas.height(), QImage.Format.Format_RGB32)
     target.fill(Qt.GlobalColor.black)
     fresh = max(10, samples // 100)

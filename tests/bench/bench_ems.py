@@ -143,7 +143,7 @@ class Watch:
     async def look_at_frames(self) -> None:
         from PySide6.QtGui import QImage
 
-        canvas = self.chart._canvas.viewport()
+        canvas = self.chart.canvas.viewport()
         target = QImage(canvas.width(), canvas.height(), QImage.Format.Format_RGB32)
         self.canvas = canvas.width(), canvas.height()
         while True:

@@ -15,7 +15,8 @@ from pytestqt.qtbot import QtBot
 
 from app.model.reading import Quantity, SampleSet, Severity
 from ui.theme import Role, Theme, ThemeMode
-from ui.widgets.live_chart import LiveChart, TimeMode, from_us
+from ui.widgets.chart.curve import TimeMode, from_us
+from ui.widgets.live_chart import LiveChart
 
 NOW_US = 1_765_432_100_000_000
 MINUTE_US = 60_000_000

@@ -18,7 +18,8 @@ from tests.ui.log_fakes import MemoryReader, memory_log
 from ui.curves import SETTING, CurveKeeper
 from ui.log_access import LogAccess
 from ui.theme import Theme, ThemeMode
-from ui.widgets.live_chart import CurveKey, LiveChart, to_us
+from ui.widgets.chart.curve import CurveKey, to_us
+from ui.widgets.live_chart import LiveChart
 
 SAMPLE_EVERY = timedelta(minutes=1)
 OLDEST = START - timedelta(hours=30)

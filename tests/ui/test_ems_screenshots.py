@@ -20,7 +20,8 @@ from ui.models.states import Seen
 from ui.panels.command import CommandPanel
 from ui.panels.system import SystemPanel
 from ui.theme import Theme
-from ui.widgets.live_chart import LiveChart, to_us
+from ui.widgets.chart.curve import to_us
+from ui.widgets.live_chart import LiveChart
 
 __all__ = ["quiet_app", "shoot", "theme"]  # fixtures
 

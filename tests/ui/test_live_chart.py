@@ -21,18 +21,9 @@ from pytestqt.qtbot import QtBot
 
 from app.model.reading import Quantity, SampleSet, Severity
 from ui.theme import Role, Theme, ThemeMode
-from ui.widgets.live_chart import (
-    QUANTITY_MIME,
-    Column,
-    Curve,
-    CurveKey,
-    LiveChart,
-    TimeMode,
-    csv_text,
-    duration_text,
-    from_us,
-    to_us,
-)
+from ui.widgets.chart.curve import QUANTITY_MIME, Curve, CurveKey, TimeMode, csv_text, duration_text, from_us, to_us
+from ui.widgets.chart.legend import Column
+from ui.widgets.live_chart import LiveChart
 
 T0 = 1_765_432_000_000_000
 SECOND = 1_000_000
@@ -105,7 +96,7 @@ def test_one_spike_in_a_million_is_drawn_at_every_zoom(chart: LiveChart, spike_a
             chart.set_visible_range(left, left + span)
             chart.render_now()
             assert drawn(curve).max() == 999.0, (span, share)
-            low, high = chart._panes["V"].low, chart._panes["V"].high
+            low, high = chart.panes["V"].low, chart.panes["V"].high
             assert low <= 999.0 <= high
         span //= 3
 
@@ -229,11 +220,11 @@ def test_pause_keeps_the_data_and_says_how_far_behind(chart: LiveChart, clock: C
 def test_space_pauses_on_the_plot(chart: LiveChart, qtbot: QtBot) -> None:
     chart.add_curve("m1", VOLTAGE)
     chart.activateWindow()
-    chart._canvas.setFocus()
-    qtbot.waitUntil(chart._canvas.hasFocus)
-    QTest.keyClick(chart._canvas, Qt.Key.Key_Space)
+    chart.canvas.setFocus()
+    qtbot.waitUntil(chart.canvas.hasFocus)
+    QTest.keyClick(chart.canvas, Qt.Key.Key_Space)
     assert not chart.is_following
-    QTest.keyClick(chart._canvas, Qt.Key.Key_Space)
+    QTest.keyClick(chart.canvas, Qt.Key.Key_Space)
     assert chart.is_following
 
 
@@ -312,9 +303,9 @@ def test_readout_tells_the_values_under_the_pointer_while_streaming(chart: LiveC
         push(chart, T0 + second * SECOND, f"{230 + second}.5")
         push(chart, T0 + second * SECOND, f"{second}.25", CURRENT)
     draw(chart)
-    pane = chart._panes["V"]
+    pane = chart.panes["V"]
     px = chart.us_to_px(T0 + 7 * SECOND, pane.width)
-    at = chart._canvas.mapFromScene(pane.view.mapToScene(QPointF(px, 20)))
+    at = chart.canvas.mapFromScene(pane.view.mapToScene(QPointF(px, 20)))
     chart._on_hover(QPointF(at))
     chart.render_now()
     assert chart._readout.isVisible()
@@ -371,12 +362,12 @@ def test_units_are_panes_and_empty_ones_go(chart: LiveChart) -> None:
     chart.add_curve("m1", CURRENT)
     chart.add_curve("m1", CURRENT)
     assert len(chart.curves) == 3
-    assert list(chart._panes) == ["V", "A"]
+    assert list(chart.panes) == ["V", "A"]
     draw(chart)
-    ranges = [pane.view.viewRange()[0] for pane in chart._panes.values()]
+    ranges = [pane.view.viewRange()[0] for pane in chart.panes.values()]
     assert ranges[0] == ranges[1]
     chart.remove_curve("m1", CURRENT)
-    assert list(chart._panes) == ["V"]
+    assert list(chart.panes) == ["V"]
     chart.clear()
     assert chart.curves == []
     chart.add_curve("m3", VOLTAGE)
@@ -436,11 +427,11 @@ def test_a_click_on_a_marker_names_its_interaction(chart: LiveChart, qtbot: QtBo
     chart.add_marker(from_us(T0 + 20 * SECOND), 1831, "Read", "answered")  # late
     draw(chart)
     assert [marker.interaction for marker in chart.markers] == [1831, 1832]
-    pane = chart._panes["V"]
+    pane = chart.panes["V"]
     scene = pane.view.mapToScene(QPointF(chart.us_to_px(T0 + 50 * SECOND, pane.width), 60))
-    at = chart._canvas.mapFromScene(scene)
+    at = chart.canvas.mapFromScene(scene)
     with qtbot.waitSignal(chart.markerActivated, timeout=2000) as got:
-        QTest.mouseClick(chart._canvas.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(at))
+        QTest.mouseClick(chart.canvas.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(at))
     assert got.args == [1832]
     chart.click(5, pane.width, Qt.KeyboardModifier.NoModifier)  # nothing there
 
@@ -448,13 +439,13 @@ def test_a_click_on_a_marker_names_its_interaction(chart: LiveChart, qtbot: QtBo
 def test_shift_click_places_a_cursor_and_dragging_moves_it(chart: LiveChart, qtbot: QtBot) -> None:
     ramp(chart)
     draw(chart)
-    pane = chart._panes["V"]
+    pane = chart.panes["V"]
 
     def place(second: int) -> QPoint:
         scene = pane.view.mapToScene(QPointF(chart.us_to_px(T0 + second * SECOND, pane.width), 60))
-        return QPoint(chart._canvas.mapFromScene(scene))
+        return QPoint(chart.canvas.mapFromScene(scene))
 
-    viewport = chart._canvas.viewport()
+    viewport = chart.canvas.viewport()
     QTest.mouseClick(viewport, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.ShiftModifier, place(30))
     qtbot.waitUntil(lambda: "A" in chart.cursors)
     assert chart.cursors["A"] == pytest.approx(T0 + 30 * SECOND, abs=SECOND)
@@ -475,7 +466,7 @@ def test_thresholds_come_and_go(chart: LiveChart) -> None:
     red = chart.theme.severity_colour(Severity.BAD).name()
 
     def has_line() -> bool:
-        image = chart._canvas.grab().toImage()
+        image = chart.canvas.grab().toImage()
         return any(image.pixelColor(x, y).name() == red for x in range(0, 800, 3) for y in range(image.height()))
 
     assert has_line()
@@ -517,7 +508,7 @@ def test_ticks_are_few_and_differ(chart: LiveChart, mode: TimeMode, span: float)
     chart.set_time_mode(mode)
     chart.set_visible_range(T0, T0 + round(span * 1e6))
     draw(chart)
-    axis = chart._panes["V"].time_axis
+    axis = chart.panes["V"].time_axis
     x0 = chart.us_to_x(T0)
     ((spacing, ticks),) = axis.tickValues(x0, x0 + span, 800)
     texts = axis.tickStrings(ticks, 1, spacing)
@@ -528,7 +519,7 @@ def test_ticks_are_few_and_differ(chart: LiveChart, mode: TimeMode, span: float)
 
 def test_round_ticks_are_round_local_times(chart: LiveChart) -> None:
     ramp(chart)
-    axis = chart._panes["V"].time_axis
+    axis = chart.panes["V"].time_axis
     x0 = chart.us_to_x(T0)
     ((spacing, ticks),) = axis.tickValues(x0, x0 + 60, 800)
     assert spacing == 10
@@ -627,10 +618,10 @@ def test_theme_change_repaints(chart: LiveChart, qtbot: QtBot, qapp: QApplicatio
     ramp(chart)
     draw(chart)
     palette = qapp.palette()
-    light = chart._canvas.grab().toImage().pixelColor(400, 5)
+    light = chart.canvas.grab().toImage().pixelColor(400, 5)
     chart.theme.set_mode(ThemeMode.DARK)
     draw(chart)
-    dark = chart._canvas.grab().toImage().pixelColor(400, 5)
+    dark = chart.canvas.grab().toImage().pixelColor(400, 5)
     qapp.styleHints().unsetColorScheme()
     qapp.setPalette(palette)
     assert dark.lightness() < light.lightness()
@@ -681,7 +672,7 @@ def test_value_labels_of_neighbouring_panes_do_not_overlap(chart: LiveChart, clo
     chart.resize(700, height)
     draw(chart)
     boxes = []
-    for pane in chart._panes.values():
+    for pane in chart.panes.values():
         axis = pane.value_axis
         metrics = QFontMetricsF(axis.style["tickFont"])
         labels = []

@@ -24,7 +24,8 @@ from ui.bridge import ChangeBridge
 from ui.curves import CurveKeeper
 from ui.models.states import Seen, StateTrack, Stretch, flags_text, held_text, seen_in, told_at
 from ui.theme import Role, Theme, ThemeMode
-from ui.widgets.live_chart import LiveChart, to_us
+from ui.widgets.chart.curve import to_us
+from ui.widgets.live_chart import LiveChart
 from ui.widgets.state_band import ROWS_MOST, StateBand
 
 S: int = 1_000_000
@@ -245,7 +246,7 @@ class Desk:
         self.chart.render_now()
 
     def x_of(self, at: datetime) -> float:
-        pane = next(iter(self.chart._panes.values())).view.sceneBoundingRect()
+        pane = next(iter(self.chart.panes.values())).view.sceneBoundingRect()
         return float(pane.left()) + self.chart.us_to_px(to_us(at), pane.width())
 
 
@@ -347,7 +348,7 @@ def test_words_for_screen_readers_and_tool_tips(desk: Desk) -> None:
 
 def test_the_readout_under_the_pointer_says_the_state(desk: Desk) -> None:
     desk.live((IDLE, 5), (MANUAL, 10))
-    pane = next(iter(desk.chart._panes.values()))
+    pane = next(iter(desk.chart.panes.values()))
     x = desk.chart.us_to_px(to_us(later(10)), pane.width)
     desk.chart._on_hover(pane.view.mapToScene(QPointF(x, 20)))
     desk.chart.render_now()
@@ -372,7 +373,7 @@ def test_a_replay_that_jumps_forgets_the_states(desk: Desk) -> None:
 
 def test_the_picture_has_the_band(desk: Desk, theme: Theme) -> None:
     desk.live((IDLE, 20), (CHARGING, 20))
-    without = desk.chart._canvas.height()
+    without = desk.chart.canvas.height()
     image = desk.chart.image(1.0)
     y = without + 6
     seen = {image.pixelColor(x, y).name() for x in range(0, image.width(), 5)}
