@@ -12,11 +12,11 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 from app.errors import WorkbenchError
 from app.model.command import CommandSpec, ParamSpec
-from app.model.device import Device
+from app.model.device import Device, NodeKind
 from app.model.flow import FlowRecord
 from app.model.interaction import Direction, Interaction
 from app.model.reading import Finding, LinkState, SampleSet
@@ -397,6 +397,15 @@ class AdapterType(Protocol):
 
     async def probe(self, context: AdapterContext) -> Sequence[str]:
         """The dialog's *Test*: connect, say in sentences what was found, disconnect. Raises LinkError and kin."""
+        ...
+
+
+@runtime_checkable
+class AttributeForm(Protocol):
+    """An adapter type that has to know more of a device than its serial and the connection has this as well."""
+
+    def attribute_form(self, kind: NodeKind) -> tuple[ParamSpec, ...]:
+        """Fields among the attributes of a device of this kind; what is left empty there is not entered."""
         ...
 
 

@@ -309,10 +309,10 @@ class Workbench:
             raise ConfigError(f"{way!r} stands there", key=f"{device}.route", expected=f"one of its ways: {known}")
         waiting = self._ledger.unfinished_of(device)
         if waiting:
-            what = "1 command is" if len(waiting) == 1 else f"{len(waiting)} commands are"
-            raise WorkbenchError(
-                f"{node.name} cannot be reached another way now: {what} not finished. Wait for them or cancel them."
-            )
+            what = "a command is not finished. Wait for it or cancel it."
+            if len(waiting) > 1:
+                what = f"{len(waiting)} commands are not finished. Wait for them or cancel them."
+            raise WorkbenchError(f"{node.name} cannot be reached another way now: {what}")
         self.save_device(node.by(way))
 
     def remove_device(self, device: str) -> None:

@@ -6,9 +6,10 @@ method of the window. An action that cannot be used now says why in its tip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from functools import partial
 from typing import Final, Protocol, assert_never
 
 from PySide6.QtCore import QCoreApplication, QObject, Qt
@@ -17,6 +18,7 @@ from PySide6.QtWidgets import QMenu, QMenuBar, QToolBar, QWidget
 
 from app.model.device import Device, NodeKind
 from app.model.reading import LinkState
+from ui.routes import Way, way_text
 from ui.theme import Role, Theme, ThemeMode
 
 translate: Final = QCoreApplication.translate
@@ -55,6 +57,10 @@ class ActionHost(Protocol):
     def read_device(self) -> None: ...
     def show_commissioning(self) -> None: ...
     def say_field_state(self, *, is_up: bool) -> None: ...
+    def choose_way(self) -> None: ...
+    def switch_way(self, way: str) -> None: ...
+    def add_way(self) -> None: ...
+    def forget_way(self, way: str) -> None: ...
     def toggle_chart(self) -> None: ...
     def find_here(self) -> None: ...
     def show_palette(self) -> None: ...
@@ -88,6 +94,7 @@ class Need(Enum):
     LINK_UP = "link up"
     GRID = "grid"
     GATEWAY = "gateway"
+    METER = "meter"
     CHART = "chart"
     UNDO = "undo"
 
@@ -101,6 +108,7 @@ class Situation:
     is_read_only: bool = False
     device: Device | None = None
     link: LinkState = LinkState.OFF
+    ways: tuple[Way, ...] = ()  # to the device
     has_chart: bool = False
     undo: str = ""  # what would be undone
 
@@ -123,8 +131,11 @@ class ActionSpec:
     separated: bool = False  # a line above it in its menu
     on_devices: bool = False  # the shortcut counts only in the device list
     only_on: NodeKind | None = None  # a right click on any other kind of device leaves it out
+    has_menu: bool = False  # opens a menu of its own
+    inside: str = ""  # id of the action whose menu it stands in
 
 
+REACH: Final = "device.reach"
 _BAR: Final = frozenset({Place.TOOLBAR})
 _CONTEXT: Final = frozenset({Place.CONTEXT})
 _BOTH: Final = frozenset({Place.TOOLBAR, Place.CONTEXT})
@@ -299,6 +310,29 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         places=_CONTEXT,
         only_on=NodeKind.GATEWAY,
         handler=lambda host: host.say_field_state(is_up=True),
+    ),
+    ActionSpec(
+        id=REACH,
+        text=QT_TRANSLATE_NOOP("Actions", "Reac&h it"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Choose the way to this meter: directly, or through a head-end."),
+        menu=Menu.DEVICE,
+        icon="mdi6.routes",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.DEVICE, Need.METER, Need.ADDRESS),
+        places=_CONTEXT,
+        separated=True,
+        only_on=NodeKind.METER,
+        has_menu=True,
+        handler=lambda host: host.choose_way(),
+    ),
+    ActionSpec(
+        id="device.way.add",
+        text=QT_TRANSLATE_NOOP("Actions", "Add another &way..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Say how else this meter can be reached; the way in use stays in use."),
+        menu=Menu.DEVICE,
+        icon="mdi6.source-branch-plus",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.DEVICE, Need.METER, Need.ADDRESS),
+        inside=REACH,
+        handler=lambda host: host.add_way(),
     ),
     ActionSpec(
         id="device.new",
@@ -481,6 +515,10 @@ def _missing(need: Need, now: Situation) -> str:
             if now.device is None or now.device.kind is NodeKind.GATEWAY:
                 return ""
             return translate("Actions", "{name} is not a gateway; choose one.").format(name=now.device.name)
+        case Need.METER:
+            if now.device is None or now.device.kind is NodeKind.METER:
+                return ""
+            return translate("Actions", "{name} is not a meter; choose one.").format(name=now.device.name)
         case Need.CHART:
             return "" if now.has_chart else translate("Actions", "There is no chart to pause yet.")
         case Need.UNDO:
@@ -498,16 +536,28 @@ class Actions(QObject):
         self._made: dict[str, QAction] = {}
         self._menus: dict[Menu, QMenu] = {}
         self._groups: dict[str, QActionGroup] = {}
+        self._submenus: dict[str, QMenu] = {}
+        self._ways: tuple[str, tuple[Way, ...]] = ("", ())  # device, and how it can be reached
+        self._of_ways: dict[str, QAction] = {}
+        self._use: dict[str, QAction] = {}  # way -> what switches to it
+        self._uses = QActionGroup(self)
         self._kind: NodeKind | None = None  # of the chosen device
         for spec in ACTIONS:
             self._made[spec.id] = self._make(spec, parent)
+        for spec in ACTIONS:
+            if spec.inside:
+                self._submenus[spec.inside].addAction(self._made[spec.id])
         self.update(Situation())
 
     def action(self, action: str) -> QAction:
         return self._made[action]
 
     def all(self) -> Mapping[str, QAction]:
-        return self._made
+        """Every action by id, those of the ways to the chosen device too."""
+        return {**self._made, **self._of_ways}
+
+    def submenu(self, action: str) -> QMenu:
+        return self._submenus[action]
 
     def update(self, now: Situation) -> None:
         """Enable what makes sense now; the rest says why not."""
@@ -520,6 +570,7 @@ class Actions(QObject):
             keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
             action.setStatusTip(why or tip)
             action.setToolTip("\n".join(part for part in (tip, why, keys) if part))
+        self._show_ways(now)
 
     def choose(self, action: str) -> None:
         """Put the mark of its group on ``action`` without running it."""
@@ -540,7 +591,7 @@ class Actions(QObject):
             made.setToolTipsVisible(True)
             self._menus[menu] = made
             for spec in ACTIONS:
-                if spec.menu is menu:
+                if spec.menu is menu and not spec.inside:
                     if spec.separated:
                         made.addSeparator()
                     made.addAction(self._made[spec.id])
@@ -585,6 +636,11 @@ class Actions(QObject):
             action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
         else:
             parent.addAction(action)
+        if spec.has_menu:
+            submenu = self._submenus[spec.id] = QMenu(parent)
+            submenu.setObjectName(f"menu.{spec.id}")
+            submenu.setToolTipsVisible(True)
+            action.setMenu(submenu)
         if spec.group:
             action.setCheckable(True)
             group = self._groups.get(spec.group)
@@ -593,3 +649,73 @@ class Actions(QObject):
             group.addAction(action)
         action.triggered.connect(lambda _checked=False, spec=spec: spec.handler(self._host))
         return action
+
+    # ---------------------------------------------------------------- the ways to the chosen device
+
+    def _show_ways(self, now: Situation) -> None:
+        """Offer one action for each way to the device, and to forget each that is not in use."""
+        can = self._made[REACH].isEnabled()
+        device = now.device.id if can and now.device is not None else ""
+        ways = now.ways if can else ()
+        if (device, ways) == self._ways:
+            return
+        self._ways = device, ways
+        menu, lasting = self._submenus[REACH], set(self._made.values())
+        for old in menu.actions():
+            if old not in lasting:
+                menu.removeAction(old)
+                old.deleteLater()
+        self._of_ways, self._use = {}, {}
+        name = now.device.name if now.device is not None else ""
+        self._add_uses(name, ways)
+        self._add_forgets(name, [way for way in ways if not way.is_used])
+
+    def _add_uses(self, device: str, ways: Sequence[Way]) -> None:
+        menu = self._submenus[REACH]
+        before = menu.actions()[0]
+        title = translate("Actions", "Reach {device}: {way}")
+        tip = translate("Actions", "Commands of {device} go this way from now on.").format(device=device)
+        if len(ways) == 1:
+            tip = translate("Actions", "The only way to {device} so far.").format(device=device)
+        for way in ways:
+            action = QAction(_plain(way_text(way)), menu)
+            action.setObjectName(f"action.way.use.{way.name}")
+            action.setCheckable(True)
+            action.setActionGroup(self._uses)
+            action.setChecked(way.is_used)
+            action.setEnabled(len(ways) > 1)
+            action.setWhatsThis(title.format(device=device, way=way_text(way)))
+            action.setStatusTip(tip)
+            action.setToolTip(tip)
+            action.triggered.connect(partial(self._on_use, way.name))
+            menu.insertAction(before, action)
+            self._use[way.name] = action
+            if len(ways) > 1:
+                self._of_ways[f"way.use.{way.name}"] = action
+        if ways:
+            menu.insertSeparator(before)
+
+    def _add_forgets(self, device: str, ways: Sequence[Way]) -> None:
+        menu = self._submenus[REACH]
+        tip = translate("Actions", "Take this way to {device} off the list; the way in use stays.")
+        for way in ways:
+            text = translate("Actions", "Forget the way {way}").format(way=way.name)
+            action = QAction(_plain(text), menu)
+            action.setObjectName(f"action.way.forget.{way.name}")
+            action.setWhatsThis(translate("Actions", "{text} to {device}").format(text=text, device=device))
+            action.setStatusTip(tip.format(device=device))
+            action.setToolTip(tip.format(device=device))
+            action.triggered.connect(lambda _checked=False, name=way.name: self._host.forget_way(name))
+            menu.addAction(action)
+            self._of_ways[f"way.forget.{way.name}"] = action
+
+    def _on_use(self, way: str, _checked: bool = False) -> None:
+        """Switch; the mark stands on the way in use, also where the core refused."""
+        self._host.switch_way(way)
+        for one in self._ways[1]:
+            self._use[one.name].setChecked(one.is_used)
+
+
+def _plain(text: str) -> str:
+    """Words of a person in a menu, where & would underline a letter."""
+    return text.replace("&", "&&")

@@ -39,7 +39,8 @@ from app.model.interaction import Interaction
 from app.model.reading import DeviceState, LinkState, Quantity, SampleSet, Severity
 from app.model.records import Change
 from app.model.status import Status
-from ui.actions import Actions, Layout, Menu, Situation
+from ui.actions import REACH, Actions, Layout, Menu, Situation
+from ui.routes import Way, way_text, ways_of
 from ui.status_bar import Mode, StatusBar
 from ui.theme import Role, Theme, ThemeMode, space
 from ui.welcome import WelcomePage
@@ -201,7 +202,7 @@ class MainWindow(QMainWindow):
         self._is_painted = False
         self._steps: list[Callable[[], None]] = []
         self._under_way: dict[int, Interaction] = {}  # writes a meter may be carrying out
-        self._undo: list[tuple[str, Callable[[], object]]] = []
+        self._undo: list[tuple[str, Callable[[], bool]]] = []
         self._layout = Layout.COMMISSION
         self._has_to_size = False  # the arrangement a layout starts with is new, and Qt has not laid it out yet
         self._is_arranged = False  # with panels in the docks; what the person drags afterwards stays
@@ -760,8 +761,10 @@ class MainWindow(QMainWindow):
     def undo(self) -> None:
         if self._undo:
             text, back = self._undo.pop()
-            back()
-            self.say(self.tr("Undone: {what}").format(what=text))
+            if back():
+                self.say(self.tr("Undone: {what}").format(what=text))
+            else:
+                self._undo.append((text, back))  # the core said why not; it may be possible later
             self._update_actions()
 
     def connect_device(self) -> None:
@@ -818,6 +821,51 @@ class MainWindow(QMainWindow):
         device = self._chosen()
         if device is not None and self._call(lambda workbench: workbench.set_field_state(device.id, is_up=is_up)):
             self.say(said_text(device, is_up))
+
+    def choose_way(self) -> None:
+        """Show the ways to the chosen meter."""
+        menu = self.verbs.submenu(REACH)
+        above = self.devices if self.devices is not None and self.devices.isVisible() else self.tabs
+        menu.popup(above.mapToGlobal(above.rect().center()))
+
+    def switch_way(self, way: str) -> None:
+        """Reach the chosen meter another way from now on."""
+        device = self._chosen()
+        if device is None or way == device.route:
+            return
+        before = device.route
+        if self._call(lambda workbench: workbench.switch(device.id, way)):
+            what = self.tr("another way to {name}: {way}").format(name=device.name, way=way)
+            self._remember(what, partial(self._call, lambda workbench: workbench.switch(device.id, before)))
+            text = self.tr("From now on {name} is reached this way: {way}.")
+            self.notice.say(
+                text.format(name=device.name, way=self._way_text(device, way)),
+                Severity.INFO,
+                self.tr("Undo"),
+                self.undo,
+            )
+            self._after_next_batch(partial(self.show_device, device.id))
+
+    def add_way(self) -> None:
+        from ui.dialogs.connection import WayDialog
+
+        session, device = self._session, self._chosen()
+        if session is None or device is None:
+            return
+        dialog = WayDialog(session.workbench, self._theme, self._spawn, device, secrets=session.secrets, parent=self)
+        dialog.saved.connect(partial(self._on_way_saved, device))
+        dialog.open()
+
+    def forget_way(self, way: str) -> None:
+        """Take a way that is not in use off the chosen meter."""
+        device = self._chosen()
+        if device is None:
+            return
+        if self._call(lambda workbench: workbench.save_device(device.without_way(way))):
+            what = self.tr("the way {way} to {name} forgotten").format(way=way, name=device.name)
+            self._remember(what, partial(self._call, lambda workbench: workbench.save_device(device)))
+            text = self.tr("The way {way} to {name} is forgotten.").format(way=way, name=device.name)
+            self.notice.say(text, Severity.INFO, self.tr("Undo"), self.undo)
 
     def toggle_chart(self) -> None:
         if self.chart is not None:
@@ -966,6 +1014,19 @@ class MainWindow(QMainWindow):
             self._remember(what, partial(self._call, lambda workbench: workbench.save_device(before)))
         self._after_next_batch(partial(self.show_device, after.id))
 
+    def _on_way_saved(self, before: Device, after: Device) -> None:
+        added = next((way for way in after.ways if way not in before.ways and way != after.route), after.route)
+        what = self.tr("the way {way} to {name} added").format(way=added, name=after.name)
+        self._remember(what, partial(self._call, lambda workbench: workbench.save_device(before)))
+        text = self.tr("{name} can also be reached this way now: {way}. Device > Reach it switches to it.")
+        self.say(text.format(name=after.name, way=self._way_text(after, added)))
+
+    def _ways(self, device: Device) -> tuple[Way, ...]:
+        return ways_of(device, self._session.workbench.adapter_types()) if self._session is not None else ()
+
+    def _way_text(self, device: Device, name: str) -> str:
+        return next((way_text(way) for way in self._ways(device) if way.name == name), name)
+
     def _remove(self, device: Device, below: Sequence[Device]) -> None:
         gone = [device, *below]
 
@@ -982,7 +1043,7 @@ class MainWindow(QMainWindow):
             self._remember(what, partial(self._call, back))
             self.notice.say(what + ".", Severity.INFO, self.tr("Undo"), self.undo)
 
-    def _remember(self, what: str, back: Callable[[], object]) -> None:
+    def _remember(self, what: str, back: Callable[[], bool]) -> None:
         self._undo.append((what, back))
         self._update_actions()
 
@@ -1066,6 +1127,7 @@ class MainWindow(QMainWindow):
                 is_read_only=mode is Mode.READ_ONLY,
                 device=device,
                 link=link,
+                ways=self._ways(device) if device is not None else (),
                 has_chart=self.chart is not None,
                 undo=self._undo[-1][0] if self._undo else "",
             )

@@ -240,7 +240,7 @@ class CommandPalette(QFrame):
                 continue
             keys = action.shortcut().toString(QKeySequence.SequenceFormat.NativeText)
             refused = "" if action.isEnabled() else action.statusTip()
-            title = action.text().replace("&", "").removesuffix("...")
+            title = action.whatsThis() or action.text().replace("&", "").removesuffix("...")
             found.append(Entry(title, keys, action.trigger, refused, weight=5))
         return found
 

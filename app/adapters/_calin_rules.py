@@ -23,7 +23,7 @@ from app.model.command import (
     Risk,
     TokenUse,
 )
-from app.model.device import Device
+from app.model.device import Device, NodeKind
 from app.model.reading import Quantity, SampleSet
 from app.ports import DeliveryFailure, Dispatch, Disposition, RetryPolicy, Secrets
 from app.protocols import calin_api as sts
@@ -207,6 +207,25 @@ V2: Final = _offered(ReplyPattern.PULL, vendor_unsupported(sts.Api.V2), _V2)
 
 
 # ---------------------------------------------------------------- what both adapters do alike
+
+
+_GATEWAY: Final = ParamSpec(
+    name="gateway", title="Its gateway or concentrator", required=False, max_bytes=100,
+    help="Id of the node of the tree through which it is reached. Empty: the one it stands in",
+)  # fmt: skip
+_PHASES: Final = ParamSpec(
+    name="phases", title="Phases", type=ParamType.CHOICE, required=False, default=1,
+    choices=((1, "one"), (3, "three")), help="A meter of three phases is asked phase by phase.",
+)  # fmt: skip
+_METER_TYPE: Final = ParamSpec(
+    name="meter_type", title="Service", type=ParamType.CHOICE, required=False, default="HPS",
+    choices=(("HPS", "essential (HPS)"), ("FS", "full (FS)")), help="It decides the tariff and when it is switched.",
+)  # fmt: skip
+
+
+def attribute_form(kind: NodeKind) -> tuple[ParamSpec, ...]:
+    """What has to be known of a meter itself. See ``AttributeForm``."""
+    return (_GATEWAY, _PHASES, _METER_TYPE) if kind is NodeKind.METER else ()
 
 
 def is_three_phase(device: Device) -> bool:

@@ -155,6 +155,9 @@ class _CalinApi:
     def form(self) -> tuple[ParamSpec, ...]:
         return FORMS[self.api]
 
+    def attribute_form(self, kind: NodeKind) -> tuple[ParamSpec, ...]:
+        return rules.attribute_form(kind)
+
     def limits(self, settings: Mapping[str, Any]) -> Limits:
         """Section 5 and command-flow 0.3, 4.5, 4.6 and 5.3; no rule about silence (3.3)."""
         return Limits(

@@ -205,6 +205,9 @@ class CalinLorawan:
     def form(self) -> tuple[ParamSpec, ...]:
         return FORM
 
+    def attribute_form(self, kind: NodeKind) -> tuple[ParamSpec, ...]:
+        return rules.attribute_form(kind)
+
     def limits(self, settings: Mapping[str, Any]) -> Limits:
         """Section 8 and command-flow 0.3, 4.5 and 4.6."""
         return Limits(

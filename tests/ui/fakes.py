@@ -287,7 +287,8 @@ class FakeWorkbench(Workbench):
         self.stoppable: set[int] = set()
         self.runs: dict[str, Commissioning] = {}
         self.open_issues: dict[int, Issue] = {}
-        self.refuses = ""  # what the core says to the next wish about a commissioning
+        self.recallable: set[int] = set()  # lies with a service that may give it back
+        self.refuses = ""  # what the core says to the next wish about a commissioning or a way
         self.probe_answer: Sequence[str] | WorkbenchError = ("The meter answered in 12 ms.", "Serial number 4711.")
         self.probe_gate: asyncio.Event | None = None
 
@@ -326,6 +327,10 @@ class FakeWorkbench(Workbench):
         self.calls.append(("save_device", device))
         self.tree[device.id] = device
         self.feed.publish(device)
+
+    def switch(self, device: str, way: str) -> None:
+        self._wish("switch", device, way)
+        self.save_device(self.device(device).by(way))
 
     def remove_device(self, device: str) -> None:
         self.calls.append(("remove_device", device))
@@ -389,6 +394,8 @@ class FakeWorkbench(Workbench):
         found = self.interactions.get(interaction)
         if found is None:
             return CancelResult.NOT_FOUND
+        if interaction in self.recallable:
+            return CancelResult.ASKED
         if found.status not in (Status.QUEUED, Status.SUSPENDED, Status.DEFERRED):
             return CancelResult.NOT_CANCELLABLE
         self.advance(interaction, Event.ABORT)
@@ -396,6 +403,9 @@ class FakeWorkbench(Workbench):
 
     def can_stop_read(self, interaction: int) -> bool:
         return interaction in self.stoppable
+
+    def can_recall(self, interaction: int) -> bool:
+        return interaction in self.recallable
 
     def stop_read(self, interaction: int, actor: str = "user") -> bool:
         self.calls.append(("stop_read", interaction))

@@ -54,7 +54,10 @@ def test_menus_tool_bar_and_context_menu_follow_the_table(qtbot: QtBot) -> None:
     window, actions, _host = make(qtbot)
     actions.fill_menu_bar(window.menuBar())
     for menu in Menu:
-        assert listed(actions.menu(menu).actions()) == [s.id for s in ACTIONS if s.menu is menu]
+        assert listed(actions.menu(menu).actions()) == [s.id for s in ACTIONS if s.menu is menu and not s.inside]
+    for spec in ACTIONS:
+        if spec.has_menu:
+            assert listed(actions.submenu(spec.id).actions()) == [s.id for s in ACTIONS if s.inside == spec.id]
     bar = QToolBar()
     qtbot.addWidget(bar)
     actions.fill_tool_bar(bar)
@@ -70,6 +73,7 @@ def test_menus_tool_bar_and_context_menu_follow_the_table(qtbot: QtBot) -> None:
         "grid.lit": NodeKind.GRID,
         "gateway.off": NodeKind.GATEWAY,
         "gateway.online": NodeKind.GATEWAY,
+        "device.reach": NodeKind.METER,
     }
     assert set(actions.all()) == {s.id for s in ACTIONS}
 
@@ -97,6 +101,7 @@ def test_every_action_reaches_the_host(qtbot: QtBot) -> None:
         (Need.LINK_UP, Situation(device=METER, link=LinkState.OFF)),
         (Need.GRID, Situation(device=METER)),
         (Need.GATEWAY, Situation(device=METER)),
+        (Need.METER, Situation(device=GATEWAY)),
         (Need.CHART, Situation()),
         (Need.UNDO, Situation()),
     ],

@@ -10,7 +10,7 @@ import pytest
 from PySide6.QtWidgets import QApplication, QLabel, QStackedWidget
 from pytestqt.qtbot import QtBot
 
-from app.model.interaction import Direction, Failure, Frame, Interaction, Step
+from app.model.interaction import Direction, Failure, Frame, Interaction, Step, StepEntry
 from app.model.reading import Finding, Severity
 from app.model.status import Event, Status
 from tests.ui.fakes import FakeClock, FakeWorkbench, site
@@ -157,6 +157,62 @@ def test_a_read_under_way_can_be_stopped(panel: DetailPanel, show: Show, workben
     assert panel.cancel_button.text().startswith("Stop ")
     panel.cancel_button.click()
     assert workbench.calls[-1] == ("stop_read", 6)
+
+
+def test_what_lies_with_a_service_can_be_called_back(panel: DetailPanel, show: Show, workbench: FakeWorkbench) -> None:
+    item = interaction(6, Status.PROCESSING, command="READ_CREDIT")
+    workbench.interactions[6] = item
+    show(item)
+    assert not panel.cancel_button.isVisible(), "it is on its way, and nobody can give it back"
+    workbench.recallable.add(6)
+    line = StepEntry(interaction=6, at=START, step=Step.NETWORK, event="accepted", text="The service has it.")
+    panel.on_batch([line])
+    button = panel.cancel_button
+    assert button.text() == "Call back READ_CREDIT"
+    button.click()
+    assert workbench.calls[-1] == ("cancel", 6)
+    assert button.text() == "Calling READ_CREDIT back…"
+    assert not button.isEnabled()
+    assert panel.why.text() == "READ_CREDIT is being called back: what comes of it will stand here."
+    panel.on_batch([replace(line, event="relayed", text="It went on.")])
+    assert not button.isEnabled(), "that is no answer to the wish"
+    panel.on_batch([replace(line, event="not cancelled", text="It had been handed on already and goes on.")])
+    assert panel.why.text() == "Not called back: It had been handed on already and goes on."
+    assert button.isEnabled()
+    assert button.text() == "Call back READ_CREDIT again"
+    assert panel.steps_model.rows()[-1][-1].endswith("goes on.")
+    button.click()
+    assert not button.isEnabled()
+    given = Failure(code="CANCELLED", text="READ_CREDIT was cancelled.", at=START, is_final=True)
+    panel.on_batch([replace(item, status=Status.FAILED, failure=given, seq=item.seq + 1, finished=START)])
+    assert not button.isVisible()
+    assert panel.why.text() == "Why: READ_CREDIT was cancelled."
+
+
+def test_another_interaction_is_not_being_called_back(
+    panel: DetailPanel, show: Show, workbench: FakeWorkbench
+) -> None:
+    workbench.recallable |= {6, 7}
+    for number in (6, 7):
+        workbench.interactions[number] = interaction(number, Status.PROCESSING)
+    show(workbench.interactions[6])
+    panel.cancel_button.click()
+    show(workbench.interactions[7])
+    assert panel.cancel_button.isEnabled()
+    assert panel.cancel_button.text().startswith("Call back ")
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(Status.PROCESSING, "on its way to the meter"), (Status.SUCCESSFUL, "it has ended already")],
+)
+def test_why_it_cannot_be_cancelled_any_more(
+    panel: DetailPanel, show: Show, workbench: FakeWorkbench, status: Status, words: str
+) -> None:
+    show(interaction(5, Status.QUEUED))
+    workbench.interactions[5] = interaction(5, status)  # the panel has not heard of it yet
+    panel.cancel_button.click()
+    assert words in panel.why.text()
 
 
 @pytest.mark.parametrize(

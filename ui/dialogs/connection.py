@@ -1,7 +1,8 @@
 """Connect a meter: which kind, where it stands in the tree, and the fields its adapter asks for.
 
-The form is built from ``AdapterType.form()``; a new system needs no line here. What is wrong stands under its field.
-*Test* tries the connection and says in sentences what was found; it is recommended and not forced.
+The form is built from ``AdapterType.form()`` and, where there is one, ``attribute_form()``; a new system needs no line
+here. What is wrong stands under its field. *Test* tries the connection and says in sentences what was found; it is
+recommended and not forced. ``WayDialog`` asks the same of another way to a meter that is there already.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import shiboken6
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
-from PySide6.QtGui import QPalette
+from PySide6.QtGui import QFont, QPalette
 from PySide6.QtWidgets import (
     QCheckBox,
     QDialog,
@@ -36,9 +37,10 @@ from PySide6.QtWidgets import (
 from app.errors import ParameterError, WorkbenchError
 from app.model.command import ParamSpec, ParamType
 from app.model.device import Device, NodeKind
-from app.ports import Secrets
+from app.ports import AttributeForm, Secrets
 from app.workbench import Workbench
 from ui.panels.command import ParamField
+from ui.routes import GATEWAY, secret_name, suggested_name
 from ui.theme import Role, Theme, space
 from ui.widgets.result_box import ResultBox
 
@@ -60,6 +62,8 @@ class ConnectionDialog(QDialog):
     """Adds a device, or edits one. ``saved`` carries it after the core has taken it."""
 
     saved = Signal(Device)
+    _unique = "id"  # name of the field that nothing else may be called
+    _may_group = True  # a site or grid may be made
 
     def __init__(
         self,
@@ -82,25 +86,32 @@ class ConnectionDialog(QDialog):
         self._secrets = secrets
         self._device = device
         self._adapter = device.adapter if device is not None else GROUP
-        self._fields: list[ParamField] = []
-        self._typed: dict[tuple[str, str], Any] = {}  # what stood in a field before another adapter was looked at
+        self._fields: list[ParamField] = []  # of the connection
+        self._own: list[ParamField] = []  # of the attributes that are of this device alone
+        self._given: dict[ParamField, Any] = {}  # what a field was offered with
+        self._typed: dict[tuple[str, bool, str], Any] = {}  # adapter, whether an attribute, name -> what was typed
         self._id_is_typed = device is not None
         self._task: asyncio.Task[Any] | None = None
         self._test_number = 0
         self._is_testing = False
         self._is_saving = False
-        name = device.name if device is not None else ""
-        self.setWindowTitle(
-            self.tr("Connection of {name}").format(name=name) if device is not None else self.tr("Connect a meter")
-        )
+        self.setWindowTitle(self._title())
         self._build(parent_hint)
         theme.changed.connect(self._colour)
         self._colour()
         self._choose_first()
         self.resize(self.fontMetrics().averageCharWidth() * 140, self.fontMetrics().height() * 46)
-        self._basics["name"].editor.setFocus(Qt.FocusReason.OtherFocusReason)
+        next(iter(self._basics.values())).editor.setFocus(Qt.FocusReason.OtherFocusReason)
 
     # ---------------------------------------------------------------- construction
+
+    def _title(self) -> str:
+        device = self._device
+        if device is None:
+            return self.tr("Connect a meter")
+        if device.ways:
+            return self.tr("Connection of {name}: {way}").format(name=device.name, way=device.route)
+        return self.tr("Connection of {name}").format(name=device.name)
 
     def _build(self, parent_hint: str) -> None:
         self.kinds = QListWidget()
@@ -112,10 +123,11 @@ class ConnectionDialog(QDialog):
             item.setData(Qt.ItemDataRole.UserRole, key)
             item.setToolTip(kind.summary)
             self.kinds.addItem(item)
-        group = QListWidgetItem(self.tr("Site or grid"))
-        group.setData(Qt.ItemDataRole.UserRole, GROUP)
-        group.setToolTip(self.tr("Only groups others; it has no connection."))
-        self.kinds.addItem(group)
+        if self._may_group:
+            group = QListWidgetItem(self.tr("Site or grid"))
+            group.setData(Qt.ItemDataRole.UserRole, GROUP)
+            group.setToolTip(self.tr("Only groups others; it has no connection."))
+            self.kinds.addItem(group)
         self.kinds.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Expanding)
         self.kinds.setFixedWidth(self.fontMetrics().averageCharWidth() * 34)
         self.kinds.currentItemChanged.connect(self._on_kind)
@@ -133,8 +145,8 @@ class ConnectionDialog(QDialog):
         grid = QGridLayout()
         grid.setHorizontalSpacing(space(4))
         grid.setVerticalSpacing(space(2))
-        for place, one in enumerate(("name", "id", "kind", "parent", "serial")):
-            grid.addWidget(self._basics[one], place // 2, place % 2, Qt.AlignmentFlag.AlignTop)
+        for place, one in enumerate(self._basics.values()):
+            grid.addWidget(one, place // 2, place % 2, Qt.AlignmentFlag.AlignTop)
         grid.setColumnStretch(0, 1)
         grid.setColumnStretch(1, 1)
         self._form = QVBoxLayout()
@@ -190,7 +202,6 @@ class ConnectionDialog(QDialog):
                 pattern=_ID,
                 help=self.tr("Short and without blanks; used on the command line."),
             ),
-            ParamSpec(name="serial", title=self.tr("Serial number"), required=False, default=""),
             ParamSpec(name="kind", title=self.tr("Kind"), type=ParamType.CHOICE, choices=self._kind_choices()),
             ParamSpec(
                 name="parent",
@@ -199,6 +210,7 @@ class ConnectionDialog(QDialog):
                 required=False,
                 choices=tuple((one.id, one.name) for one in groups),
             ),
+            ParamSpec(name="serial", title=self.tr("Serial number"), required=False, default=""),
         )
         fields = {spec.name: ParamField(spec, self._theme) for spec in specs}
         fields["name"].edited.connect(self._on_name)
@@ -207,6 +219,8 @@ class ConnectionDialog(QDialog):
         fields["parent"].set_value(inside)
         for field in fields.values():
             field.edited.connect(self._check)
+        for name in ("kind", "parent"):
+            fields[name].edited.connect(self._fill_form)
         if device is not None:
             fields["name"].set_value(device.name)
             fields["id"].set_value(device.id)
@@ -263,8 +277,8 @@ class ConnectionDialog(QDialog):
                 self.kinds.setCurrentRow(row)
 
     def field(self, name: str) -> ParamField:
-        """One field of the adapter's form."""
-        return next(field for field in self._fields if field.spec.name == name)
+        """One field of the adapter's forms."""
+        return next(field for field in self._all_fields() if field.spec.name == name)
 
     def basic(self, name: str) -> ParamField:
         """One of the fields every device has."""
@@ -274,30 +288,54 @@ class ConnectionDialog(QDialog):
         if item is None:
             return
         self._cancel_test()
-        for field in self._fields:
-            self._typed[self._adapter, field.spec.name] = field.raw()
+        self._remember_typed()
         self._adapter = str(item.data(Qt.ItemDataRole.UserRole))
+        kind = self._workbench.adapter_types().get(self._adapter)
+        self.summary.setText(kind.summary if kind is not None else self.tr("Only groups others; it has no connection."))
+        self._offer_kinds()
+        self._fill_form()
+        self.test.setVisible(bool(self._adapter))
+        self.result_box.hide()
+
+    def _remember_typed(self) -> None:
+        for field in self._all_fields():
+            if (raw := field.raw()) != self._given[field]:
+                self._typed[self._adapter, field in self._own, field.spec.name] = raw
+
+    def _fill_form(self) -> None:
+        """Ask for what the adapter wants to know of such a device in such a place."""
+        self._remember_typed()
         while (taken := self._form.takeAt(0)) is not None:
             old = taken.widget()
             if old is not None:
                 old.hide()
                 old.deleteLater()
+        self._given = {}
+        self._own = [self._make_field(spec, is_own=True) for spec in self._own_specs()]
         self._fields = [self._make_field(spec) for spec in self._specs()]
-        before: QWidget = self._basics["serial"].editor
-        for field in self._fields:
-            self._form.addWidget(field)
-            QWidget.setTabOrder(before, field.editor)
-            before = field.editor
-        kind = self._workbench.adapter_types().get(self._adapter)
-        self.summary.setText(kind.summary if kind is not None else self.tr("Only groups others; it has no connection."))
+        before: QWidget = list(self._basics.values())[-1].editor
+        for title, fields in ((self.tr("Of this meter alone"), self._own), (self.tr("Connection"), self._fields)):
+            if self._own:
+                self._form.addWidget(self._heading(title))
+            for field in fields:
+                self._form.addWidget(field)
+                QWidget.setTabOrder(before, field.editor)
+                before = field.editor
         self.session_only.setVisible(
             self._secrets is not None and any(f.spec.type is ParamType.SECRET for f in self._fields)
         )
-        self.test.setVisible(bool(self._adapter))
-        self._offer_kinds()
-        self.result_box.hide()
         self._show_fields()
         self._check()
+
+    def _heading(self, text: str) -> QLabel:
+        label = QLabel(text)
+        font = QFont(label.font())
+        font.setBold(True)
+        label.setFont(font)
+        return label
+
+    def _all_fields(self) -> list[ParamField]:
+        return [*self._own, *self._fields]
 
     def _offer_kinds(self) -> None:
         """A group is a site or a grid; what is reached is a meter or a gateway."""
@@ -312,24 +350,47 @@ class ConnectionDialog(QDialog):
         kind = self._workbench.adapter_types().get(self._adapter)
         return kind.form() if kind is not None else ()
 
-    def _make_field(self, spec: ParamSpec) -> ParamField:
-        stored = self._stored(spec.name)
+    def _own_specs(self) -> Sequence[ParamSpec]:
+        kind = self._workbench.adapter_types().get(self._adapter)
+        return kind.attribute_form(self._node_kind()) if isinstance(kind, AttributeForm) else ()
+
+    def _node_kind(self) -> NodeKind:
+        return NodeKind(self._basics["kind"].raw() or NodeKind.METER)
+
+    def _make_field(self, spec: ParamSpec, *, is_own: bool = False) -> ParamField:
+        stored = self._stored_attribute(spec) if is_own else self._stored(spec.name)
         is_kept = spec.type is ParamType.SECRET and isinstance(stored, str) and stored.startswith(KEYRING)
         if is_kept:
             kept = self.tr("One is kept already; type here to replace it.")
             spec = replace(spec, required=False, help=f"{kept} {spec.help}".strip())
         field = ParamField(spec, self._theme)
-        before = self._typed.get((self._adapter, spec.name))
-        if before is not None:
-            field.set_value(before)
-        elif stored is not None and not is_kept:
+        if stored is not None and not is_kept:
             field.set_value(stored)
+        self._given[field] = field.raw()
+        key = (self._adapter, is_own, spec.name)
+        if key in self._typed:
+            field.set_value(self._typed[key])
         field.edited.connect(self._on_field)
         return field
 
     def _stored(self, name: str) -> Any:
+        """A setting as the device has it; one that is not connected so yet is offered what it will stand in has."""
         device = self._device
+        if device is None or device.adapter != self._adapter:
+            device = self._above()
         return device.settings.get(name) if device is not None and device.adapter == self._adapter else None
+
+    def _stored_attribute(self, spec: ParamSpec) -> Any:
+        stored = self._device.attributes.get(spec.name) if self._device is not None else None
+        try:
+            return spec.parse(stored) if stored is not None else None
+        except ParameterError:
+            return stored  # it stands in the field, and what is wrong with it under it
+
+    def _above(self) -> Device | None:
+        """What the device will stand in."""
+        chosen = self._basics["parent"].raw()
+        return next((one for one in self._workbench.devices() if one.id == chosen), None)
 
     # ---------------------------------------------------------------- what stands in the form
 
@@ -348,13 +409,13 @@ class ConnectionDialog(QDialog):
 
     def _show_fields(self) -> None:
         """Fields that mean nothing beside what others say are out of sight; what stands in them is kept."""
-        said = {field.spec.name: field.raw() for field in self._fields}
-        for field in self._fields:
+        said = {field.spec.name: field.raw() for field in self._all_fields()}
+        for field in self._all_fields():
             wanted = field.spec.only_for
             field.setVisible(all(said.get(name) in allowed for name, allowed in wanted.items()))
 
     def _shown_fields(self) -> list[ParamField]:
-        return [field for field in self._fields if not field.isHidden()]
+        return [field for field in self._all_fields() if not field.isHidden()]
 
     def _free_id(self, name: str) -> str:
         base = re.sub(r"[^a-z0-9._-]+", "-", name.casefold()).strip("-._")[:48]
@@ -367,21 +428,26 @@ class ConnectionDialog(QDialog):
     def _check(self) -> None:
         """Enable *Save* once everything needed is there; say what is still missing."""
         wrong = [field.spec.title for field in (*self._shown_basics(), *self._shown_fields()) if not _is_fine(field)]
-        clash = self._id_clash()
-        self._basics["id"].show_error(clash)
-        if clash and self._basics["id"].spec.title not in wrong:
-            wrong.append(self._basics["id"].spec.title)
+        clashing, clash = self._basics[self._unique], self._clash()
+        clashing.show_error(clash)
+        if clash and clashing.spec.title not in wrong:
+            wrong.append(clashing.spec.title)
         self.save.setEnabled(not wrong and not self._is_saving)
-        self.test.setEnabled(not self._is_testing and all(_is_fine(field) for field in self._shown_fields()))
+        asked = [field for field in self._fields if not field.isHidden()]
+        self.test.setEnabled(not self._is_testing and all(_is_fine(field) for field in asked))
         text = self.tr("Still needed: {fields}.").format(fields=", ".join(wrong)) if wrong else ""
         self.missing.setText(text)
+        self.save.setText(self._save_text())
+
+    def _save_text(self) -> str:
         name = str(self._basics["name"].raw() or "")
-        self.save.setText(self.tr("Save {name}").format(name=_short(name)) if name else self.tr("Save the device"))
+        return self.tr("Save {name}").format(name=_short(name)) if name else self.tr("Save the device")
 
     def _shown_basics(self) -> list[ParamField]:
         return [f for key, f in self._basics.items() if key != "serial" or self._adapter]
 
-    def _id_clash(self) -> str:
+    def _clash(self) -> str:
+        """Why what must be unique is not; empty where it is."""
         wanted = self._basics["id"].raw()
         if self._device is not None or not wanted:
             return ""
@@ -477,7 +543,7 @@ class ConnectionDialog(QDialog):
     # ---------------------------------------------------------------- saving
 
     def _save(self) -> None:
-        if not self.show_errors() or self._id_clash():
+        if not self.show_errors() or self._clash():
             return
         values, secrets = self._settings()
         device = self._made(values)
@@ -500,7 +566,30 @@ class ConnectionDialog(QDialog):
             serial=serial.strip(),
             adapter=self._adapter,
             settings=dict(values),
+            attributes=self._attributes(before),
         )
+
+    def _attributes(self, before: Device) -> dict[str, Any]:
+        """Those of the device, with what stands in the form; a field that is left empty leaves none."""
+        found = dict(before.attributes)
+        for field in self._own:
+            if field.isHidden():
+                continue
+            value = field.check()
+            name = field.spec.name
+            if value is None or value == "":
+                found.pop(name, None)
+            elif name in found or value != field.spec.default:  # what goes without saying is not entered
+                found[name] = _for_json(value)
+        return found
+
+    def _kept_as(self, device: Device, name: str) -> str:
+        """What a secret is called in the keyring: as before where it is this device's own."""
+        before = self._device.settings.get(name) if self._device is not None else None
+        own = f"{KEYRING}{device.id}."
+        if isinstance(before, str) and before.startswith(own) and device.adapter == self._adapter:
+            return before.removeprefix(KEYRING)
+        return secret_name(device.id, device.route, name)
 
     async def _keep(self, keeper: SecretKeeper, device: Device, secrets: Mapping[str, str]) -> None:
         """Put the secrets away, off the GUI thread: a keyring may ask the person to unlock it."""
@@ -508,7 +597,7 @@ class ConnectionDialog(QDialog):
         fault: WorkbenchError | None = None
         turned = {field.spec.name: field.spec.kept_as for field in self._fields if field.spec.kept_as is not None}
         for name, words in secrets.items():
-            kept_as = f"{device.id}.{name}"
+            kept_as = self._kept_as(device, name)
             if (turn := turned.get(name)) is not None:
                 words = await asyncio.to_thread(turn, words)
             if only_session:
@@ -529,8 +618,8 @@ class ConnectionDialog(QDialog):
         self._hand_over(device, secrets)
 
     def _hand_over(self, device: Device, secrets: Mapping[str, str]) -> None:
-        references = {name: f"{KEYRING}{device.id}.{name}" for name in secrets}
-        complete = replace(device, settings={**device.settings, **references})
+        references = {name: f"{KEYRING}{self._kept_as(device, name)}" for name in secrets}
+        complete = self._whole(replace(device, settings={**device.settings, **references}))
         try:
             self._workbench.save_device(complete)
         except WorkbenchError as fault:
@@ -538,6 +627,10 @@ class ConnectionDialog(QDialog):
             return
         self.saved.emit(complete)
         self.accept()
+
+    def _whole(self, made: Device) -> Device:
+        """The device as the core takes it, from what the form says."""
+        return made
 
     def done(self, result: int) -> None:
         self._cancel_test()
@@ -565,6 +658,142 @@ class ConnectionDialog(QDialog):
             palette = label.palette()
             palette.setColor(QPalette.ColorRole.WindowText, self._theme.colour(role))
             label.setPalette(palette)
+
+
+class WayDialog(ConnectionDialog):
+    """Asks for another way to a meter. ``saved`` carries the meter, still reached as before, with one way more."""
+
+    _unique = "way"
+    _may_group = False
+
+    def __init__(
+        self,
+        workbench: Workbench,
+        theme: Theme,
+        spawn: Spawn,
+        device: Device,
+        *,
+        secrets: SecretKeeper | None = None,
+        parent: QWidget | None = None,
+    ) -> None:
+        self._meter = device
+        self._way_is_typed = False
+        self._parent_is_chosen = False
+        super().__init__(workbench, theme, spawn, secrets=secrets, device=device, parent=parent)
+
+    def _title(self) -> str:
+        return self.tr("Another way to {name}").format(name=self._meter.name)
+
+    def _make_basics(self, parent_hint: str) -> dict[str, ParamField]:
+        meter = self._meter
+        specs = [
+            ParamSpec(
+                name="way",
+                title=self.tr("Name of the new way"),
+                help=self.tr("As it is called in menus, for example: through the head-end."),
+            ),
+            ParamSpec(
+                name="parent",
+                title=self.tr("On the new way it stands in"),
+                type=ParamType.CHOICE,
+                required=False,
+                choices=tuple((one.id, one.name) for one in self._possible_parents()),
+            ),
+        ]
+        if not meter.ways:
+            specs.append(
+                ParamSpec(
+                    name="present",
+                    title=self.tr("Name of the way in use"),
+                    help=self.tr("It had no name, because it was the only one."),
+                )
+            )
+        fields = {spec.name: ParamField(spec, self._theme) for spec in specs}
+        fields["parent"].set_value(meter.parent)
+        if "present" in fields:
+            above = next((one for one in self._workbench.devices() if one.id == meter.parent), None)
+            fields["present"].set_value(suggested_name(meter.adapter, above, self._workbench.adapter_types()))
+            fields["present"].edited.connect(self._suggest)
+        fields["way"].edited.connect(self._on_way)
+        fields["parent"].edited.connect(self._on_parent)
+        for field in fields.values():
+            field.edited.connect(self._check)
+        return fields
+
+    def _choose_first(self) -> None:
+        """What gateways of the tree speak and the meter does not yet, else the first other adapter."""
+        keys = [str(self.kinds.item(row).data(Qt.ItemDataRole.UserRole)) for row in range(self.kinds.count())]
+        spoken = [one.adapter for one in self._gateways()]
+        others = [key for key in keys if key != self._meter.adapter] or keys
+        self.kinds.setCurrentRow(keys.index(next((key for key in others if key in spoken), others[0])))
+
+    def _gateways(self) -> list[Device]:
+        return [one for one in self._possible_parents() if one.kind is NodeKind.GATEWAY]
+
+    def _offer_kinds(self) -> None:
+        """Propose the one gateway that speaks so, unless a place was chosen."""
+        fitting = [one.id for one in self._gateways() if one.adapter == self._adapter]
+        if not self._parent_is_chosen:
+            with QSignalBlocker(self._basics["parent"]):
+                self._basics["parent"].set_value(fitting[0] if len(fitting) == 1 else self._group_of_meter())
+        self._suggest()
+
+    def _group_of_meter(self) -> str | None:
+        """The nearest place of the meter that is no gateway."""
+        nodes = {one.id: one for one in self._workbench.devices()}
+        at = nodes.get(self._meter.parent)
+        while at is not None and at.kind is NodeKind.GATEWAY:
+            at = nodes.get(at.parent)
+        return at.id if at is not None else None
+
+    def _node_kind(self) -> NodeKind:
+        return self._meter.kind
+
+    def _on_parent(self) -> None:
+        self._parent_is_chosen = True
+        self._suggest()
+        self._fill_form()
+
+    def _on_way(self) -> None:
+        self._way_is_typed = bool(self._basics["way"].raw())
+
+    def _suggest(self) -> None:
+        if not self._way_is_typed:
+            name = suggested_name(self._adapter, self._above(), self._workbench.adapter_types(), self._taken())
+            self._basics["way"].set_value(name)
+
+    def _taken(self) -> tuple[str, ...]:
+        return self._meter.ways or (str(self._basics["present"].raw() or ""),)
+
+    def _clash(self) -> str:
+        wanted = str(self._basics["way"].raw() or "").strip()
+        if wanted.casefold() not in [name.strip().casefold() for name in self._taken()]:
+            return ""
+        return self.tr("{name} has a way of that name already.").format(name=self._meter.name)
+
+    def _save_text(self) -> str:
+        name = str(self._basics["way"].raw() or "")
+        return self.tr("Add the way {name}").format(name=_short(name)) if name else self.tr("Add the way")
+
+    def _made(self, values: Mapping[str, Any]) -> Device:
+        """The meter as it is reached by the new way alone."""
+        return replace(
+            self._meter,
+            parent=str(self._basics["parent"].check() or ""),
+            adapter=self._adapter,
+            settings=dict(values),
+            attributes={name: value for name, value in self._attributes(self._meter).items() if name != GATEWAY},
+            route=str(self._basics["way"].check()).strip(),
+            routes=(),
+        )
+
+    def _kept_as(self, device: Device, name: str) -> str:
+        return secret_name(device.id, device.route, name)
+
+    def _whole(self, made: Device) -> Device:
+        meter = self._meter
+        present = meter.route or str(self._basics["present"].check()).strip()
+        return meter.with_way(present, meter.way_of(made, made.route))
 
 
 def _is_fine(field: ParamField) -> bool:

@@ -49,6 +49,7 @@ from ui.field_state import (
     issue_text,
 )
 from ui.numbers import measured_text
+from ui.routes import other_ways_text, reached_text
 from ui.theme import FIELD_LOOKS, HEARD_LOOKS, FieldState, Heard, Look, Role, Theme, link_word
 
 QUANTITY_MIME: Final = "application/x-meterwright-quantity"
@@ -75,6 +76,7 @@ class DeviceRole(IntEnum):
     QUANTITY = Qt.ItemDataRole.UserRole.value + 2  # Quantity, or None
     SEARCH = Qt.ItemDataRole.UserRole.value + 3  # all words a search looks at
     BRIEF = Qt.ItemDataRole.UserRole.value + 4  # the state in fewer words, where there is no room for all
+    WAY = Qt.ItemDataRole.UserRole.value + 5  # which of several ways to a device is in use
 
 
 @dataclass(slots=True)
@@ -349,7 +351,7 @@ class DeviceTreeModel(QAbstractItemModel):
             case Qt.ItemDataRole.ToolTipRole:
                 return self._tip(node)
             case Qt.ItemDataRole.AccessibleTextRole:
-                return " ".join(filter(None, (self._text(node, c.value) for c in Column)))
+                return " ".join(filter(None, (*(self._text(node, c.value) for c in Column), _way(node))))
             case DeviceRole.DEVICE:
                 return self.device_at(index)
             case DeviceRole.QUANTITY:
@@ -358,6 +360,8 @@ class DeviceTreeModel(QAbstractItemModel):
                 return self._words(node)
             case DeviceRole.BRIEF:
                 return self._brief(node)
+            case DeviceRole.WAY:
+                return _way(node)
             case _:
                 return None
 
@@ -503,6 +507,8 @@ class DeviceTreeModel(QAbstractItemModel):
         if device.serial:
             lines.append(self.tr("Serial number: {serial}").format(serial=device.serial))
         lines.append(self._state_text(node))
+        types = self._workbench.adapter_types()
+        lines += filter(None, (reached_text(device, types), other_ways_text(device, types)))
         lines += self._field_lines(device, state, node.stands)
         if state is not None:
             if state.link_text:
@@ -536,7 +542,8 @@ class DeviceTreeModel(QAbstractItemModel):
         if node.device is None:
             return self._quantity_text(node, Column.NAME)
         device = node.device
-        return "\n".join((device.name, device.id, device.serial, device.model, device.adapter, self._state_text(node)))
+        words = (device.name, device.id, device.serial, device.model, device.adapter, _way(node))
+        return "\n".join((*words, self._state_text(node)))
 
     # ---------------------------------------------------------------- devices come, change and go
 
@@ -811,6 +818,10 @@ def _look(node: _Node) -> Look | None:
     if node.heard is not None and _link(node) is LinkState.ONLINE:
         return HEARD_LOOKS[node.heard]
     return _told(node)
+
+
+def _way(node: _Node) -> str:
+    return node.device.route if node.device is not None and node.device.ways else ""
 
 
 def _link(node: _Node) -> LinkState:

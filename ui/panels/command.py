@@ -45,6 +45,7 @@ from ui.field_state import field_limits, heard, issue_text, transfer_text
 from ui.models.directives import is_directive
 from ui.models.states import held_text
 from ui.reasons import reason_text, token_accepted
+from ui.routes import other_ways_text, reached_text
 from ui.theme import (
     HEARD_LOOKS,
     LINK_LOOKS,
@@ -198,6 +199,8 @@ class ParamField(QWidget):
                 return self._area_editor(row, "-----BEGIN …")
             case ParamType.TEXT if self._has_lines or self.spec.is_multiline:
                 return self._area_editor(row)
+            case ParamType.TEXT if self.spec.choices:
+                return self._suggestion_editor(row)
             case ParamType.INTEGER | ParamType.DECIMAL | ParamType.TIME:
                 return self._line_editor(row)
             case ParamType.TEXT | ParamType.SECRET | ParamType.FILE:
@@ -214,6 +217,20 @@ class ParamField(QWidget):
         combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         combo.setMinimumContentsLength(8)
         combo.currentIndexChanged.connect(self._on_edit)
+        row.addWidget(combo, 1)
+        self._unit_label(row)
+        return combo
+
+    def _suggestion_editor(self, row: QHBoxLayout) -> QComboBox:
+        """Text with the usual ones to choose from."""
+        combo = QComboBox()
+        combo.setEditable(True)
+        combo.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        combo.addItems([text for text, _title in self.spec.choices])
+        combo.setCurrentIndex(-1)
+        combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        combo.setMinimumContentsLength(8)
+        combo.editTextChanged.connect(self._on_edit)
         row.addWidget(combo, 1)
         self._unit_label(row)
         return combo
@@ -306,7 +323,7 @@ class ParamField(QWidget):
         if isinstance(editor, PortPicker):
             return editor.address() or None
         if isinstance(editor, QComboBox):
-            return editor.currentData()
+            return editor.currentText() or None if editor.isEditable() else editor.currentData()
         if isinstance(editor, QPlainTextEdit):
             return editor.toPlainText() or None
         if isinstance(editor, QLineEdit):
@@ -319,6 +336,8 @@ class ParamField(QWidget):
             editor.setChecked(value is True or str(value).strip().lower() in ("true", "yes", "on", "1"))
         elif isinstance(editor, PortPicker):
             editor.set_address("" if value is None else str(value))
+        elif isinstance(editor, QComboBox) and editor.isEditable():
+            editor.setEditText("" if value is None else str(value))
         elif isinstance(editor, QComboBox):
             at = next((i for i in range(editor.count()) if _same(editor.itemData(i), value)), -1)
             if at >= 0:
@@ -504,6 +523,9 @@ class CommandPanel(QWidget):
         row.addWidget(self._link_icon, 0, Qt.AlignmentFlag.AlignTop)
         row.addWidget(self.link, 1)
         head.addLayout(row)
+        self.way = ClippedLabel(lines=2)  # which of several ways to the meter is in use
+        self.way.hide()
+        head.addWidget(self.way)
         self.held = ClippedLabel(lines=3)  # what closing this program does to the meter
         self.held.hide()
         head.addWidget(self.held)
@@ -623,6 +645,7 @@ class CommandPanel(QWidget):
         self._stack.setCurrentIndex(1)
         self.title.setText(self._device.name)
         self._show_link(self._workbench.state(self._device.id))
+        self._show_way(self._device)
         self._show_issues()
         self._fill(specs, refused)
         wanted = self._last_command.get(self._device.adapter) or next((s.name for s in specs), "")
@@ -657,6 +680,14 @@ class CommandPanel(QWidget):
         self.held.setText(held)
         self.held.setVisible(bool(held))
         self._tint(self.held, Role.WARNING)
+
+    def _show_way(self, device: Device) -> None:
+        types = self._workbench.adapter_types()
+        text = reached_text(device, types)
+        self.way.setText(text)
+        self.way.setVisible(bool(text))
+        self.way.setAccessibleDescription(other_ways_text(device, types))
+        self._tint(self.way, Role.DIMMED)
 
     def _show_issues(self) -> None:
         """What is open about this meter; nothing where nothing is."""

@@ -71,6 +71,7 @@ _READ_AGAIN_MS: Final = 150  # changes come in batches; the story is read at mos
 _CATCH_UP_MS: Final = 250  # the change was seen before its commit: look again
 _CATCH_UPS: Final = 40
 _CANCELLABLE: Final = frozenset({Status.QUEUED, Status.SUSPENDED, Status.DEFERRED})
+_NOT_GIVEN_BACK: Final = "not cancelled"  # event in the history of a command that whoever has it keeps
 _UNITS: Final[Mapping[str, str]] = {
     "V": "V",
     "A": "A",
@@ -601,6 +602,7 @@ class DetailPanel(QWidget):
         self._now = now or (lambda: datetime.now(UTC))
         self._id: int | None = None
         self._stops = False  # the cancel button ends a read under way
+        self._asked_back: int | None = None  # being called back: how often that was refused before
         self._item: Interaction | None = None
         self._steps: list[StepEntry] = []
         self._attempts: list[Attempt] = []
@@ -817,6 +819,7 @@ class DetailPanel(QWidget):
         self._catch_ups = 0
         self._steps, self._attempts, self._frames = [], [], []
         self._findings, self._related = [], []
+        self._asked_back = None
 
     def empty_text(self) -> str:
         """What the panel says while it shows no interaction; empty otherwise."""
@@ -898,6 +901,7 @@ class DetailPanel(QWidget):
         if item is None:
             self._tint(self._empty, Role.DIMMED)
             return
+        self._judge_recall(item)
         self._show_page(True)
         self._show_head(item)
         self.strip.set_interaction(item, self._steps)
@@ -908,6 +912,12 @@ class DetailPanel(QWidget):
         self._show_values(item)
         self.bytes.set_frames(self._frames, None if item.result is None else without_bulk(item.result))
         self._show_related()
+
+    def _judge_recall(self, item: Interaction) -> None:
+        """Calling it back is over once it has left this state, or once its history says that it goes on."""
+        asked = self._asked_back
+        if asked is not None and (item.status is not Status.PROCESSING or len(self._refusals()) > asked):
+            self._asked_back = None
 
     def _device_name(self, device: str) -> str:
         try:
@@ -953,11 +963,21 @@ class DetailPanel(QWidget):
                 return f"{severity_word(finding.severity)}: {finding.text}"
             shown = summary_text(item.result)
             return self.tr("Answer: {text}").format(text=shown) if shown else ""
+        if self._asked_back is not None:
+            return self.tr("{command} is being called back: what comes of it will stand here.").format(
+                command=item.command
+            )
+        kept = self._refusals()
+        if kept and item.status is Status.PROCESSING:
+            return self.tr("Not called back: {text}").format(text=kept[-1].text)
         reason = reason_text(item)
         if reason:
             return self.tr("Why: {reason}").format(reason=reason)
         line = next((s for s in reversed(self._steps) if s.text), None)
         return self.tr("{step}: {text}").format(step=step_title(line.step), text=line.text) if line is not None else ""
+
+    def _refusals(self) -> list[StepEntry]:
+        return [line for line in self._steps if line.event == _NOT_GIVEN_BACK]
 
     def _show_why(self, item: Interaction) -> None:
         text = self.why_text(item)
@@ -968,11 +988,21 @@ class DetailPanel(QWidget):
     def _show_actions(self, item: Interaction) -> None:
         name = self._device_name(item.device)
         self._stops = item.status is Status.PROCESSING and self._workbench.can_stop_read(item.id)
-        words = self.tr("Stop {command}") if self._stops else self.tr("Cancel {command}")
+        recalls = not self._stops and item.status is Status.PROCESSING and self._workbench.can_recall(item.id)
+        if self._asked_back is not None:
+            words = self.tr("Calling {command} back…")
+        elif recalls:
+            words = self.tr("Call back {command} again") if self._refusals() else self.tr("Call back {command}")
+        else:
+            words = self.tr("Stop {command}") if self._stops else self.tr("Cancel {command}")
         self.cancel_button.setText(words.format(command=item.command))
+        self.cancel_button.setEnabled(self._asked_back is None)
+        self.cancel_button.setToolTip(
+            self.tr("Asks the service that has it to give it back. What has left already cannot be.") if recalls else ""
+        )
         self.retry_button.setText(self.tr("Try {command} again").format(command=item.command))
         self.verify_button.setText(self.tr("Read back from {device}").format(device=name))
-        self.cancel_button.setVisible(self._stops or item.status in _CANCELLABLE)
+        self.cancel_button.setVisible(self._stops or recalls or item.status in _CANCELLABLE)
         self.retry_button.setVisible(item.status is Status.FAILED)
         self.verify_button.setVisible(item.status is Status.OUTCOME_UNKNOWN)
 
@@ -1124,7 +1154,13 @@ class DetailPanel(QWidget):
         except WorkbenchError as fault:
             self._refuse(str(fault))
             return
-        if outcome is CancelResult.NOT_CANCELLABLE:
+        item = self._workbench.interaction(self._id)
+        if outcome is CancelResult.ASKED:
+            self._asked_back = len(self._refusals())
+            self._show_all()
+        elif outcome is CancelResult.NOT_CANCELLABLE and item is not None and item.is_settled:
+            self._refuse(self.tr("It cannot be cancelled: it has ended already."))
+        elif outcome is CancelResult.NOT_CANCELLABLE:
             self._refuse(self.tr("It cannot be cancelled any more: it is on its way to the meter."))
         elif outcome is CancelResult.NOT_FOUND:
             self._refuse(self.tr("It cannot be cancelled: it has ended already."))

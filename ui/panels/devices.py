@@ -41,12 +41,13 @@ from app.model.records import Change, DeviceRemoved
 from app.workbench import Workbench
 from ui.actions import Actions
 from ui.models.device_tree import Column, DeviceRole, DeviceTreeModel
-from ui.theme import Theme, space
+from ui.theme import Role, Theme, space
 
 EXPAND_UP_TO: Final = 200  # rows; a larger tree starts with its groups closed
 NAME_LEAST: Final = 16  # letters of a name that the state leaves room for
 GAP: Final = space(2)  # between a state and its value
 MARGIN: Final = space(1)
+WAY_LEAST: Final = 5  # letters: with less room beside its name, only the tip says which way a device is reached
 
 Index = QModelIndex | QPersistentModelIndex
 
@@ -84,6 +85,7 @@ class DevicesPanel(QWidget):
         self.tree.setModel(self._proxy)
         self.model.is_open = self._is_open
         self.tree.setUniformRowHeights(True)
+        self.tree.setItemDelegateForColumn(Column.NAME, _NameDelegate(theme, self.tree))
         self._now = _NowDelegate(self.tree)
         self.tree.setItemDelegateForColumn(Column.STATE, self._now)
         self.tree.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
@@ -336,6 +338,36 @@ def _depth(index: QModelIndex) -> int:
 
 def _text(index: Index, role: int = Qt.ItemDataRole.DisplayRole.value) -> str:
     return str(index.data(role) or "")
+
+
+class _NameDelegate(QStyledItemDelegate):
+    """The name; of a device with several ways, dimmed beside it, the one in use. That takes room from nothing else."""
+
+    def __init__(self, theme: Theme, parent: QObject) -> None:
+        super().__init__(parent)
+        self._theme = theme
+
+    def paint(self, painter: QPainter, option: QStyleOptionViewItem, index: Index) -> None:
+        super().paint(painter, option, index)
+        way = _text(index, DeviceRole.WAY)
+        if not way:
+            return
+        shown = QStyleOptionViewItem(option)
+        self.initStyleOption(shown, index)
+        metrics, style = shown.fontMetrics, shown.widget.style()
+        room = style.subElementRect(QStyle.SubElement.SE_ItemViewItemText, shown, shown.widget)
+        width = room.width() - metrics.horizontalAdvance(shown.text) - GAP - 2 * MARGIN
+        if width < metrics.horizontalAdvance("n" * WAY_LEAST):
+            return
+        is_chosen = bool(shown.state & QStyle.StateFlag.State_Selected)
+        area = QRect(room.right() - MARGIN - width, room.top(), width, room.height())
+        area = QStyle.visualRect(shown.direction, room, area)
+        side = QStyle.visualAlignment(shown.direction, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+        painter.save()
+        painter.setFont(shown.font)
+        painter.setPen(self._theme.colour(Role.SELECTION_TEXT if is_chosen else Role.DIMMED))
+        painter.drawText(area, side, metrics.elidedText(way, Qt.TextElideMode.ElideRight, width))
+        painter.restore()
 
 
 class _NowDelegate(QStyledItemDelegate):
