@@ -9,29 +9,30 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
 from app.adapters import _calin_rules as calin_rules
-from app.errors import ParameterError
-from app.model.command import CommandSpec, ParamSpec, ParamType, ReplyPattern, Resend
+from app.errors import ConfigError, ParameterError
+from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType, ReplyPattern, Resend
 from app.model.device import Device, NodeKind
 from app.model.interaction import Interaction
 from app.ports import Limits, Reach, RetryPolicy
 from app.protocols import calin_api as calin
 from app.protocols import calin_lorawan as lora
 from app.protocols import device_messaging as dm
+from app.protocols import device_messaging_config as service
 
 CALL_S: Final = 10.0  # ours: enqueue, fetch, cancel
 ACCEPT_S: Final = 30.0  # ours: an enqueue and what is asked when its answer is lost
 TOKEN_S: Final = 125.0  # section 5: up to 120 s
-PUSH_LONGEST_S: Final = 5 * 3600.0  # section 6: twelve times 932 s of stages, and 4094 s of back-off with its jitter
-PULL_LONGEST_S: Final = 48 * 3600.0 + 1800.0  # section 6.2; later the service has given up and told
 FIRST_POLL_S: Final = 5.0  # ours: while a person looks on, the stages in between are of interest (section 7)
 SPACING_S: Final = 0.005  # ours: a fleet at once would fill the connections
 WEBHOOK_POLL_S: Final = 120.0  # ours: with a webhook a look is a safety net
 POLL_S: Final = ((20.0, 5.0), (90.0, 10.0))  # ours, without a webhook: age below -> delay
 POLL_LATE_S: Final = 30.0
+MAX_NUMBER: Final = 0xFFFF_FFFF  # section 3: of networks and relay nodes
 MAX_IN_FLIGHT: Final = 100_000  # the service queues them
 LOST_ANSWERS: Final = RetryPolicy(retries=5, backoff_s=2.0, cap_s=60.0, jitter=0.5)
 """For reads whose answer was lost, and for what never reached the service; delivery itself is repeated there alone."""
@@ -48,6 +49,21 @@ def _secret(name: str, title: str, description: str = "") -> ParamSpec:
     return ParamSpec(
         name=name, title=title, type=ParamType.SECRET, required=False, default="", help=description, max_bytes=4096
     )  # fmt: skip
+
+
+class _ServiceConfig(ParamSpec):
+    """The text of the service's configuration (section 9), or nothing."""
+
+    __slots__ = ()
+
+    def parse(self, value: Any) -> str:
+        """Raises ParameterError: it is not what the service would start with."""
+        text = str(super().parse(value) or "")
+        try:
+            service.read_config(text)
+        except ConfigError as exc:
+            raise ParameterError(f"{self.title}: {exc}", self.name) from exc
+        return text
 
 
 FORM: Final[tuple[ParamSpec, ...]] = (
@@ -72,32 +88,60 @@ FORM: Final[tuple[ParamSpec, ...]] = (
     _text("token_plugin", "Token plugin", "Plugin that makes tokens for meters whose own plugin makes none: nxt-sts.",
           max_bytes=100),
     _text("correlation_prefix", "Prefix of commands",
-          "Stands before the number of each command at the service; two workspaces at one service need two.",
-          default="mw-", pattern=r"[A-Za-z0-9_.:-]{1,40}"),
+          "Stands before the number of each command at the service. Empty: mw- and a word of this workspace, so that "
+          "two workspaces at one service do not meet.", pattern=r"[A-Za-z0-9_.:-]{1,40}"),
     ParamSpec(
         name="poll_s", title="Look at a command every", type=ParamType.DECIMAL, unit="s", required=False,
         default=Decimal(0), minimum=0, maximum=3600,
         help="0: every two minutes with a webhook; without one faster at first, later every half minute.",
     ),
+    _ServiceConfig(
+        name="service_config", title="Configuration of the service", required=False, default="", is_multiline=True,
+        max_bytes=64 * 1024,
+        help="The JSON that the service is started with: its plugins and waits then hold here too. Empty: any plugin, "
+             "and the usual waits.",
+    ),
 )  # fmt: skip
+
+
+def config_of(settings: Mapping[str, Any]) -> service.ServiceConfig:
+    """The service as its configuration says; as usual where that is not given, or is refused by the form."""
+    text = settings.get("service_config")
+    try:
+        return service.read_config(text if isinstance(text, str) else "")
+    except ConfigError:
+        return service.DEFAULT
+
+
+def hears(settings: Mapping[str, Any]) -> bool:
+    """Whether answers come: a webhook is listened for, and the service is not known to post none."""
+    return bool(settings.get("webhook_port")) and config_of(settings).webhook is not None
+
+
+def prefix_of(settings: Mapping[str, Any], workspace: str) -> str:
+    """What correlation ids begin with: as it was entered, or the workspace's own."""
+    entered = str(settings.get("correlation_prefix") or "")
+    return entered or (f"mw-{workspace[:8]}-" if workspace else "mw-")
 
 
 def limits(settings: Mapping[str, Any]) -> Limits:
     """What the service does itself is not done here: no slots, no repeated delivery."""
     given = next(spec for spec in FORM if spec.name == "poll_s").parse(settings.get("poll_s"))
     poll_s = float(given)
-    has_webhook = bool(settings.get("webhook_port"))
+    has_webhook = hears(settings)
     usual = WEBHOOK_POLL_S if has_webhook else POLL_LATE_S
+    config = config_of(settings)
+    plugins = config.plugins or dm.PLUGINS
     return Limits(
         reach=Reach.GATEWAY,
         max_in_flight=MAX_IN_FLIGHT,
         spacing_s=SPACING_S,
         accept_timeout_s=ACCEPT_S,
-        stage_timeout_s=PULL_LONGEST_S,
+        stage_timeout_s=max(longest_s(config, plugin) for plugin in plugins),
         stage_code="HEAD_END_SILENT",
         stage_is_final=True,
         renewable=True,
-        device_timeout_s=PUSH_LONGEST_S,
+        device_timeout_s=max(config.longest_s(plugin, dm.Pattern.PUSH) for plugin in plugins),
         first_poll_s=poll_s or FIRST_POLL_S,
         poll_s=() if poll_s or has_webhook else POLL_S,
         poll_late_s=poll_s or usual,
@@ -106,6 +150,29 @@ def limits(settings: Mapping[str, Any]) -> Limits:
         token_is_sale=True,
         retry=LOST_ANSWERS,
     )
+
+
+ATTRIBUTES: Final[tuple[ParamSpec, ...]] = (
+    ParamSpec(
+        name="plugin", title="Plugin at the head-end",
+        choices=tuple((name, name) for name in dm.PLUGINS),
+        help="It decides which commands there are. One that is not in the list may be typed.",
+    ),
+    ParamSpec(
+        name="network_id", title="Number of its grid at the head-end", type=ParamType.INTEGER, required=False,
+        minimum=0, maximum=MAX_NUMBER, help="LoRaWAN meters of one grid share a pace. Empty: none",
+    ),
+    ParamSpec(
+        name="relay_node", title="Number of its concentrator", type=ParamType.INTEGER, required=False, minimum=0,
+        maximum=MAX_NUMBER,
+        help="Needed with " + " and ".join(name for name, plugin in dm.PLUGINS.items() if plugin.needs_relay_node),
+    ),
+    ParamSpec(
+        name="phases", title="Phases", type=ParamType.CHOICE, required=False, default=1,
+        choices=((1, "one"), (3, "three")), help="A meter of three phases is asked phase by phase.",
+    ),
+)  # fmt: skip
+"""What the service has to be told of each meter (sections 3 and 3.1)."""
 
 
 # ---------------------------------------------------------------- plugins and what they can do
@@ -120,7 +187,15 @@ _OFFERED: Final[Mapping[str, tuple[CommandSpec, ...]]] = MappingProxyType(
     }
 )
 NO_PLUGIN: Final = "enter its plugin at the head-end (attribute plugin), for example calin-chirpstack"
-NOT_FOR_HEAD_ENDS: Final = "This is a head-end; only its state is watched."
+NOT_FOR_HEAD_ENDS: Final = "This is a head-end; it does no command of a meter."
+READ_METRICS: Final = CommandSpec(
+    name="READ_METRICS",
+    title="Read metrics",
+    kind=CommandKind.READ,
+    answer_timeout_s=CALL_S + 5.0,
+    reaches_device=False,
+    help="What the service counts: queues, finished commands, events, and what it ignored.",
+)
 
 
 def plugin_of(device: Device) -> str:
@@ -143,52 +218,62 @@ def number_of(device: Device, name: str) -> int | None:
     raise ParameterError(f"The attribute {name} of {device.name} must be a whole number.", name)
 
 
-def longest_s(plugin: str) -> float:
+def not_enabled(plugin: str) -> str:
+    return f"the plugin {plugin} is not enabled at the head-end (see its configuration at the connection)"
+
+
+def longest_s(config: service.ServiceConfig, plugin: str) -> float:
     """The longest that the service may take for one command."""
-    return PUSH_LONGEST_S if dm.plugin_named(plugin).pattern is dm.Pattern.PUSH else PULL_LONGEST_S
+    known = dm.PLUGINS.get(plugin)
+    return config.longest_s(plugin, known.pattern if known is not None else None)
 
 
-def _through(specs: tuple[CommandSpec, ...], plugin: str) -> tuple[CommandSpec, ...]:
+@lru_cache(maxsize=256)
+def _through(plugin: str, longest: float, *, is_old: bool) -> tuple[CommandSpec, ...]:
     """As they leave through the service: looked at, and never sent a second time where that may have an effect."""
     return tuple(
         replace(
             spec,
             pattern=ReplyPattern.PULL,
             resend=Resend.NEVER if spec.has_effect else Resend.SAFE,
-            answer_timeout_s=longest_s(plugin),
+            answer_timeout_s=longest,
         )
-        for spec in specs
+        for spec in (calin_rules.V1_OLD_FIRMWARE if is_old else _OFFERED.get(plugin, _EVERY))
     )
 
 
-_COMMANDS: Final = {plugin: _through(_OFFERED.get(plugin, _EVERY), plugin) for plugin in dm.PLUGINS}
-_OF_OTHERS: Final = _through(_EVERY, "")
-_OLD_FIRMWARE: Final = _through(calin_rules.V1_OLD_FIRMWARE, "calin-api-v1")
+def _firmware(device: Device, facts: Mapping[str, Any]) -> str:
+    return str(facts.get("version") or device.attributes.get("firmware") or "")
 
 
 def commands(device: Device, facts: Mapping[str, Any]) -> tuple[CommandSpec, ...]:
-    """The capability table of section 3.1; a plugin that is not in it is offered everything."""
+    """The capability table of section 3.1; a plugin that is not in it is offered everything, one that the service's
+    configuration does not list nothing. A head-end tells what it counts."""
+    if device.kind is NodeKind.GATEWAY:
+        return (READ_METRICS,)
     plugin = plugin_of(device)
-    if device.kind is not NodeKind.METER or not plugin:
+    config = config_of(device.settings)
+    if device.kind is not NodeKind.METER or not plugin or not config.offers(plugin):
         return ()
-    firmware = str(facts.get("version") or device.attributes.get("firmware") or "")
-    hides_limit = not calin.is_supported(calin.Api.V1, calin.Command.READ_POWER_LIMIT, firmware=firmware)
-    if plugin == "calin-api-v1" and hides_limit:
-        return _OLD_FIRMWARE
-    return _COMMANDS.get(plugin, _OF_OTHERS)
+    is_old = plugin == "calin-api-v1" and not calin.is_supported(
+        calin.Api.V1, calin.Command.READ_POWER_LIMIT, firmware=_firmware(device, facts)
+    )
+    return _through(plugin, longest_s(config, plugin), is_old=is_old)
 
 
 def unsupported(device: Device, facts: Mapping[str, Any]) -> dict[str, str]:
     """Commands of other plugins, with the reason."""
     plugin = plugin_of(device)
     offered = {spec.name for spec in commands(device, facts)}
+    reasons: Mapping[str, str] = {}
     if device.kind is not NodeKind.METER:
-        reasons: Mapping[str, str] = {}
         general = NOT_FOR_HEAD_ENDS
     elif not plugin:
-        reasons, general = {}, NO_PLUGIN
+        general = NO_PLUGIN
+    elif not config_of(device.settings).offers(plugin):
+        general = not_enabled(plugin)
     else:
-        firmware = str(facts.get("version") or device.attributes.get("firmware") or "")
+        firmware = _firmware(device, facts)
         reasons = {
             "calin-chirpstack": lora.UNSUPPORTED,
             "calin-api-v1": calin_rules.vendor_unsupported(calin.Api.V1, firmware),
@@ -233,7 +318,12 @@ def run_of(prefix: str, correlation: str) -> Run | None:
 STUB: Final = "stub-"  # plugins for tests, whose tokens are words
 
 
-def token_plugin(device: Device, settings: Mapping[str, Any]) -> str:
-    """The plugin that makes a meter's tokens: its own where that can; "" for none."""
-    own = plugin_of(device)
-    return own if own and dm.plugin_named(own).mints else str(settings["token_plugin"]).strip()
+def token_plugins(device: Device, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The plugins that may make a meter's tokens, in the order to ask them: its own where that can, else the one that
+    was named; of its own that nobody knows, it is found out."""
+    own, named = plugin_of(device), str(settings["token_plugin"]).strip()
+    known = dm.PLUGINS.get(own)
+    asked = [own] if own and (known is None or known.mints) else []
+    if named and named not in asked and (known is None or not known.mints):
+        asked.append(named)
+    return tuple(asked)

@@ -4,11 +4,19 @@ The service keeps queue, retries and transport; this adapter hands commands over
 looks at commands that stay silent. Both ways may run and agree. A command has one correlation id that is made before it
 leaves, so that an enqueue whose answer is lost is asked for and never repeated; what may have had an effect is never
 sent a second time.
+
+A command that the service does not know (404; sections 4.2 and 13.5) has ended, or its message was lost, or it never
+came there. It is waited for as long as its event may still be under way: until every try of the webhook is over,
+counted from the first 404 or from the service's return, and longer where its events are late. To wait for the longest
+delivery would add nothing, since what the service does not hold it does not deliver, and would keep the meter busy for
+hours (command-flow D-25). Then a read is asked anew; anything else ends as unknown, is read back and never sent again.
+An event that comes all the same is a late answer of its row.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 from collections import Counter, OrderedDict
@@ -60,19 +68,21 @@ from app.ports import (
 )
 from app.protocols import calin_api as calin
 from app.protocols import device_messaging as dm
+from app.protocols import device_messaging_metrics as counted
 from app.transports.webhook import WebCaller, WebhookEvent, WebhookListener
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 HEALTH_S: Final = 10.0  # ours: how often the service is asked whether it lives
-GONE_S: Final = 180.0  # a webhook is tried for 64 s (section 7.2), and others before it delay it
+METRICS_S: Final = 60.0  # ours: how often the service's counts are looked at
 PHASE_S: Final = 1800.0  # ours: a read of one phase that is silent for so long is called back and asked anew
-REPLAY_S: Final = 24 * 3600.0  # ours: an older event is not believed any more; ids are remembered as long
+REPLAY_S: Final = 24 * 3600.0  # ours: an older event is not believed any more; ids are remembered twice as long
 MAX_SEEN: Final = 50_000  # ours: events remembered
 MAX_REFS: Final = 10_000  # ours: commands whose tap and stage are remembered
 MAX_UPLINKS: Final = 10_000  # ours: what waits for the pipeline
 MAX_LOOKS: Final = 8  # ours: at commands, at a time; enqueues go before them
+MIN_SECRET: Final = 4  # ours: a shorter one would be found everywhere
 MAX_STRANGERS: Final = 256  # ours: unknown meters that are told once
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
@@ -82,7 +92,8 @@ class Pace:
     """Times that nobody sets by hand; tests and simulators shorten them."""
 
     health_s: float = HEALTH_S
-    gone_s: float = GONE_S
+    metrics_s: float = METRICS_S
+    gone_s: float | None = None  # None: as the service's configuration says
     phase_s: float = PHASE_S
     call_s: float = rules.CALL_S
     replay_s: float = REPLAY_S
@@ -103,6 +114,9 @@ class DeviceMessaging:
 
     def form(self) -> tuple[ParamSpec, ...]:
         return rules.FORM
+
+    def attribute_form(self, kind: NodeKind) -> tuple[ParamSpec, ...]:
+        return rules.ATTRIBUTES if kind is NodeKind.METER else ()
 
     def limits(self, settings: Mapping[str, Any]) -> Limits:
         return rules.limits(settings)
@@ -133,22 +147,27 @@ class DeviceMessaging:
         return HeadEndAdapter(context, pace=self._pace)
 
     async def probe(self, context: AdapterContext) -> Sequence[str]:
-        """Ask whether the service lives and takes the key; nothing is enqueued and nothing is listened for."""
+        """Ask whether the service lives and takes the key, what it is and which plugins it has; nothing is enqueued
+        and nothing is listened for."""
         adapter = HeadEndAdapter(context, pace=self._pace)
         try:
             await adapter.check_health()
             await adapter.check_key()
+            name = await adapter.about()
+            plugins = await adapter.plugins()
         except RemoteProtocolError as exc:
             raise LocalProtocolError(f"The head-end was reached and said no: {exc}") from exc
         finally:
             await adapter.close()
-        way = HAS_WEBHOOK if context.settings["webhook_port"] else NO_WEBHOOK
-        return ["The head-end answers and takes the key.", way]
+        return [f"The head-end{f' ({name})' if name else ''} answers and takes the key.", *adapter.ways(), *plugins]
 
 
-LOST: Final = "The head-end has finished this command or never had it, and no answer came."
+LOST: Final = "The head-end has finished this command, and no answer came."
+UNSEEN: Final = "The head-end does not know this command: it never came there or is finished, and no answer came."
 HAS_WEBHOOK: Final = "Answers of meters will come as webhooks; the head-end must know this computer's address."
 NO_WEBHOOK: Final = "No webhook is set: only whether a command has ended can be seen, not what the meter answered."
+NOT_POSTED: Final = "The service's configuration names no eventWebhook, so answers of meters will not come."
+NOT_DELIVERED: Final = "The service's configuration switches its engine off: commands stay in its queue."
 REFUSALS: Final[Mapping[str, str]] = {
     "not_signed": "without the right signature",
     "bad_json": "that are no JSON",
@@ -161,6 +180,27 @@ REFUSALS: Final[Mapping[str, str]] = {
     "no_event": "that are no events of the head-end",
     "too_old": "from long ago",
 }  # why an event counts for nothing, by the counts of the listener and of this adapter
+GROWN: Final = (
+    ("webhooks", ("dlq",), "HEAD_END_DEAD_LETTERS",
+     "The head-end has given up posting events ({listed}); answers among them are lost here."),
+    ("unhandled", None, "HEAD_END_UNHANDLED", "The head-end ignored events of meters it could not match ({listed})."),
+    ("claim_misses", None, "HEAD_END_CLAIM_MISSES",
+     "The head-end dropped events of meters that did not fit their command's stage ({listed})."),
+)  # fmt: skip
+"""Counts whose growth is told (section 11): the field of ``Metrics``, which of its labels, code, words."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """What stands behind a reference."""
+
+    tap: Tap
+    serial: str
+    command: str
+
+    def fits(self, message: dm.Message) -> bool:
+        """Another workspace may use the same references, where a person gave both the same prefix."""
+        return message.serial == self.serial and message.command in ("", self.command)
 
 
 # ---------------------------------------------------------------- the live side
@@ -175,19 +215,26 @@ class HeadEndAdapter:
         self._settings = settings
         self._clock = context.clock
         self._pace = pace
-        self._prefix: str = settings["correlation_prefix"]
-        self._has_webhook = bool(settings["webhook_port"])
+        self._config = rules.config_of(settings)
+        self._prefix = rules.prefix_of(settings, context.workspace)
+        self._has_webhook = rules.hears(settings)
+        self._gone_s = pace.gone_s if pace.gone_s is not None else self._config.gone_s
         key = settings["api_key"]
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._secrets: set[bytes] = set()  # none of them is believed to stand in an answer, nor shown if it does
+        for words in (key, settings["webhook_secret"]):
+            self._learn_secret(words)
         self._web = WebCaller(
             settings["url"], timeout_s=pace.call_s, ca_pem=settings["ca_certificate"], max_parallel=32, key="url"
         )  # fmt: skip
         self._meters = {device.serial: device for device in context.devices if device.kind is NodeKind.METER}
+        self._head_end = next((device for device in context.devices if device.kind is NodeKind.GATEWAY), None)
         self._uplinks: asyncio.Queue[Uplink] = asyncio.Queue()
-        self._seen: OrderedDict[str, float] = OrderedDict()  # events, and when they came
-        self._taps: OrderedDict[str, Tap] = OrderedDict()
-        self._stages: OrderedDict[str, tuple[str, int]] = OrderedDict()  # last status and count of retries
+        self._seen = self._seen_before()
+        self._sent: OrderedDict[str, _Sent] = OrderedDict()
+        self._stages: OrderedDict[str, tuple[str, int]] = OrderedDict()  # seen there: last status, count of retries
         self._gone: OrderedDict[str, float] = OrderedDict()  # since when the service does not know a command
+        self._up_since = self._clock.monotonic()
         self._held: dict[str, list[Uplink]] = {}  # events that came while their command was being handed over
         self._least_age_s = math.inf
         self._lag_s = 0.0  # how far the service is behind with its events, which it posts one by one
@@ -197,7 +244,28 @@ class HeadEndAdapter:
         self._raised: set[str] = set()
         self._ignored: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()  # as of the last look
+        self._counted: counted.Metrics | None = None  # as of the last look
+        self._metrics_at = -math.inf
         self._listener: WebhookListener | None = None
+
+    def _seen_before(self) -> OrderedDict[str, float]:
+        """Events, and when they came, by the monotonic clock: also those that came before this program started."""
+        now, unix = self._clock.monotonic(), self._clock.now().timestamp()
+        newest = sorted(self._context.seen().items(), key=lambda entry: entry[1])[-MAX_SEEN:]
+        return OrderedDict((event, now - max(0.0, unix - at)) for event, at in newest)
+
+    def _learn_secret(self, words: str) -> None:
+        if len(words) >= MIN_SECRET:
+            self._secrets |= {words.encode(), json.dumps(words)[1:-1].encode()}
+
+    def _hide(self, text: str) -> str:
+        return dm.hide(self._clean(text.encode()).decode())
+
+    def _clean(self, body: bytes) -> bytes:
+        """What the other side said, without the secrets of this connection."""
+        for words in self._secrets:
+            body = body.replace(words, calin.HIDDEN.encode())
+        return body
 
     # ---------------------------------------------------------------- opening
 
@@ -213,7 +281,7 @@ class HeadEndAdapter:
     async def _opened(self) -> AsyncIterator[None]:
         try:
             async with AsyncExitStack() as stack:
-                if self._has_webhook:
+                if self._settings["webhook_port"]:
                     self._listener = self._make_listener()
                     await stack.enter_async_context(self._listener.open())
                 async with beside() as group:
@@ -263,10 +331,10 @@ class HeadEndAdapter:
             LinkError: not reached. dm.ServiceError: any other answer.
         """
         reply = await self._web.call(
-            call.method, call.path, call.body, headers=self._headers, timeout_s=timeout_s, tap=tap, hide=dm.hide
+            call.method, call.path, call.body, headers=self._headers, timeout_s=timeout_s, tap=tap, hide=self._hide
         )  # fmt: skip
         try:
-            return dm.read_answer(reply.status, reply.body)
+            return dm.read_answer(reply.status, self._clean(reply.body))
         except dm.ServiceError as exc:
             if exc.fault is dm.Fault.UNAUTHORIZED:
                 self._finding("HEAD_END_KEY", str(exc))
@@ -290,9 +358,46 @@ class HeadEndAdapter:
         await self._fetch(f"{self._prefix}test", None)
         self._finding("HEAD_END_KEY", "The head-end takes the key.", cleared=True)
 
+    async def about(self) -> str:
+        """Name and version of the service; "" where it does not say."""
+        try:
+            return dm.read_about(await self._ask(dm.docs_call(), None))
+        except (LinkError, RemoteProtocolError):
+            return ""
+
+    def ways(self) -> list[str]:
+        """How answers come, in sentences."""
+        found = HAS_WEBHOOK if self._settings["webhook_port"] else NO_WEBHOOK
+        if self._settings["webhook_port"] and not self._has_webhook:
+            found = NOT_POSTED
+        return [found] if self._config.delivers else [found, NOT_DELIVERED]
+
+    async def plugins(self) -> list[str]:
+        """Which plugins the service has, in sentences: by its configuration, else as far as its counts show."""
+        used = {rules.plugin_of(device) for device in self._meters.values()} | {self._settings["token_plugin"].strip()}
+        listed = self._config.plugins
+        if listed is not None:
+            missing = sorted(name for name in used if name and name not in listed)
+            told = f"Its configuration enables {', '.join(sorted(listed)) or 'no plugin'}."
+            return [told, *(f"The plugin {name} is used here and is not enabled there." for name in missing)]
+        try:
+            shown = (await self.metrics(None)).plugins
+        except (LinkError, RemoteProtocolError):
+            shown = ()
+        told = f"Plugins seen at work there: {', '.join(shown)}. " if shown else ""
+        return [f"{told}Enter the service's configuration here to have the plugins of the meters checked."]
+
+    async def metrics(self, tap: Tap | None) -> counted.Metrics:
+        """Raises LinkError: not reached. RemoteProtocolError: closed or unreadable."""
+        call = dm.metrics_call()
+        reply = await self._web.call(call.method, call.path, headers=self._headers, tap=tap, hide=self._hide)
+        if reply.status != 200:
+            raise RemoteProtocolError(f"The head-end does not show its counts (/metrics: HTTP {reply.status}).")
+        return counted.read_metrics(self._clean(reply.body))
+
     # ---------------------------------------------------------------- commands
 
-    async def submit(self, request: Dispatch) -> Accepted:
+    async def submit(self, request: Dispatch) -> Accepted | Answer:
         """Enqueue one command under its correlation id, which is the reference.
 
         After a lost answer the service is asked for the id; what it does not know then may have been finished already,
@@ -303,6 +408,8 @@ class HeadEndAdapter:
                 LocalProtocolError: it cannot be sent.
         """
         device = request.device
+        if request.spec.name == rules.READ_METRICS.name:
+            return await self._read_metrics(request)
         if device.kind is not NodeKind.METER:
             raise LocalProtocolError(rules.NOT_FOR_HEAD_ENDS)
         ref = rules.correlation_id(self._prefix, request.interaction, request.phase, request.run)
@@ -319,7 +426,8 @@ class HeadEndAdapter:
             token=token,
             payload=request.params,
         )
-        self._remember(self._taps, ref, request.tap)
+        self._remember(self._sent, ref, _Sent(request.tap, device.serial, request.spec.name))
+        self._stages.pop(ref, None)
         self._gone.pop(ref, None)
         self._held[ref] = []
         try:
@@ -379,18 +487,18 @@ class HeadEndAdapter:
     def _token_of(self, request: Dispatch) -> str:
         """A made token goes as it was made; a typed one has 20 digits. Raises DeliveryFailure, ParameterError."""
         made = request.interaction.token
-        if made and rules.token_plugin(request.device, self._settings).startswith(rules.STUB):
+        makers = rules.token_plugins(request.device, self._settings)
+        if made and any(plugin.startswith(rules.STUB) for plugin in makers):
             return made
         return calin_rules.token_of(request)
 
     async def poll(self, request: Dispatch, ref: str) -> Answer | None:
-        """Look at a command. A finished one is gone (404), which is no failure: its answer comes as an event, and is
-        given up for lost only ``gone_s`` later.
+        """Look at a command. One that is not there (404) is no failure: see the head of this file.
 
         Raises:
             LinkError, RemoteProtocolError: nobody knows; looked at again.
         """
-        self._remember(self._taps, ref, request.tap)
+        self._remember(self._sent, ref, _Sent(request.tap, request.device.serial, request.spec.name))
         if request.phase:
             await self._look_at_phase(request, ref)
             return None
@@ -421,17 +529,23 @@ class HeadEndAdapter:
         self._tell(Refused(ref, "ANSWER_LOST", text, Disposition.RETRY if self._has_webhook else Disposition.FINAL))
 
     def _absent(self, request: Dispatch, ref: str) -> None:
+        """See the head of this file."""
+        if self._link is not LinkState.ONLINE:
+            return
         now = self._clock.monotonic()
-        is_first = ref not in self._gone
-        if is_first:
+        if ref not in self._gone:
             self._remember(self._gone, ref, now)
-        if is_first or (self._has_webhook and now - self._gone[ref] < self._pace.gone_s + self._lag_s):
+            return
+        since = max(self._gone[ref], self._up_since)  # while it was away it posted nothing
+        if self._has_webhook and now - since < self._gone_s + self._lag_s:
             return
         del self._gone[ref]
-        text = LOST
-        disposition = Disposition.RETRY if self._has_webhook else Disposition.FINAL
-        if not self._has_webhook:
+        was_seen = ref in self._stages
+        text = LOST if was_seen else UNSEEN
+        disposition = Disposition.RETRY
+        if was_seen and not self._has_webhook:
             text = "The head-end has finished this command; without a webhook its answer cannot be seen."
+            disposition = Disposition.FINAL
         if request.spec.has_effect:
             disposition = Disposition.UNKNOWN
         self._tell(Refused(ref, "ANSWER_LOST", text, disposition))
@@ -466,14 +580,26 @@ class HeadEndAdapter:
         Raises:
             DeliveryFailure: FINAL where none was made, UNKNOWN where one may have been, RETRY where it does not matter.
         """
-        device = request.device
-        plugin = rules.token_plugin(device, self._settings)
-        if not plugin:
-            text = f"The plugin {rules.plugin_of(device)} makes no tokens; name one that does at the head-end."
+        plugins = rules.token_plugins(request.device, self._settings)
+        if not plugins:
+            text = f"The plugin {rules.plugin_of(request.device)} makes no tokens; name one that does at the head-end."
             raise DeliveryFailure("NO_TOKEN_SERVICE", text, Disposition.FINAL)
+        for plugin in plugins[:-1]:  # nobody knows whether it makes tokens
+            try:
+                return await self._token_from(plugin, request, issued)
+            except DeliveryFailure as exc:
+                cause = exc.__cause__
+                if not isinstance(cause, dm.ServiceError) or cause.fault is not dm.Fault.REFUSED:
+                    raise
+        return await self._token_from(plugins[-1], request, issued)
+
+    async def _token_from(self, plugin: str, request: Dispatch, issued: datetime) -> str:
+        """Raises DeliveryFailure, see ``make_token``."""
+        device = request.device
         known = dm.plugin_named(plugin)
         again = Disposition.UNKNOWN if known.mints_for_money else Disposition.RETRY
         key = calin_rules.decoder_key(device, self._context.secrets) if known.needs_decoder_key else ""
+        self._learn_secret(key)
         try:
             call = dm.token_call(
                 request.spec.name,
@@ -505,19 +631,27 @@ class HeadEndAdapter:
         if self._uplinks.qsize() >= MAX_UPLINKS:
             return False
         try:
-            found = dm.read_event(event.body)
+            cleaned = self._clean(event.data)
+            found = dm.read_event(event.body if cleaned == event.data else dm.read_json(cleaned))
         except RemoteProtocolError as exc:
             self._ignored["no_event"] += 1
             _log.info("a webhook was let pass: %s", exc, extra={"adapter": DeviceMessaging.key})
             return True
         if self._is_new(found):
-            self._event(found, event.data)
+            self._event(found, cleaned)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tell(Kept(done))
+        self._tell(Kept(done, (found.id,) if found.id in self._seen else ()))
         return _is_kept(done)
 
     def _is_new(self, event: dm.Event) -> bool:
-        """Section 7.2: the same id is the same event."""
+        """Section 7.2: the same id is the same event, also after a restart of this program. What is older than ids are
+        remembered counts for nothing."""
+        age_s = 0.0
+        if event.occurred is not None:
+            age_s = (self._clock.now() - event.occurred).total_seconds()
+        if age_s > self._pace.replay_s:
+            self._ignored["too_old"] += 1
+            return False
         now = self._clock.monotonic()
         while self._seen and (
             len(self._seen) >= MAX_SEEN or now - next(iter(self._seen.values())) > 2 * self._pace.replay_s
@@ -526,31 +660,32 @@ class HeadEndAdapter:
         if event.id in self._seen:
             return False
         self._seen[event.id] = now
-        if event.occurred is None:
-            return True
-        age_s = (self._clock.now() - event.occurred).total_seconds()
-        if age_s > self._pace.replay_s:
-            self._ignored["too_old"] += 1
-            return False
-        self._least_age_s = min(age_s, self._least_age_s)  # of one that did not wait: what the two clocks differ by
-        self._lag_s = age_s - self._least_age_s
+        if event.occurred is not None:
+            self._least_age_s = min(age_s, self._least_age_s)  # of one that did not wait: what the clocks differ by
+            self._lag_s = age_s - self._least_age_s
         return True
 
     def _event(self, event: dm.Event, data: bytes) -> None:
         message = event.message
         device = self._meters.get(message.serial)
         ref = message.correlation_id
-        tap = self._taps.get(ref) or self._context.tap_of(device.id if device is not None else "")
-        link = self._listener.name if self._listener is not None else "webhook"
-        if device is not None or ref in self._taps:
+        sent = self._sent.get(ref)
+        is_ours = not message.unsolicited and rules.run_of(self._prefix, ref) is not None
+        if sent is not None and not sent.fits(message):
+            is_ours, sent = False, None
+        if device is not None or sent is not None:
+            tap = sent.tap if sent is not None else self._context.tap_of(device.id if device is not None else "")
+            link = self._listener.name if self._listener is not None else "webhook"
             tap(Direction.IN, dm.hide(data.decode("utf-8", "replace")).encode(), "event of the head-end", link=link)
         if message.unsolicited:
             self._unsolicited(event, device)
-        elif rules.run_of(self._prefix, ref) is not None:
+        elif is_ours:
             self._about(ref, event, device)
 
     def _about(self, ref: str, event: dm.Event, device: Device | None) -> None:
         message = event.message
+        if ref not in self._stages:
+            self._remember(self._stages, ref, (message.status, 0))
         if message.status == dm.Status.SENT_TO_NS:
             self._for(ref, Progress(ref, "handed on", "The head-end began to send it to the network or the vendor."))
         elif message.is_final and device is not None:
@@ -637,11 +772,14 @@ class HeadEndAdapter:
             self._tell(Report(device=device.id, command=dm.READ_REPORT, answer=answer, dedupe=freeze_time or event.id))
 
     def _stranger(self, message: dm.Message) -> None:
-        """A meter that is not in the tree: told once."""
+        """A meter that no device of this connection stands for: told once."""
         if message.serial in self._strangers or len(self._strangers) >= MAX_STRANGERS:
             return
         self._strangers.add(message.serial)
-        text = f"The meter {message.serial} speaks at the head-end and is not in the tree."
+        text = (
+            f"The meter {message.serial} speaks at the head-end, and no device here is reached through it under this "
+            "serial. Add it below the head-end, or switch its way there, if what it says shall be kept."
+        )
         self._tell(Found(self._found("UNKNOWN_METER", Severity.INFO, text)))
 
     # ---------------------------------------------------------------- stages (section 6)
@@ -679,6 +817,7 @@ class HeadEndAdapter:
                 self._service(str(exc))
             else:
                 self._service("")
+                await self._look_at_metrics()
             self._look_at_refusals()
             await asyncio.sleep(self._pace.health_s)
 
@@ -686,6 +825,7 @@ class HeadEndAdapter:
         link = LinkState.FAULT if trouble else LinkState.ONLINE
         if link is not self._link:
             self._link = link
+            self._up_since = self._clock.monotonic()
             self._tell(*(LinkChange(device.id, link, trouble) for device in self._context.devices))
         self._finding("HEAD_END", trouble or "The head-end answers again.", cleared=not trouble)
 
@@ -699,20 +839,66 @@ class HeadEndAdapter:
         text = "No event has been refused since."
         if fresh:
             listed = ", ".join(f"{number} {REFUSALS[name]}" for name, number in fresh.items())
-            text = f"Events were refused at {self._listener.name}: {listed}. Compare the head-end's webhook secret."
+            text = f"Events were refused at {self._listener.name}: {listed}."
+            if "not_signed" in fresh:
+                text += " Compare the head-end's webhook secret."
+            if "too_old" in fresh:
+                text += " Compare the clocks of both computers."
         self._finding("WEBHOOK", text, cleared=not fresh)
 
-    def _finding(self, code: str, text: str, *, cleared: bool = False) -> None:
+    # ---------------------------------------------------------------- what the service counts (section 11)
+
+    async def _look_at_metrics(self) -> None:
+        """Now and then. A service may keep its counts closed: that is said once."""
+        now = self._clock.monotonic()
+        if now < self._metrics_at:
+            return
+        self._metrics_at = now + self._pace.metrics_s
+        try:
+            metrics = await self.metrics(None)
+        except LinkError:
+            return  # the next question for its health says so
+        except RemoteProtocolError as exc:
+            text = f"{exc} Its queues and the events it ignores are not watched."
+            self._finding("HEAD_END_METRICS", text, severity=Severity.INFO)
+            return
+        self._finding("HEAD_END_METRICS", "The head-end shows its counts.", cleared=True)
+        self._take_in(metrics)
+
+    def _take_in(self, metrics: counted.Metrics) -> None:
+        before, self._counted = self._counted, metrics
+        if metrics != before and self._head_end is not None:
+            self._tell(Facts(self._head_end.id, metrics.facts()))
+        if before is None:
+            return
+        for field, names, code, words in GROWN:
+            grown = counted.growth(getattr(before, field), getattr(metrics, field))
+            listed = ", ".join(f"{n} of {name}" for name, n in grown.items() if names is None or name in names)
+            self._finding(code, words.format(listed=listed) if listed else "No more since.", cleared=not listed)
+
+    async def _read_metrics(self, request: Dispatch) -> Answer:
+        """Raises LinkError, DeliveryFailure: closed or unreadable."""
+        try:
+            metrics = await self.metrics(request.tap)
+        except RemoteProtocolError as exc:
+            raise DeliveryFailure("NO_METRICS", str(exc), Disposition.FINAL) from exc
+        return Answer(result=metrics.table(), facts=metrics.facts())
+
+    # ---------------------------------------------------------------- findings
+
+    def _finding(
+        self, code: str, text: str, *, severity: Severity = Severity.WARNING, cleared: bool = False
+    ) -> None:  # fmt: skip
         """A lasting finding, told when it begins and when it ends."""
         if cleared is (code not in self._raised) or not self._context.devices:
             return
         (self._raised.discard if cleared else self._raised.add)(code)
-        self._tell(Found(self._found(code, Severity.INFO if cleared else Severity.WARNING, text, cleared=cleared)))
+        self._tell(Found(self._found(code, Severity.INFO if cleared else severity, text, cleared=cleared)))
 
     def _found(self, code: str, severity: Severity, text: str, *, cleared: bool = False) -> Finding:
-        device = self._context.devices[0].id
+        device = self._head_end or self._context.devices[0]
         return Finding(
-            at=self._clock.now(), device=device, severity=severity, code=code, text=text, cleared=cleared
+            at=self._clock.now(), device=device.id, severity=severity, code=code, text=text, cleared=cleared
         )  # fmt: skip
 
 

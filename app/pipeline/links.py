@@ -22,7 +22,7 @@ from app.ports import Adapter, AdapterContext, AdapterType, Clock, LinkChange, S
 
 _log = logging.getLogger(__name__)
 
-LEND_S: Final = 5.0  # for a connection to end
+CLOSE_S: Final = 5.0  # for a connection to end
 BACKOFF_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0)
 KEYRING: Final = "keyring:"
 
@@ -76,6 +76,7 @@ class Links:
         self._seen = seen
         self._connections: dict[str, _Connection] = {}
         self._scope_of: dict[str, str] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
     def adapter(self, device: str) -> Adapter | None:
         """The open adapter of a device, or None."""
@@ -157,7 +158,7 @@ class Links:
             return
         self._close(scope)
         if connection.task is not None:
-            await asyncio.wait({connection.task}, timeout=LEND_S)
+            await asyncio.wait({connection.task}, timeout=CLOSE_S)
         try:
             yield
         finally:
@@ -178,11 +179,15 @@ class Links:
                 del self._scope_of[device.id]
         if connection.task is not None:
             connection.task.cancel()
+            self._closing.add(connection.task)
+            connection.task.add_done_callback(self._closing.discard)
         connection.adapter = None
         self._mark(connection, LinkState.OFF, "")
 
     async def _run(self, connection: _Connection) -> None:
         failures = 0
+        if self._closing:  # what they hold (a port, a line) may be what this one needs
+            await asyncio.wait(set(self._closing), timeout=CLOSE_S)
         while True:
             connection.online_once = False
             self._mark(connection, LinkState.CONNECTING, "")

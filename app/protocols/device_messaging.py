@@ -99,13 +99,15 @@ def plugin_named(name: str) -> Plugin:
 
 # ---------------------------------------------------------------- requests
 
-_SECRET_MEMBER: Final = re.compile(r'("(?:token|decoderKey)"\s*:\s*)"(?:[^"\\]|\\.)*"')
+_SECRET_MEMBER: Final = re.compile(  # also where one body is quoted in a text of another, or is cut off
+    r'(?P<head>(?P<q>\\*")(?:token|decoderKey)(?P=q)\s*:\s*)(?P=q).*?(?:(?<!\\)(?P=q)|\Z)', re.DOTALL
+)
 _DECODER_KEY: Final = re.compile(r"[0-9A-Fa-f]{16}")
 
 
 def hide(text: str) -> str:
     """A body without tokens and decoder keys: they stand in requests, in their echoes and in reasons (section 13.8)."""
-    return calin.TOKEN_IN_TEXT.sub(calin.HIDDEN, _SECRET_MEMBER.sub(rf'\1"{calin.HIDDEN}"', text))
+    return calin.TOKEN_IN_TEXT.sub(calin.HIDDEN, _SECRET_MEMBER.sub(rf"\g<head>\g<q>{calin.HIDDEN}\g<q>", text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,16 @@ def cancel_call(correlation_id: str) -> Call:
 
 def health_call() -> Call:
     return Call("GET", "/healthz")
+
+
+def metrics_call() -> Call:
+    """Its answer is no JSON, see ``device_messaging_metrics``."""
+    return Call("GET", "/metrics")
+
+
+def docs_call() -> Call:
+    """Section 10."""
+    return Call("GET", "/v3/api-docs")
 
 
 def token_call(
@@ -441,6 +453,13 @@ def read_cancelled(value: Any) -> Cancelled:
     if not isinstance(said, str) or said not in Cancelled.__members__:
         raise ServiceError(Fault.UNREADABLE, "The head-end did not say whether it cancelled the command.", 200)
     return Cancelled(said)
+
+
+def read_about(value: Any) -> str:
+    """Name and version of the service by its documentation (section 10): "NXT Device Messaging 0.1.1", or ""."""
+    info = _object(value, "info") or {}
+    found = (_text(info.get("title"), 60).strip(), _text(info.get("version"), 30).strip())
+    return hide(" ".join(part for part in found if part and part.isprintable()))
 
 
 def read_token(value: Any) -> str:

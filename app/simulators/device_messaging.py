@@ -89,6 +89,7 @@ MESSAGING_FAULTS: Final[Mapping[str, FaultKind]] = {
         "carried out, then the service dies without an answer and starts again; =lost empties its store", "kept",
         one_of("kept", "lost"),
     ),
+    "metrics-closed": FaultKind("GET /metrics answers with this status, as behind a proxy", "404", is_http_status),
     "no-token": FaultKind("the vendor issues no token: 500"),
     "mint-error": FaultKind("the vendor's token service answers with this status: 500 with code", "503",
                             is_http_status),
@@ -474,6 +475,8 @@ class DeviceMessagingSimulator(HttpSim):
             case "GET", ["healthz"]:
                 return Answer(200, {"ok": True})
             case "GET", ["metrics"]:
+                if (status := struck("metrics-closed")) is not None:
+                    raise _Refusal(int(status), self._error(int(status)))
                 text = "\n".join(self._metrics()) + "\n"
                 return Answer(200, text=text, content_type="text/plain; version=0.0.4; charset=utf-8")
             case "GET", ["v3", "api-docs"]:

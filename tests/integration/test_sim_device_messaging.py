@@ -21,6 +21,7 @@ import httpx
 import pytest
 
 from app.errors import ConfigError
+from app.protocols.device_messaging_metrics import read_metrics
 from app.simulators._http import WIRE_FAULTS, Answer, HttpSim, Request, SimClock
 from app.simulators.calin_meters import METER_FAULTS, MeterField, calin_serial, demo_field
 from app.simulators.catalog import SimOptions
@@ -1151,6 +1152,26 @@ async def test_metrics() -> None:
             'device_messaging_queue_depth{queue="webhook:pending"} 0',
         ):
             assert line in text.splitlines()
+
+
+@pytest.mark.parametrize("status", [404, 401])
+async def test_metrics_may_be_closed(status: int) -> None:
+    async with bench(f"metrics-closed={status}#1") as b:
+        assert (await b.ask("GET", "/metrics", headers={})).status_code == status
+        assert (await b.ask("GET", "/metrics", headers={})).status_code == 200
+
+
+async def test_what_the_double_counts_is_read_by_the_programs_codec() -> None:
+    async with bench() as b:
+        await b.enqueue("m", **to(ONE))
+        await b.end_of("m")
+        await b.device_says("unknown", "DELIVERY_SUCCESSFUL")
+        await b.settle()
+        found = read_metrics((await b.ask("GET", "/metrics", headers={})).content)
+        assert found.messages == {"DELIVERY_SUCCESSFUL": 1, "DELIVERY_FAILED": 0, "CANCELLED": 0}
+        assert found.webhooks == {"posted": 2, "retried": 0, "dlq": 0}
+        assert found.unhandled == {"stub-push": 1}
+        assert found.queues == b.sim.depths()
 
 
 def test_an_unknown_plugin_stops_the_start() -> None:

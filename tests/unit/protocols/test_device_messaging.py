@@ -346,3 +346,36 @@ def test_names_go_there_and_back(command: str) -> None:
 
 def test_a_name_nobody_knows_stays() -> None:
     assert dm.command_of("DANCE") == "DANCE"
+
+
+# ---------------------------------------------------------------- secrets, and what the service says of itself
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_secrets_are_hidden_also_where_a_body_is_quoted_in_a_text(depth: int, is_cut: bool) -> None:
+    words = {"decoderKey": "0123456789ABCDEF", "token": "stub-secret"}
+    text = json.dumps({"a": 1, "device": words, "last": 2})
+    for _ in range(depth):
+        text = json.dumps({"message": f"said {text}"})
+    shown = dm.hide(text[: text.index("stub-sec") + 6] if is_cut else text)
+    assert "0123456789ABCDEF" not in shown
+    assert "stub-" not in shown
+    if not is_cut:
+        inner = json.loads(shown)
+        for _ in range(depth):
+            inner = json.loads(inner["message"].removeprefix("said "))
+        assert (inner["a"], inner["last"]) == (1, 2), "the rest is as it was"
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ({"openapi": "3.1.0", "info": {"title": "NXT Device Messaging", "version": "0.1.1"}},
+         "NXT Device Messaging 0.1.1"),
+        ({"info": {"version": "2"}}, "2"), ({"info": {"title": "a\nb", "version": 3}}, ""), ({"info": []}, ""),
+        ([], ""), (None, ""),
+    ],
+)  # fmt: skip
+def test_name_and_version_of_the_service(value: Any, said: str) -> None:
+    assert dm.read_about(value) == said
