@@ -1,1 +1,1 @@
-"""What is done with measured values: derived curves, statistics, accuracy, files of curves. Arrays and nouns; no Qt, no log."""
+"""Measured values: derived curves, statistics, accuracy, files of curves. Arrays and nouns; no Qt, no log."""
