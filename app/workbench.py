@@ -519,6 +519,11 @@ class Workbench:
         self._settings[key] = value
         self._ledger.keep(Setting(key=key, value=jsonable(value)))
 
+    def tell(self, finding: Finding) -> None:
+        """Keep what somebody other than an adapter found: a threshold of a chart was crossed, a note of a person."""
+        self.device(finding.device)
+        self._call(lambda: self._ledger.keep(finding))
+
     def explain(self, device: str, command: str, *, from_user: bool = True) -> tuple[GateInput, Verdict]:
         """What the gatekeeper would say now, and on which input."""
         node = self.device(device)
