@@ -19,6 +19,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "devices": ("app.commands.field", "devices"),
     "commands": ("app.commands.field", "commands"),
     "send": ("app.commands.field", "send"),
+    "cancel": ("app.commands.cancel", "cancel"),
     "run": ("app.commands.field", "run"),
     "watch": ("app.commands.field", "watch"),
     "commission": ("app.commands.flows", "commission"),

@@ -27,6 +27,9 @@ DONE: Final = 0
 FAILED: Final = 1
 WRONG_USE: Final = 2
 NOT_REACHABLE: Final = 3
+LINK_CODES: Final = frozenset(
+    {"LINK_DOWN", "DISCONNECTED", "LINK_REFUSED", "LINK_UNREACHABLE", "LINK_SILENT", "LINK_TLS"}
+)
 
 
 class Printer:
@@ -90,12 +93,17 @@ def run_async(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
     return asyncio.run(main())
 
 
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """Ctrl-C and SIGTERM set ``stop``."""
+def on_signals(call: Callable[[], object]) -> None:
+    """Ctrl-C and SIGTERM make the loop call ``call``."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):  # Windows: KeyboardInterrupt does it
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, call)
+
+
+def stop_on_signals(stop: asyncio.Event) -> None:
+    """Ctrl-C and SIGTERM set ``stop``."""
+    on_signals(stop.set)
 
 
 def workspace_option(function: F) -> F:
@@ -192,6 +200,13 @@ def interaction_sentence(interaction: Interaction) -> str:
     if interaction.failure is not None:
         text += f". {interaction.failure.text} {interaction.failure.release}".rstrip()
     return text
+
+
+def interaction_text(interaction: Interaction) -> str:
+    """That line, and below it what the device answered."""
+    lines = [interaction_sentence(interaction)]
+    lines += [f"  {name}: {value}" for name, value in (interaction.result or {}).items()]
+    return "\n".join(lines)
 
 
 def parse_moment(text: str | None, name: str) -> datetime | None:

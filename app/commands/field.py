@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from app.adapters.registry import Registry
+from app.commands.cancel import ACTOR, ANSWER_S, Followed, show_story, status_of_interaction
 from app.commands.common import (
     DONE,
-    FAILED,
     NOT_REACHABLE,
     Printer,
     chosen_workspace,
@@ -23,6 +23,7 @@ from app.commands.common import (
     interaction_json,
     interaction_sentence,
     json_option,
+    on_signals,
     run_async,
     stop_on_signals,
     workspace_option,
@@ -31,15 +32,13 @@ from app.composition import Session, open_session, running, team_link
 from app.errors import ConfigError, ParameterError, StoreError
 from app.interaction_log.reader import LogReader
 from app.model.command import CommandSpec, ParamSpec, Risk
-from app.model.interaction import Interaction, Step, StepEntry
+from app.model.device import Device
+from app.model.interaction import Interaction
 from app.model.reading import Finding, SampleSet
 from app.model.records import Change
-from app.model.status import Status
+from app.model.status import PENDING, Status
 from app.site_file import read_site, write_site
 from app.team.live import in_words
-
-LINK_CODES = frozenset({"LINK_DOWN", "DISCONNECTED", "LINK_REFUSED", "LINK_UNREACHABLE", "LINK_SILENT", "LINK_TLS"})
-
 
 # ---------------------------------------------------------------- site
 
@@ -100,6 +99,29 @@ def site_show(context: click.Context, workspace: Path | None, as_json: bool) -> 
     finish(lambda: _show_devices(existing_workspace(context, workspace), Printer(as_json), tree=True))
 
 
+@site.command("switch")
+@click.argument("device")
+@click.argument("way")
+@workspace_option
+@json_option
+@click.pass_context
+def site_switch(context: click.Context, device: str, way: str, workspace: Path | None, as_json: bool) -> None:
+    """Reach DEVICE by another WAY from now on.
+
+    `site show` names the ways of each device. It is refused while commands of the device are not finished.
+    """
+
+    def work() -> int:
+        with open_session(existing_workspace(context, workspace)) as session:
+            session.workbench.switch(device, way)
+            node = session.workbench.device(device)
+        record = {"device": node.id, "way": node.route, "ways": list(node.ways), "adapter": node.adapter}
+        Printer(as_json).show(record, f"{node.name} is reached {node.route} ({node.adapter}) from now on.")
+        return DONE
+
+    _finish_with_loop(work)
+
+
 @click.command()
 @workspace_option
 @json_option
@@ -109,9 +131,24 @@ def devices(context: click.Context, workspace: Path | None, as_json: bool) -> No
     finish(lambda: _show_devices(existing_workspace(context, workspace), Printer(as_json), tree=False))
 
 
-def _snapshot_devices(path: Path) -> list[Any]:
+def _snapshot_devices(path: Path) -> list[Device]:
     with contextlib.closing(LogReader(path)) as reader:
         return sorted(reader.snapshot().devices, key=lambda device: (device.position, device.id))
+
+
+def _nested(nodes: list[Device]) -> list[tuple[int, Device]]:
+    """Every node below its parent, wherever it was put in, and how deep it stands."""
+    known = {node.id for node in nodes}
+    below: dict[str, list[Device]] = {}
+    for node in nodes:
+        below.setdefault(node.parent if node.parent in known else "", []).append(node)
+    shown: list[tuple[int, Device]] = []
+    waiting = [(0, node) for node in reversed(below.get("", []))]
+    while waiting:
+        depth, node = waiting.pop()
+        shown.append((depth, node))
+        waiting += [(depth + 1, child) for child in reversed(below.get(node.id, []))]
+    return shown
 
 
 def _show_devices(path: Path, printer: Printer, *, tree: bool) -> int:
@@ -119,9 +156,7 @@ def _show_devices(path: Path, printer: Printer, *, tree: bool) -> int:
         snapshot = reader.snapshot()
     states = {state.device: state for state in snapshot.states}
     nodes = sorted(snapshot.devices, key=lambda device: (device.position, device.id))
-    depth: dict[str, int] = {}
-    for device in nodes:
-        depth[device.id] = depth.get(device.parent, -1) + 1
+    for depth, device in _nested(nodes) if tree else [(0, device) for device in nodes]:
         state = states.get(device.id)
         seen = state.last_contact if state is not None else None
         record = {
@@ -135,9 +170,14 @@ def _show_devices(path: Path, printer: Printer, *, tree: bool) -> int:
             "last_contact": seen,
             "facts": dict(state.facts) if state is not None else {},
         }
-        indent = "  " * depth[device.id] if tree else ""
+        if device.ways:
+            record |= {"way": device.route, "ways": list(device.ways)}
+        indent = "  " * depth
         contact = f", last contact {seen:%Y-%m-%d %H:%M:%S} UTC" if seen is not None else ""
-        how = f" ({device.adapter}{', off' if not device.enabled else ''}{contact})" if device.adapter else ""
+        others = f", else {', '.join(device.ways[1:])}" if device.ways else ""
+        way = f" {device.route}{others}" if device.ways else ""
+        off = ", off" if not device.enabled else ""
+        how = f" ({device.adapter}{way}{off}{contact})" if device.adapter else ""
         printer.show(record, f"{indent}{device.id}: {device.name}{how}")
     if not nodes and not printer.as_json:
         printer.note("The tree is empty. Import a site: meterwright site import SITE.toml")
@@ -233,6 +273,7 @@ def _spec_text(spec: CommandSpec) -> str:
 )
 @click.option("--yes", is_flag=True, help="Answer the question that a command with an effect asks.")
 @click.option("--force", is_flag=True, help="Do not wait for the end of a commissioning.")
+@click.option("--leave", is_flag=True, help="Do not call back what a service has taken when nobody waits any longer.")
 @workspace_option
 @json_option
 @click.pass_context
@@ -244,22 +285,31 @@ def send(
     wait_s: float,
     yes: bool,
     force: bool,
+    leave: bool,
     workspace: Path | None,
     as_json: bool,
 ) -> None:
-    """Send one COMMAND to DEVICE through all fourteen steps, and print the interaction."""
+    """Send one COMMAND to DEVICE through all fourteen steps, and print the interaction.
+
+    After --wait seconds, or with Ctrl-C, a command that still waits here is cancelled. A service that keeps commands
+    for its devices (a head-end may need hours) is asked to give it back, and what comes of that is awaited for a few
+    seconds; a second Ctrl-C ends that too.
+
+    For a command that may take long, wait longer (--wait 18000), or leave it with the service: with --leave, and
+    wherever it is not given back, its answer is taken in by the next `run` or window. `log show ID` shows it, and
+    `cancel ID` calls it back.
+
+    Exit status: 0 the device did it, 1 it did not, or nobody knows yet, 3 the device is not reachable.
+    """
 
     def work() -> int:
         params = _assignments(assignments)
         printer = Printer(as_json)
         path = existing_workspace(context, workspace)
-        interaction, status = run_async(lambda: _send(path, device, command, params, wait_s, yes, force, printer))
-        with contextlib.closing(LogReader(path)) as reader:
-            story = reader.story(interaction.id)
-        steps = list(story.steps) if story is not None else []
-        if story is not None:
-            interaction = story.interaction
-        printer.show(interaction_json(interaction, steps), _send_text(interaction))
+        number, status = run_async(
+            lambda: _send(path, device, command, params, wait_s, yes, force, leave, printer)
+        )
+        show_story(path, number, printer)
         return status
 
     finish(work)
@@ -304,8 +354,9 @@ async def _send(
     wait_s: float,
     yes: bool,
     force: bool,
+    leave: bool,
     printer: Printer,
-) -> tuple[Interaction, int]:
+) -> tuple[int, int]:
     with open_session(path) as session:
         workbench = session.workbench
         spec = next((spec for spec in workbench.commands(device) if spec.name == command), None)
@@ -316,46 +367,38 @@ async def _send(
                 )
             if not _confirm(session, device, spec, params):
                 raise ParameterError(f"{command} was not sent: nobody confirmed it.", "yes")
-        seen: set[int] = set()  # interactions whose after-effects have ended
-        ended = asyncio.Event()
-
-        def look(change: Change) -> None:
-            if isinstance(change, StepEntry) and change.step is Step.SEEN:
-                seen.add(change.interaction)
-                ended.set()
-
-        workbench.feed.subscribe(look)
         async with running(workbench):
-            number = workbench.submit(device, command, params, force=force, actor="command line")
-            try:
-                async with asyncio.timeout(wait_s):
-                    done = await workbench.settled(number)
-                    while done.status is Status.OUTCOME_UNKNOWN and number not in seen:  # it is read back
-                        ended.clear()
-                        await ended.wait()
-            except TimeoutError:
-                pass
-            present = workbench.interaction(number)
+            number = workbench.submit(device, command, params, force=force, actor=ACTOR)
+            followed = Followed(workbench, number)
+            on_signals(followed.stop)
+            await followed.until(lambda: followed.is_ended or followed.stops > 0, wait_s)
+            present = followed.present
             if present is None:
                 raise StoreError(f"Interaction {number} was not taken in; the workspace cannot be written.")
-            if present.status in (Status.QUEUED, Status.SUSPENDED, Status.DEFERRED):
-                printer.note(f"It still waits after {wait_s:g} s and is cancelled, so that it does not leave later.")
-                reason = present.failure
-                workbench.cancel(number, actor="command line")
-                unreachable = reason is not None and reason.code in LINK_CODES
-                return present, NOT_REACHABLE if unreachable else FAILED
-            status = DONE if present.status is Status.SUCCESSFUL else FAILED
-            failure = present.failure
-            if status == FAILED and failure is not None and failure.code in LINK_CODES:
-                status = NOT_REACHABLE
-            return present, status
+            status = status_of_interaction(present)
+            if not present.is_settled:
+                since = "It was stopped" if followed.stops else f"No answer came in {wait_s:g} s"
+                await _give_up(followed, present, since, leave, printer)
+                present = followed.present or present
+                status = DONE if present.status is Status.SUCCESSFUL else status
+            return number, status
 
 
-def _send_text(interaction: Interaction) -> str:
-    lines = [interaction_sentence(interaction)]
-    for name, value in (interaction.result or {}).items():
-        lines.append(f"  {name}: {value}")
-    return "\n".join(lines)
+async def _give_up(followed: Followed, present: Interaction, since: str, leave: bool, printer: Printer) -> None:
+    """Nobody waits any longer: what waits here is cancelled, what a service has is called back unless it is left."""
+    later = f"What comes of it is taken in by the next run or window on this workspace; see log show {present.id}."
+    if leave and present.status is Status.PROCESSING:
+        printer.note(f"{since}; it is left where it is. {later}")
+        return
+    if present.status in PENDING:
+        printer.note(f"{since}; it still waits and is cancelled, so that it does not leave later.")
+    else:
+        printer.note(f"{since}; it is called off.")
+    reason = await followed.call_off(ANSWER_S)
+    if reason:
+        printer.note(f"{reason} {later}")
+    elif followed.present is not None and followed.present.status is Status.SUCCESSFUL:
+        printer.note("Its answer came in the meantime.")
 
 
 # ---------------------------------------------------------------- run, watch

@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +19,7 @@ from typing import Any
 import pytest
 
 from app.adapters.registry import Registry
+from app.interaction_log.reader import LogReader
 from app.simulators.aviora import AvioraConfig, AvioraGatewaySimulator, line_meters
 from app.simulators.calin_meters import calin_serial, demo_field
 from app.simulators.calin_vendor import CalinVendorSimulator, VendorConfig
@@ -62,7 +66,7 @@ def site(tmp_path: Path, run: Run) -> Callable[..., Path]:
         more = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
         text = (
             '[[device]]\nid = "lem"\nname = "LEM 4711"\nadapter = "lem-dcbm"\nserial = "4711"\n[device.settings]\n'
-            f'host = "127.0.0.1"\nport = {port}\ncommand_timeout_ms = 1000\ninitial_retry_delay_ms = 200\n'
+            f'host = "127.0.0.1"\nport = {port}\ncommand_timeout_ms = 20000\ninitial_retry_delay_ms = 200\n'
             f"transaction_retry_delay_ms = 50\n{more}"
         )
         path, workspace = tmp_path / "site.toml", tmp_path / "site.mwk"
@@ -75,6 +79,26 @@ def site(tmp_path: Path, run: Run) -> Callable[..., Path]:
 
 def sent(run: Run, workspace: Path, *words: object, expect: int | None = 0) -> dict[str, Any]:
     return run("send", "lem", *words, "--json", "--workspace", workspace, expect=expect).record
+
+
+def started(workspace: Path, *words: str) -> subprocess.Popen[str]:
+    """A command in a process that goes on beside the test."""
+    line = [sys.executable, "-m", "ui", "send", "lem", *words, "--json", "--workspace", str(workspace)]
+    return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def stopped_when_held_back(workspace: Path, command: str, reason: str) -> dict[str, Any]:
+    """The first command of a workspace, told to stop once its log says that it waits for this reason."""
+    life = started(workspace, command)
+    with LogReader(workspace) as reader:
+        while (held := reader.interaction(1)) is None or held.failure is None or reason not in held.failure.text:
+            assert life.poll() is None, life.communicate()
+            time.sleep(0.05)  # nothing tells another process of a change of the file
+    life.send_signal(signal.SIGINT)
+    out, err = life.communicate(timeout=60)
+    assert life.returncode == 3, (out, err)
+    record: dict[str, Any] = json.loads(out)
+    return record
 
 
 # ---------------------------------------------------------------- without a device
@@ -230,7 +254,7 @@ def test_send_to_nobody_is_3_and_nothing_leaves_later(run: Run, site: Callable[.
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         workspace = site(unused.getsockname()[1])
-        record = sent(run, workspace, "READ_STATUS", "--wait", 2, expect=3)
+        record = stopped_when_held_back(workspace, "READ_STATUS", "refuses the connection")
     assert record["status"] == "ABORTED"
     assert "refuses the connection" in run("log", "show", 1, "--workspace", workspace).out
     assert run("log", "verify", "--workspace", workspace, "--json").record == {"problems": 0}
@@ -280,6 +304,25 @@ def test_a_start_that_had_no_effect_ends_as_failed(run: Run, site: Callable[...,
     assert record["failure"]["text"].startswith("Failed to start transaction tx-9")
 
 
+def test_what_is_under_way_at_a_meter_is_not_called_back(
+    run: Run, site: Callable[..., Path], double: HttpDouble
+) -> None:
+    workspace = site(double.port)
+    asked = threading.Event()
+    double.on("POST", "/v1/legal", Reply(fail="hang", then=asked.set))
+    life = started(workspace, "START_TRANSACTION", "transaction_id=tx-1", "--yes")
+    assert asked.wait(60)
+    life.send_signal(signal.SIGINT)
+    out, err = life.communicate(timeout=60)
+    assert (life.returncode, json.loads(out)["status"]) == (1, "PROCESSING"), err
+    assert "cannot be called back" in err
+    double.on("GET", "/v1/status", status(ongoing=True))
+    double.on("GET", "/v1/legal", legal("tx-1"))
+    ran = run("cancel", "1", "--workspace", workspace, "--json", expect=1)
+    assert "It is not cancelled" in ran.err
+    assert ran.record["status"] in ("OUTCOME_UNKNOWN", "SUCCESSFUL"), "nobody knows, until it is read back"
+
+
 def test_https_with_the_pinned_certificate_and_with_another(
     run: Run, tmp_path: Path, site: Callable[..., Path]
 ) -> None:
@@ -294,7 +337,7 @@ def test_https_with_the_pinned_certificate_and_with_another(
         good.unlink()
         seen = len(double.requests)
         wrong = site(double.port, tls_certificate=other.pem)
-        record = sent(run, wrong, "READ_STATUS", "--wait", 2, expect=3)
+        record = stopped_when_held_back(wrong, "READ_STATUS", "certificate")
         assert record["status"] == "ABORTED"
         assert len(double.requests) == seen, "a request byte left before the certificate was checked"
 
@@ -476,13 +519,19 @@ def test_send_over_both_of_the_vendors_services(run: Run, tmp_path: Path, keyrin
 # ---------------------------------------------------------------- an Aviora gateway, which dials in
 
 
+LATE_S = 5000.0  # of the gateway's time, of which ten seconds pass in one of ours
+
+
 @pytest.fixture
 def aviora(run: Run, tmp_path: Path) -> Iterator[tuple[AvioraGatewaySimulator, Path]]:
     """A gateway with two meters that dials a port of ours, and a workspace that listens there."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-    config = AvioraConfig(push_port=port, meters=line_meters(2), time_scale=50.0, alive_s=1e6)
+    config = AvioraConfig(  # quick where it waits for itself, and patient with us, however slow this machine is
+        push_port=port, meters=line_meters(2), time_scale=10.0, alive_s=1e6, reconnect_s=1.0, job_s=0.2,
+        ident_answer_s=300.0, result_ack_s=100.0,
+    )  # fmt: skip
     common = f'adapter = "aviora"\n[device.settings]\nlisten_port = {port}\n'
     text = f'[[device]]\nid = "gw"\nname = "Gateway"\nkind = "gateway"\nserial = "{config.serial}"\n{common}'
     for number, meter in enumerate(config.meters, 1):
@@ -536,17 +585,34 @@ def test_a_readout_that_was_awaited_when_the_program_died(
     """The late result goes to its own interaction, not to the newer one."""
     gateway, workspace = aviora
     words = ("--json", "--workspace", str(workspace))
+
+    def start(meter: str) -> subprocess.Popen[str]:
+        line = [sys.executable, "-m", "ui", "send", meter, "READOUT", *words]
+        return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+    def is_awaiting_second(facts: Mapping[str, Any]) -> bool:
+        return bool(facts.get("awaiting")) and str(facts["awaiting"]["ref"]).endswith(":2")
+
+    def dialled() -> int:
+        return sum("TCP Connection task created" in line for line in list(gateway.log_lines))
+
+    async def go_on(before: int) -> None:
+        await gateway.wait_until(lambda: dialled() > before)
+        gateway.clock.advance(LATE_S)
+
     run("send", "m1", "READOUT", *words)  # past the job that is refused after a start
-    gateway.faults.set("behind-next@push/readout#1")  # it comes when the newer one waits too
-    lost = subprocess.Popen(
-        [sys.executable, "-m", "ui", "send", "m1", "READOUT", *words], cwd=ROOT, stdout=subprocess.DEVNULL
-    )
-    jobs = len(gateway.jobs)
-    taken = gateway.wait_until(lambda: len(gateway.jobs) > jobs)
-    asyncio.run_coroutine_threadsafe(taken, LOOPS[id(gateway)]).result(30)
+    gateway.faults.set(f"late={LATE_S:.0f}@push/readout#1")  # by itself it comes when nobody waits any more
+    lost = start("m1")
+    with LogReader(workspace) as reader:
+        while not any(is_awaiting_second(state.facts) for state in reader.snapshot().states):
+            assert lost.poll() is None
+            time.sleep(0.05)  # nothing tells another process of a change of the file
     lost.kill()
-    lost.wait()
-    newer = run("send", "m2", "READOUT", *words, expect=None).record
+    lost.communicate()
+    before = dialled()
+    life = start("m2")
+    asyncio.run_coroutine_threadsafe(go_on(before), LOOPS[id(gateway)]).result(60)
+    newer = json.loads(life.communicate(timeout=90)[0])
     listed = {record["id"]: record for record in run("log", "list", *words).records}
     assert listed[2]["status"] == "SUCCESSFUL", listed[2]
     shown = run("log", "show", "2", *words).record
