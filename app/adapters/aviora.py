@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from app.adapters import _aviora_rules as rules
 from app.adapters._live import Breakable, NeverAsked, Uplinks, beside
-from app.errors import LinkError, LinkReason, LocalProtocolError, ParameterError, RemoteProtocolError
+from app.errors import LinkError, LinkReason, LocalProtocolError, ParameterError, RemoteProtocolError, StoreError
 from app.model.command import CommandKind, CommandSpec, ParamSpec, check_params
 from app.model.device import Device, NodeKind
 from app.model.interaction import Direction
@@ -39,6 +39,7 @@ from app.ports import (
     Execution,
     Facts,
     Found,
+    Kept,
     LateOrPushed,
     Limits,
     LinkChange,
@@ -905,7 +906,11 @@ class AvioraAdapter(NeverAsked):
             gateway.job = None
             self._deliver(gateway, job.early, job)
         else:
+            kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._tell(Facts(gateway.device.id, {AWAITING: self._awaiting(job)}))
+            self._tell(Kept(kept))
+            with contextlib.suppress(StoreError):  # nothing is sent any more, and the program says so
+                await kept  # were it killed before, the result would have no owner in its next life
         return Accepted(job.ref)
 
     async def _queue_job(

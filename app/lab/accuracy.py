@@ -31,6 +31,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -328,7 +329,7 @@ class AccuracyPlan:
                 found.append(
                     f"{point.name}: {planned:.0f} s are too short. Resolution and timing take more than a fifth of "
                     f"the limit of {limit.percent:g} %. Measure at least {math.ceil(shortest)} s "
-                    f"({point.nominal_w * shortest / _HOUR_S:.4g} Wh)."
+                    f"({figures(point.nominal_w * shortest / _HOUR_S)} Wh)."
                 )
         return found
 
@@ -443,11 +444,8 @@ def evaluate(plan: AccuracyPlan, point: LoadPoint, repeats: Sequence[Repeat]) ->
     errors = [repeat.error_percent for repeat in repeats]
     error = math.fsum(errors) / len(errors)
     deviation = statistics.stdev(errors) if len(errors) > 1 else None
-    cover = plan.certificate
     budget = [
-        Component("reference, certificate", cover.expanded_percent / cover.coverage),
-        Component("reference, class", cover.class_percent / math.sqrt(3.0)),
-        Component("reference, drift", cover.drift_percent / math.sqrt(3.0)),
+        *_of_reference(plan.certificate),
         *(
             Component(parts[0].name, max(part.percent for part in parts))
             for parts in zip(*(repeat.components for repeat in repeats), strict=True)
@@ -473,6 +471,13 @@ def evaluate(plan: AccuracyPlan, point: LoadPoint, repeats: Sequence[Repeat]) ->
     )
 
 
+def _of_reference(cover: Certificate) -> Iterable[Component]:
+    """What the reference brings with it, however long is measured."""
+    yield Component("reference, certificate", cover.expanded_percent / cover.coverage)
+    yield Component("reference, class", cover.class_percent / math.sqrt(3.0))
+    yield Component("reference, drift", cover.drift_percent / math.sqrt(3.0))
+
+
 def _notes(
     point: LoadPoint, limit: Limit, repeats: Sequence[Repeat], standard: float, repeatability: float
 ) -> Iterable[str]:
@@ -485,7 +490,8 @@ def _notes(
     if any(abs(repeat.mean_w - point.nominal_w) > LOAD_TOLERANCE * point.nominal_w for repeat in repeats):
         low, high = min(repeat.mean_w for repeat in repeats), max(repeat.mean_w for repeat in repeats)
         yield (
-            f"The reference measured {low:.4g} to {high:.4g} W on average, the load point has {point.nominal_w:.4g} W: "
+            f"The reference measured {figures(low)} to {figures(high)} W on average, "
+            f"the load point has {figures(point.nominal_w)} W: "
             "check the load and that the limit is the right one."
         )
     if min(repeat.fewest_samples for repeat in repeats) < FEWEST_SAMPLES:
@@ -708,6 +714,21 @@ class AccuracyRun:
             error_percent=(dut_wh - reference_wh) / reference_wh * 100.0 if reference_wh else None,
         )
 
+    def uncertainty(self) -> float | None:
+        """Expanded uncertainty in percent of the repeat under way as it would be now, without repeatability.
+
+        Goes through the samples of the repeat: ask when it is shown, not with every sample. None before a second
+        reading and without energy.
+        """
+        seen_us = self._seen_us
+        if self._phase is not Phase.MEASURING or seen_us is None or seen_us == self._start_us:
+            return None
+        dut_wh, reference_wh = self._energies(seen_us)
+        if reference_wh == 0.0:
+            return None
+        parts = (*_of_reference(self.plan.certificate), *self._components(seen_us, dut_wh, reference_wh))
+        return COVERAGE * combined(parts)
+
     def record(self) -> dict[str, Any]:
         """Everything that went in and came out, JSON-ready; ``record_bytes`` makes the file of it."""
         verdict = overall(self._results, complete=self._phase is Phase.DONE)
@@ -868,7 +889,7 @@ def rows(record: Mapping[str, Any]) -> list[Row]:
         allowed = "none" if limit["value"] is None else f"\u00b1{limit['value']:g} % ({source})"
         found += [
             Row(label, point["name"]),
-            Row(f"{label}, error", _plus_minus(point["error"]["value"], expanded), point["verdict"]),
+            Row(f"{label}, error", plus_minus(point["error"]["value"], expanded), point["verdict"]),
             Row(f"{label}, limit", allowed),
             Row(f"{label}, simple acceptance", "without the uncertainty", point["simple"]),
             Row(
@@ -901,7 +922,13 @@ def _meter_text(meter: Mapping[str, Any]) -> str:
     )
 
 
-def _plus_minus(error: float, expanded: float) -> str:
+def figures(value: float) -> str:
+    """A number as people write it: at least four significant digits, never an exponent."""
+    text = f"{Decimal(f'{value:.4g}'):f}"
+    return f"{value:.0f}" if abs(value) >= 1000.0 else text
+
+
+def plus_minus(error: float, expanded: float) -> str:
     """Error and expanded uncertainty, which has two significant digits; the error is rounded to the same place."""
     digits = max(0, 1 - math.floor(math.log10(expanded))) if expanded > 0.0 else 4
     return f"{error:+.{digits}f} % \u00b1 {expanded:.{digits}f} % (k = {COVERAGE:g})"

@@ -410,6 +410,7 @@ def test_two_programs_do_not_share_a_workspace(run: Run, site: Callable[..., Pat
         writer.close()
 
 
+@pytest.mark.timeout(360)
 def test_demo_headless(run: Run, tmp_path: Path) -> None:
     workspace = tmp_path / "demo.mwk"
     records = run("demo", "--headless", "--workspace", workspace, "--json").records

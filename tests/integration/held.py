@@ -12,7 +12,7 @@ from app.errors import LinkError
 from app.model.interaction import Interaction
 from app.model.reading import Finding, LinkState
 from app.model.records import Change
-from app.ports import Adapter, Found, LinkChange, Uplink
+from app.ports import Adapter, Found, Kept, LinkChange, Uplink
 from app.workbench import Workbench
 
 DEADLINE_S = 20.0
@@ -56,6 +56,9 @@ class Followed(Waiter):
             self.moved.set()
 
     def hear(self, uplink: Uplink) -> None:
+        if isinstance(uplink, Kept):  # here nothing is written: what came before is kept
+            uplink.done.set_result(None)
+            return
         self.told.append(uplink)
 
     def of(self, kind: type[Any]) -> list[Any]:
