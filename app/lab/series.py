@@ -231,7 +231,6 @@ def statistics(
     gaps = find_gaps(times) if gaps is None else gaps
     integral, covered = _integral(times, values, since_us, until_us, gaps)
     seconds = (t - t[0]) / _US
-    centred = seconds - seconds.mean()
     return Statistics(
         count=b - a,
         mean=float(v.mean()),
@@ -239,13 +238,19 @@ def statistics(
         high=float(v.max()),
         rms=math.sqrt(float(np.square(v).mean())),
         std=float(v.std(ddof=1)) if len(v) > 1 else None,
-        slope_per_s=float(centred @ (v - v.mean()) / (centred @ centred)) if len(v) > 1 else None,
+        slope_per_s=_slope(seconds - seconds.mean(), v - v.mean()) if len(v) > 1 else None,
         integral_per_unit_s=integral,
         covered_s=covered,
         duration_s=float(seconds[-1]),
         first=float(v[0]),
         last=float(v[-1]),
     )
+
+
+def _slope(x: Values, y: Values) -> float:
+    """Slope of the least squares line through points about their mean."""
+    # Not as products of vectors: the threads of the linear algebra library wait for each other on a busy machine.
+    return float((x * y).sum() / np.square(x).sum())
 
 
 def _integral(times: Times, values: Values, since_us: int, until_us: int, gaps: Times) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from PySide6.QtGui import QColor
 from PySide6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
+from app.lab.series import Series, SeriesKey
+from app.lab.session import Note, Recording
 from app.model.reading import Quantity, SampleSet, Severity
 from ui.theme import Role, Theme, ThemeMode
-from ui.widgets.chart.curve import TimeMode, from_us
+from ui.widgets.chart.curve import Threshold, TimeMode, from_us
 from ui.widgets.live_chart import LiveChart
 
 NOW_US = 1_765_432_100_000_000
@@ -93,8 +96,68 @@ def test_busy(chart: LiveChart, qtbot: QtBot, theme: Theme, artifacts: Path) -> 
     chart.add_threshold("V", 412, "upper limit 412 V", Severity.BAD)
     for second, kind, text in ((-48, "sent", "Start"), (-47, "answered", "started"), (-20, "failed", "Read register")):
         chart.add_marker(from_us(NOW_US + second * 1_000_000), 1800 - second, text, kind)
-    chart._on_hover(QPointF(520, 150))
+    chart.pointer.move(QPointF(520, 150))
     keep(chart, qtbot, theme, artifacts, "busy")
+
+
+def lab(chart: LiveChart) -> None:
+    """Notes, recordings, thresholds and a reference around eight curves on three axes."""
+    fill(chart)
+    ago = partial(int.__add__, NOW_US)
+    chart.set_notes(
+        [
+            Note(id=1, t_us=ago(-40_000_000), text="load changed to 120 A"),
+            Note(id=2, t_us=ago(-12_000_000), text="door opened"),
+            Note(id=3, t_us=ago(-5_000_000), text="a long note on what was done in the lab, and why"),
+        ]
+    )
+    chart.set_recordings(
+        [
+            Recording(id=1, name="Ramp 1", start_us=ago(-35_000_000), end_us=ago(-22_000_000)),
+            Recording(id=2, name="Ramp 2", start_us=ago(-8_000_000)),
+        ]
+    )
+    above = Threshold("V", 412, "upper limit 412 V", Severity.BAD)
+    chart.set_thresholds([above, Threshold("A", 80, "lower limit 80 A", is_upper=False)])
+    chart.push(SampleSet(device="lem-0", received=from_us(NOW_US), values=((CURRENT, Decimal("79.5")),)))
+    chart.add_marker(from_us(ago(-48_000_000)), 1, "Start", "sent")
+    chart.add_marker(from_us(ago(-44_000_000)), 1, "started", "answered")
+    t, v = wave(1, 405, 2)
+    earlier = Series(SeriesKey("lem-1", "voltage", "V"), t - 3600 * 1_000_000, v, "Voltage")
+    chart.add_reference("run 11", earlier, 3600 * 1_000_000)
+
+
+def test_lab(chart: LiveChart, qtbot: QtBot, theme: Theme, artifacts: Path) -> None:
+    lab(chart)
+    chart.select_curve(chart.curves[0].key)
+    keep(chart, qtbot, theme, artifacts, "lab")
+
+
+@pytest.mark.parametrize(("tab", "name"), [(0, "figures"), (1, "statistics"), (2, "table")])
+def test_lab_below_the_plot(
+    chart: LiveChart, qtbot: QtBot, theme: Theme, artifacts: Path, tab: int, name: str
+) -> None:
+    lab(chart)
+    chart.resize(1280, 720)
+    chart.move_to_axis(chart.curves[0].key, chart.new_axis())
+    if tab < 2:
+        chart.set_cursor("A", NOW_US - 41_000_000)
+        chart.set_cursor("B", NOW_US - 12_345_678)
+    chart.tabs.setCurrentIndex(tab)
+    keep(chart, qtbot, theme, artifacts, name)
+
+
+def test_lab_narrow(chart: LiveChart, qtbot: QtBot, theme: Theme, artifacts: Path) -> None:
+    lab(chart)
+    chart.resize(900, 560)
+    chart.tabs.setCurrentIndex(1)
+    keep(chart, qtbot, theme, artifacts, "lab_narrow")
+
+
+def test_a_quantity_over_a_pane(chart: LiveChart, qtbot: QtBot, theme: Theme, artifacts: Path) -> None:
+    fill(chart)
+    chart.drop_axis = "A"
+    keep(chart, qtbot, theme, artifacts, "drop")
 
 
 def test_paused_with_cursors(chart: LiveChart, qtbot: QtBot, theme: Theme, artifacts: Path) -> None:

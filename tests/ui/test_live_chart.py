@@ -21,7 +21,7 @@ from pytestqt.qtbot import QtBot
 
 from app.model.reading import Quantity, SampleSet, Severity
 from ui.theme import Role, Theme, ThemeMode
-from ui.widgets.chart.curve import QUANTITY_MIME, Curve, CurveKey, TimeMode, csv_text, duration_text, from_us, to_us
+from ui.widgets.chart.curve import QUANTITY_MIME, Curve, CurveKey, Extent, TimeMode, duration_text, from_us, to_us
 from ui.widgets.chart.legend import Column
 from ui.widgets.live_chart import LiveChart
 
@@ -157,7 +157,7 @@ def test_a_gap_is_a_gap_sparse_and_dense(chart: LiveChart, period: int) -> None:
     column = max(period, 100 * SECOND // 700)
     assert before <= T0 + 40 * SECOND + column
     assert after >= T0 + 60 * SECOND - column
-    assert chart.readout_at(T0 + 50 * SECOND) == []
+    assert chart.pointer.values_at(T0 + 50 * SECOND) == []
 
 
 def test_a_lone_sample_is_a_dot(chart: LiveChart, clock: Clock) -> None:
@@ -306,13 +306,13 @@ def test_readout_tells_the_values_under_the_pointer_while_streaming(chart: LiveC
     pane = chart.panes["V"]
     px = chart.us_to_px(T0 + 7 * SECOND, pane.width)
     at = chart.canvas.mapFromScene(pane.view.mapToScene(QPointF(px, 20)))
-    chart._on_hover(QPointF(at))
+    chart.pointer.move(QPointF(at))
     chart.render_now()
-    assert chart._readout.isVisible()
-    assert "237.5 V" in chart._readout.text
-    assert "7.25 A" in chart._readout.text
-    chart._on_leave()
-    assert not chart._readout.isVisible()
+    assert chart.pointer.readout.isVisible()
+    assert "237.5 V" in chart.pointer.readout.text
+    assert "7.25 A" in chart.pointer.readout.text
+    chart.pointer.leave()
+    assert not chart.pointer.readout.isVisible()
 
 
 def test_decimals_are_those_of_the_meter(chart: LiveChart, clock: Clock) -> None:
@@ -389,9 +389,9 @@ def test_the_legend_hides_a_curve(chart: LiveChart, clock: Clock) -> None:
     model = legend(chart)
     assert model.setData(model.index(0, 0), Qt.CheckState.Unchecked, Qt.ItemDataRole.CheckStateRole)
     assert not chart.curves[0].is_shown
-    assert chart.visible_samples() == []
+    assert chart.series() == []
     chart.set_curve_shown(key, True)
-    assert len(chart.visible_samples()) == 1
+    assert [len(one) for one in chart.series()] == [1]
 
 
 def test_legend_model_is_sound(chart: LiveChart, qtmodeltester: ModelTester) -> None:
@@ -433,7 +433,7 @@ def test_a_click_on_a_marker_names_its_interaction(chart: LiveChart, qtbot: QtBo
     with qtbot.waitSignal(chart.markerActivated, timeout=2000) as got:
         QTest.mouseClick(chart.canvas.viewport(), Qt.MouseButton.LeftButton, pos=QPoint(at))
     assert got.args == [1832]
-    chart.click(5, pane.width, Qt.KeyboardModifier.NoModifier)  # nothing there
+    chart.pointer.click(5, pane.width, Qt.KeyboardModifier.NoModifier)  # nothing there
 
 
 def test_shift_click_places_a_cursor_and_dragging_moves_it(chart: LiveChart, qtbot: QtBot) -> None:
@@ -540,13 +540,13 @@ def test_csv_equals_what_is_shown(chart: LiveChart, tmp_path: Path) -> None:
     path = tmp_path / "out.csv"
     chart.export_csv(path)
     rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8"))))
-    assert list(rows[0]) == ["time", "device", "quantity", "title", "unit", "value"]
-    expected = [(T0 + s * SECOND, "m1", float(s)) for s in range(10, 21)]
-    expected += [(T0 + 2 * n * SECOND, "m2", n / 3) for n in range(5, 11)]
-    found = {(row["time"], row["device"], float(row["value"])) for row in rows}
-    assert found == {(from_us(t).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), device, value) for t, device, value in expected}
-    assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
-    assert csv_text(chart.visible_samples()) == path.read_text("utf-8")
+    assert list(rows[0]) == ["time_utc", "Voltage [V] (m1)", "Current [A] (m2)"]
+    expected = {T0 + s * SECOND: [repr(float(s)), ""] for s in range(10, 21)}
+    for n in range(5, 11):
+        expected[T0 + 2 * n * SECOND][1] = repr(n / 3)
+    found = {row["time_utc"]: [row["Voltage [V] (m1)"], row["Current [A] (m2)"]] for row in rows}
+    assert found == {from_us(t).strftime("%Y-%m-%dT%H:%M:%S.%fZ"): cells for t, cells in expected.items()}
+    assert [row["time_utc"] for row in rows] == sorted(found)
 
 
 def test_pictures(chart: LiveChart, tmp_path: Path) -> None:
@@ -568,7 +568,7 @@ def test_an_export_that_fails_is_a_sentence(chart: LiveChart, qtbot: QtBot, tmp_
     ramp(chart)
     for kind in ("csv", "png"):
         with qtbot.waitSignal(chart.exportFailed, timeout=1000) as got:
-            chart._export(kind, str(tmp_path / "missing" / f"x.{kind}"))
+            chart.exporter.write(kind, Extent.VISIBLE, str(tmp_path / "missing" / f"x.{kind}"))
         assert got.args is not None
         assert "could not be written" in got.args[0]
 
@@ -684,7 +684,7 @@ def test_value_labels_of_neighbouring_panes_do_not_overlap(chart: LiveChart, clo
         top = axis.mapToScene(QPointF(0, 0)).y()
         for value, _word in labels:
             y = top + (high - value) / (high - low) * axis.size().height()
-            boxes.append((pane.unit, y - metrics.height() / 2 + 1, y + metrics.height() / 2 - 1))
+            boxes.append((pane.axis, y - metrics.height() / 2 + 1, y + metrics.height() / 2 - 1))
     assert len({unit for unit, *_ in boxes}) == 4
     for at, (unit, top, bottom) in enumerate(boxes):
         assert not any(unit != other and top < b and t < bottom for other, t, b in boxes[at + 1 :])

@@ -87,18 +87,12 @@ def test_columns_equal_a_plain_reduction_whatever_was_looked_at_before(
             assert high[place] == (inside.max() if len(inside) else -np.inf)
 
 
-@given(batches, st.integers(-10, 2100), st.integers(-10, 2100))
-def test_statistics_are_those_of_the_samples_between(parts: list[Batch], a: int, b: int) -> None:
+@given(batches, st.integers(-10, 2100))
+def test_only_a_sample_of_exactly_that_time_is_at_it(parts: list[Batch], at: int) -> None:
     ring = Ring()
     fill(ring, parts)
-    inside = ring.values[(ring.times >= min(a, b)) & (ring.times <= max(a, b))]
-    found = ring.statistics(a, b)
-    if not len(inside):
-        assert found is None
-    else:
-        assert found is not None
-        assert (found.count, found.low, found.high) == (len(inside), inside.min(), inside.max())
-        assert found.mean == pytest.approx(inside.mean())
+    known = dict(zip(ring.times.tolist(), ring.values.tolist(), strict=True))
+    assert ring.at(at) == known.get(at)
 
 
 @given(batches, st.integers(-100, 2200))

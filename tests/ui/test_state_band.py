@@ -350,9 +350,9 @@ def test_the_readout_under_the_pointer_says_the_state(desk: Desk) -> None:
     desk.live((IDLE, 5), (MANUAL, 10))
     pane = next(iter(desk.chart.panes.values()))
     x = desk.chart.us_to_px(to_us(later(10)), pane.width)
-    desk.chart._on_hover(pane.view.mapToScene(QPointF(x, 20)))
+    desk.chart.pointer.move(pane.view.mapToScene(QPointF(x, 20)))
     desk.chart.render_now()
-    assert "Battery hall 1\tDISCHARGING, MANUAL" in desk.chart._readout.text
+    assert "Battery hall 1\tDISCHARGING, MANUAL" in desk.chart.pointer.readout.text
 
 
 def test_more_devices_than_rows_are_counted(desk: Desk) -> None:

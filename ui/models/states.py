@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 
 from PySide6.QtCore import QCoreApplication
 
+from app.lab.series import GAP_FACTOR
 from app.model.reading import DeviceState, LinkState
 from ui.theme import Role
-from ui.widgets.ring import GAP_FACTOR
 
 STATE: Final = "state"  # a word
 MODE: Final = "mode"  # a word

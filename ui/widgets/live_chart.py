@@ -1,4 +1,6 @@
-"""Live chart: curves of many meters, one pane for each unit, one time axis, drawn from decimated pixel columns.
+"""Live chart: curves of many meters in panes with one time axis, drawn from decimated pixel columns.
+
+A pane has one axis of values. Curves of one unit share a pane unless a person puts one on another axis.
 
 pyqtgraph gives the canvas, view boxes and axes. Curves are painted by one item a pane straight from the arrays of
 ``ui.widgets.ring``: at most 25 frames a second, only when something changed and somebody can see it. The window of
@@ -11,110 +13,93 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from numpy.typing import ArrayLike
-from PySide6.QtCore import (
-    QEvent,
-    QItemSelectionModel,
-    QModelIndex,
-    QPoint,
-    QPointF,
-    QRectF,
-    QSize,
-    Qt,
-    QTimer,
-    Signal,
-)
+from PySide6.QtCore import QEvent, QRectF, Qt, QTimer, Signal
 from PySide6.QtGui import (
-    QAction,
-    QActionGroup,
-    QColor,
     QContextMenuEvent,
     QDragEnterEvent,
+    QDragLeaveEvent,
+    QDragMoveEvent,
     QDropEvent,
-    QFontMetricsF,
     QHideEvent,
     QImage,
-    QKeySequence,
     QPainter,
     QResizeEvent,
-    QShortcut,
     QShowEvent,
 )
 from PySide6.QtWidgets import (
-    QAbstractItemView,
-    QComboBox,
-    QFileDialog,
     QFrame,
-    QHBoxLayout,
-    QLabel,
-    QMenu,
-    QSizePolicy,
     QSplitter,
     QStackedWidget,
-    QTableView,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
+from app.lab.curve_file import write_csv
+from app.lab.series import Series, Statistics
 from app.model.reading import Quantity, SampleSet, Severity
 from ui.models.states import Seen, StateTrack, Stretch
 from ui.numbers import measured_decimals
-from ui.theme import Role, Shape, Theme, fixed_font, space
+from ui.theme import Role, Theme, fixed_font, space
+from ui.widgets.chart.bar import Bar
 from ui.widgets.chart.canvas import Canvas, Pane
+from ui.widgets.chart.clock import AxisClock
 from ui.widgets.chart.curve import (
+    MOST_CURVES,
     Curve,
     CurveKey,
-    Marker,
-    MarkerKind,
-    Sample,
+    Extent,
+    Reference,
     Threshold,
     TimeMode,
     clock_us,
-    csv_text,
     decimals_of,
-    duration_text,
-    elapsed_text,
-    from_us,
-    in_years,
     quantity_of,
     to_us,
 )
-from ui.widgets.chart.legend import BY_CURSORS, COLUMNS, LEGEND_ROWS, QUANTITY_PX, Column, Legend
-from ui.widgets.chart.painting import PanePainter, cosmetic, shape_icon
+from ui.widgets.chart.exports import Exporter
+from ui.widgets.chart.figures import FigureDesk
+from ui.widgets.chart.keys import install_keys
+from ui.widgets.chart.labels import EmptyPage, Foot
+from ui.widgets.chart.legend import Column
+from ui.widgets.chart.limits import LimitWatch
+from ui.widgets.chart.marks import MarkedTimeline
+from ui.widgets.chart.memory import ChartMemory
+from ui.widgets.chart.menus import fill_plot_menu, popup
+from ui.widgets.chart.painting import PanePainter
 from ui.widgets.chart.pictures import Pictures
-from ui.widgets.chart.readout import Readout
+from ui.widgets.chart.pointer import Pointer
 from ui.widgets.chart.reduce import Reducer
-from ui.widgets.ring import DEFAULT_LIMIT, Ring, Statistics
+from ui.widgets.chart.tabs import ChartTabs
+from ui.widgets.chart.timeline import SHORTEST_SPAN_US
+from ui.widgets.ring import DEFAULT_LIMIT, Ring
 from ui.widgets.state_band import Row, StateBand
 
 FRAME_MS: Final = 40
 LEGEND_MS: Final = 200  # numbers that change faster cannot be read
 AGE_MS: Final = 1000
-DEFAULT_SPAN_US: Final = 60_000_000
-_SHORTEST_SPAN_US: Final = 10
-_LONGEST_SPAN_US: Final = 100 * 365 * 86_400_000_000
-_FOLLOW_STEPS: Final = 50  # the window of time moves by a fiftieth
+OWN_AXIS: Final = "own"  # begins the id of an axis that is no unit's
 _PENDING_MOST: Final = 4096  # samples kept aside while the chart is hidden
-_NEAR_PX: Final = 5
-_READOUT_ROWS: Final = 14
+_NAMES_MOST: Final = 3  # of curves in the title of an axis
 
 
-class LiveChart(QWidget):
+class LiveChart(MarkedTimeline):
     """Charts what is pushed to it. Use it on the GUI thread only."""
 
-    markerActivated = Signal(int)
+    thresholdWanted = Signal(str, float)  # unit, value
+    crossed = Signal(object, int, object, float, bool)  # CurveKey, threshold, microseconds, value, is it beyond
     curveAdded = Signal(object)  # CurveKey; whoever has the history may push it
     curveRemoved = Signal(object)
+    referenceRemoved = Signal(str)  # id
+    refused = Signal(str)  # a sentence: what was asked for is not done
     historyWanted = Signal(object)  # microseconds: a time is shown from which samples may not be loaded
-    followingChanged = Signal(bool)
+    stateChanged = Signal()  # what ``state`` says, save for the range of time, differs
     exported = Signal(str)  # path
     exportFailed = Signal(str)  # a sentence
 
@@ -126,32 +111,28 @@ class LiveChart(QWidget):
         clock: Callable[[], int] = clock_us,
         max_samples: int = DEFAULT_LIMIT,
     ) -> None:
-        super().__init__(parent)
+        super().__init__(parent, clock())
         self.theme = theme
+        self.title = ""  # above a picture
         self._clock = clock
         self._max_samples = max_samples
         self.by_key: dict[CurveKey, Curve] = {}
-        self.panes: dict[str, Pane] = {}
+        self.panes: dict[str, Pane] = {}  # by the id of their axis
         self._tracks: dict[str, StateTrack] = {}  # of devices with curves
-        self._markers: list[Marker] = []
         self.thresholds: dict[int, Threshold] = {}
-        self._next_threshold = 1
-        self._cursors: dict[str, int] = {}
-        self._time_mode = TimeMode.HOST
-        self._meter_offset_us: dict[str, int] = {}
-        self._is_following = True
-        self._span_us = DEFAULT_SPAN_US
-        self._origin_us = clock()
-        self._left_us = self._origin_us - self._span_us
+        self._limits = LimitWatch()
         self._asked_from_us = self._left_us
-        self._hover: QPointF | None = None
+        self._axis_clock = AxisClock(self, clock())
         self._is_dirty = False
         self._frames = 0
         self._legend_at = 0.0
         self._is_split_by_hand = False
+        self.drop_axis = ""  # the pane over which a quantity is being dragged
         self._reducer = Reducer()
         self._painter = PanePainter(self)
         self._pictures = Pictures(self)
+        self._memory = ChartMemory(self)
+        self.figures = FigureDesk(self)
         self.number_font = fixed_font(self.font())
         self._build()
         self._frame_timer = QTimer(self)
@@ -171,80 +152,124 @@ class LiveChart(QWidget):
         return list(self.by_key.values())
 
     @property
-    def is_following(self) -> bool:
-        return self._is_following
-
-    @property
     def time_mode(self) -> TimeMode:
-        return self._time_mode
+        return self._axis_clock.mode
 
     @property
-    def visible_range_us(self) -> tuple[int, int]:
-        return self._left_us, self._left_us + self._span_us
+    def now_us(self) -> int:
+        return self._clock()
 
-    def add_curve(self, device: str, quantity: Quantity, title: str = "", *, device_name: str = "") -> CurveKey:
-        """Show a quantity of a device; nothing happens when it is shown already.
+    def add_curve(
+        self, device: str, quantity: Quantity, title: str = "", *, device_name: str = "", axis: str = ""
+    ) -> CurveKey:
+        """Show a quantity of a device; nothing happens when it is shown already. The chart says ``refused`` when it
+        is full.
 
-        ``device_name`` is what a person calls the device; its id is shown where it is empty.
+        Args:
+            device_name: what a person calls the device (the expression of a derived curve); its id where it is empty.
+            axis: id of the pane; that of the quantity's unit, or the one remembered for the curve, where it is empty.
         """
         key = CurveKey(device, quantity.name, quantity.unit)
-        if key in self.by_key:
-            return key
-        used = {curve.index for curve in self.by_key.values()}
-        index = next(n for n in range(len(used) + 1) if n not in used)
-        curve = Curve(key, title or quantity.title, index, Ring(self._max_samples), device_name or device)
-        self.by_key[key] = curve
-        if key.unit not in self.panes:
-            self.panes[key.unit] = Pane(self, key.unit)
-            self._style_pane(self.panes[key.unit])
-            self._stack_panes()
-        self._legend.reset(self.curves)
-        self._show_state()
-        self._touch()
-        self.curveAdded.emit(key)
+        ring = Ring(self._max_samples)
+        if key not in self.by_key and self._add(key, quantity, title, device_name or device, axis, ring, None):
+            self.curveAdded.emit(key)
         return key
+
+    def _add(
+        self,
+        key: CurveKey,
+        quantity: Quantity,
+        title: str,
+        device_name: str,
+        axis: str,
+        ring: Ring,
+        reference: Reference | None,
+    ) -> bool:
+        if len(self.by_key) >= MOST_CURVES:
+            text = self.tr("The chart has {0} curves, which is the most: take one off, or add a chart for {1}.")
+            self.refused.emit(text.format(MOST_CURVES, title or quantity.title or key.name))
+            return False
+        axis = axis or self._memory.take_axis(key) or key.unit
+        index = self._free_index(key, reference)
+        curve = Curve(key, quantity, title or quantity.title, index, ring, device_name, axis, reference)
+        curve.is_shown = not self._memory.take_hidden(key)
+        self.by_key[key] = curve
+        self._arrange()
+        return True
+
+    def _free_index(self, key: CurveKey, reference: Reference | None) -> int:
+        """The first colour and style that is free; a reference looks like the curve that it is compared with."""
+        if reference is not None:
+            for other in self.by_key.values():
+                if other.reference is None and other.key[1:] == key[1:]:
+                    return other.index
+        used = {curve.index for curve in self.by_key.values()}
+        return next(n for n in range(len(used) + 1) if n not in used)
+
+    def _arrange(self) -> None:
+        """Curves came, went or moved: panes, legend and what is watched follow."""
+        needed = self._axes()
+        if needed != list(self.panes):
+            self.panes = {axis: self.panes.get(axis) or self._new_pane(axis) for axis in needed}
+            self.canvas.stack(list(self.panes.values()))
+        for pane in self.panes.values():
+            pane.take([curve for curve in self.by_key.values() if curve.axis == pane.axis])
+        self._limits.arrange(self.by_key.values(), self.thresholds)
+        self.tabs.reset()
+        self._show_state()
+        self.touch()
+
+    def _axes(self) -> list[str]:
+        """The axes with curves from the top: units in the order in which they came, each with its others below."""
+        units = list(dict.fromkeys(key.unit for key in self.by_key))
+        first = {curve.axis: curve.key.unit for curve in reversed(self.by_key.values())}
+        place = {axis: units.index(axis if axis in units else unit) for axis, unit in first.items()}
+        return sorted(first, key=lambda axis: (place[axis], axis not in units, axis))
+
+    def _new_pane(self, axis: str) -> Pane:
+        pane = Pane(self, axis)
+        pane.wear(self.theme, self.font())
+        return pane
 
     def remove_curve(self, device: str, quantity: Quantity) -> None:
         self.remove(CurveKey(device, quantity.name, quantity.unit))
 
     def remove(self, key: CurveKey) -> None:
-        if self.by_key.pop(key, None) is None:
+        curve = self.by_key.pop(key, None)
+        if curve is None:
             return
-        if not any(curve.key.unit == key.unit for curve in self.by_key.values()):
-            del self.panes[key.unit]
-            self._stack_panes()
-        if not any(curve.key.device == key.device for curve in self.by_key.values()):
+        if not any(other.device == key.device for other in self.by_key):
             self._tracks.pop(key.device, None)
-        self._legend.reset(self.curves)
-        self._show_state()
-        self._touch()
-        self.curveRemoved.emit(key)
+        self._arrange()
+        if curve.reference is not None:
+            self.referenceRemoved.emit(curve.reference.id)
+        else:
+            self.curveRemoved.emit(key)
 
     def clear(self) -> None:
-        """Forget curves, samples, markers and cursors; thresholds stay."""
+        """Forget curves, samples, markers and cursors; thresholds, notes and recordings stay."""
         for key in list(self.by_key):
             self.remove(key)
         self._markers.clear()
         self._cursors.clear()
-        self._show_cursors()
+        self.show_cursors()
         self.follow()
 
     def clear_samples(self) -> None:
-        """Forget samples, markers and cursors; the curves stay and wait for what comes."""
+        """Forget samples, markers and cursors; the curves stay and wait for what comes, references as they are."""
         for curve in self.by_key.values():
-            curve.pending_t.clear()
-            curve.pending_v.clear()
-            curve.ring.clear()
-            curve.columns = None
+            if curve.reference is None:
+                curve.forget()
         for track in self._tracks.values():
             track.clear()
+        self._limits.clear()
         self._markers.clear()
         self._cursors.clear()
-        self._meter_offset_us.clear()
+        self._axis_clock.meter_offset_us.clear()
         for pane in self.panes.values():
             pane.has_range = False
-        self._show_cursors()
-        self._legend.refresh()
+        self.show_cursors()
+        self.tabs.refresh()
         self.follow()
 
     def is_full(self, key: CurveKey) -> bool:
@@ -255,8 +280,9 @@ class LiveChart(QWidget):
     def set_curve_shown(self, key: CurveKey, is_shown: bool) -> None:
         if (curve := self.by_key.get(key)) is not None and curve.is_shown != is_shown:
             curve.is_shown = is_shown
-            self._legend.reset(self.curves)
-            self._touch()
+            self.tabs.reset()
+            self.touch()
+            self.stateChanged.emit()
 
     def push(self, sample_set: SampleSet) -> None:
         """Take the samples of the quantities that are shown. Cheap; they are drawn with the next frame."""
@@ -268,40 +294,109 @@ class LiveChart(QWidget):
             if curve is None:
                 continue
             t_us = t_us or to_us(sample_set.received)
+            number = float(value)
             curve.pending_t.append(t_us)
-            curve.pending_v.append(float(value))
+            curve.pending_v.append(number)
             if value.is_finite():
                 decimals = min(6, measured_decimals(value, quantity.unit))
                 curve.decimals = max(curve.decimals if curve.is_exact else 0, decimals)
                 curve.is_exact = True
             if len(curve.pending_t) >= _PENDING_MOST:
-                self._take(curve)
+                curve.take_pending()
+            for crossing in self._limits.check(curve.key, t_us, number):
+                self.tabs.legend.repaint_row(curve)
+                self.crossed.emit(*crossing)
         if t_us:
             if sample_set.meter_time is not None:
-                self._meter_offset_us[sample_set.device] = to_us(sample_set.meter_time) - t_us
-            self._touch()
+                self._axis_clock.meter_offset_us[sample_set.device] = to_us(sample_set.meter_time) - t_us
+            self.touch()
 
     def push_history(self, device: str, quantity: Quantity, t_us: ArrayLike, values: ArrayLike) -> None:
-        """Add samples of the past to a curve that is shown, in any order."""
+        """Add samples of the past to a curve that is shown, in any order. They cross no threshold."""
         curve = self.by_key.get(CurveKey(device, quantity.name, quantity.unit))
         if curve is None:
             return
-        self._take(curve)
-        t, v = curve.ring.append(t_us, values)
-        if curve.columns is not None:
-            curve.columns.add(t)
+        curve.take_pending()
+        v = curve.append(t_us, values)
         if not curve.is_exact and not curve.decimals and len(v):
             curve.decimals = decimals_of(v[-256:])
-        self._touch()
+        self.touch()
 
-    def _take(self, curve: Curve) -> None:
-        if not curve.pending_t:
+    # ---------------------------------------------------------------- references
+    def add_reference(self, reference_id: str, series: Series, shift_us: int = 0, *, axis: str = "") -> CurveKey:
+        """Show a curve of another time, ``shift_us`` later than it was, to compare with. It replaces the reference
+        with the same id; nothing follows it. The chart says ``refused`` when it is full.
+        """
+        key = CurveKey(f"reference {reference_id}", series.key.name, series.key.unit)
+        before = self._reference(reference_id)
+        if before is not None:
+            axis = axis or before.axis
+            del self.by_key[before.key]
+        quantity = Quantity(series.key.name, series.key.unit, series.title)
+        ring = Ring(max(1, len(series)))
+        ring.append(series.times + shift_us, series.values)
+        name = self.tr("reference")
+        if self._add(key, quantity, series.title, name, axis, ring, Reference(reference_id, series, shift_us)):
+            self.by_key[key].decimals = decimals_of(series.values[-256:])
+        return key
+
+    def move_reference(self, reference_id: str, shift_us: int) -> None:
+        """Show a reference ``shift_us`` later than it was."""
+        curve = self._reference(reference_id)
+        if curve is not None and curve.reference is not None:
+            series = curve.reference.series
+            curve.forget()
+            curve.append(series.times + shift_us, series.values)
+            curve.reference = Reference(reference_id, series, shift_us)
+            self.touch()
+
+    def remove_reference(self, reference_id: str) -> None:
+        if (curve := self._reference(reference_id)) is not None:
+            self.remove(curve.key)
+
+    def _reference(self, reference_id: str) -> Curve | None:
+        found = (curve for curve in self.by_key.values() if curve.reference is not None)
+        return next((curve for curve in found if curve.reference and curve.reference.id == reference_id), None)
+
+    @property
+    def references(self) -> dict[str, int]:
+        """How much later than it was each reference is shown, in microseconds, by id."""
+        return {curve.reference.id: curve.reference.shift_us for curve in self.curves if curve.reference is not None}
+
+    def pointed_us(self) -> int | None:
+        return self.pointer.t_us()
+
+    # ---------------------------------------------------------------- axes
+    def move_to_axis(self, key: CurveKey, axis: str) -> None:
+        """Put a curve on the axis with an id, a new one where there is none; "" puts it back with its unit."""
+        curve = self.by_key.get(key)
+        if curve is None or curve.axis == (axis or key.unit):
             return
-        t, _ = curve.ring.append(curve.pending_t, curve.pending_v)
-        curve.pending_t.clear()
-        curve.pending_v.clear()
-        if curve.columns is not None:
-            curve.columns.add(t)
+        curve.axis = axis or key.unit
+        self._arrange()
+        self.stateChanged.emit()
+
+    def new_axis(self) -> str:
+        """An id for ``move_to_axis`` that no axis has."""
+        return next(axis for n in range(1, MOST_CURVES + 2) if (axis := f"{OWN_AXIS} {n}") not in self.panes)
+
+    def axis_title(self, axis: str) -> str:
+        """What a person calls an axis: its units, and its curves where it is not simply that of a unit."""
+        pane = self.panes.get(axis)
+        if pane is None:
+            return axis or self.tr("no unit")
+        units = ", ".join(unit or self.tr("no unit") for unit in pane.units)
+        if pane.units == [axis] or not pane.curves:
+            return units
+        if len(pane.curves) == 1:
+            return f"{units} ({pane.curves[0].name}, {pane.curves[0].device_name})"
+        names = dict.fromkeys(curve.name for curve in pane.curves)
+        more = ", \N{HORIZONTAL ELLIPSIS}" if len(names) > _NAMES_MOST else ""
+        return f"{units} ({', '.join(list(names)[:_NAMES_MOST])}{more})"
+
+    @property
+    def top_pane(self) -> Pane | None:
+        return next(iter(self.panes.values()), None)
 
     # ---------------------------------------------------------------- states
     def push_state(self, device: str, at: datetime, seen: Seen) -> None:
@@ -310,14 +405,14 @@ class LiveChart(QWidget):
         """
         if (track := self._track(device)) is not None:
             track.take(to_us(at), seen)
-            self._touch()
+            self.touch()
 
     def begin_state(self, device: str, since: datetime, until: datetime, seen: Seen) -> None:
         """What a device that has just come onto the chart is known to have been until now."""
         track = self._track(device)
         if track is not None:
             track.begin(Stretch(to_us(since), to_us(until), seen))
-            self._touch()
+            self.touch()
 
     def note_state(self, device: str, at: datetime, seen: Seen) -> None:
         """What a device told before, of which nobody knows for how long it held."""
@@ -325,7 +420,7 @@ class LiveChart(QWidget):
         if track is not None and not len(track):
             track.last_known = seen, to_us(at)
             track.version += 1
-            self._touch()
+            self.touch()
 
     def _track(self, device: str) -> StateTrack | None:
         track = self._tracks.get(device)
@@ -345,113 +440,51 @@ class LiveChart(QWidget):
         rows = [Row(device, names[device], self._tracks[device]) for device in names if device in self._tracks]
         if not rows and not self.band.rows:
             return
-        rect = next(iter(self.panes.values())).view.sceneBoundingRect() if self.panes else QRectF()
-        self.band.refresh(rows, rect.left(), rect.width(), self._hovered_us())
+        pane = self.top_pane
+        rect = pane.view.sceneBoundingRect() if pane is not None else QRectF()
+        self.band.refresh(rows, rect.left(), rect.width(), self.pointer.t_us())
 
-    # ---------------------------------------------------------------- markers, thresholds, cursors
-    def add_marker(self, t: datetime, interaction: int, text: str, kind: str) -> None:
-        """Mark when a command was "sent", "answered" or "failed"."""
-        self._markers.append(Marker(to_us(t), interaction, text, MarkerKind(kind)))
-        if len(self._markers) > 1 and self._markers[-1].t_us < self._markers[-2].t_us:
-            self._markers.sort(key=lambda marker: marker.t_us)
-        self._touch()
+    # ---------------------------------------------------------------- thresholds
+    def set_thresholds(self, thresholds: Sequence[Threshold]) -> None:
+        """Draw and watch these instead of all others; their places in the sequence are their numbers.
 
-    @property
-    def markers(self) -> list[Marker]:
-        return list(self._markers)
+        Live samples are judged, not those of the past. A curve that is beyond a threshold which is there again stays
+        beyond it: nothing is said twice.
+        """
+        self.thresholds = dict(enumerate(thresholds))
+        self._watch()
+
+    def beyond(self, key: CurveKey) -> Threshold | None:
+        """The gravest of the thresholds that a curve is beyond now."""
+        return self._limits.beyond(key)
 
     def add_threshold(self, unit: str, value: float, text: str = "", severity: Severity = Severity.WARNING) -> int:
-        """A horizontal line in the pane of ``unit``; returns its number."""
-        number, self._next_threshold = self._next_threshold, self._next_threshold + 1
+        """One more, an upper one of all curves with a unit; returns its number."""
+        number = max(self.thresholds, default=-1) + 1
         self.thresholds[number] = Threshold(unit, value, text, severity)
-        self._touch()
+        self._watch()
         return number
 
     def remove_threshold(self, number: int) -> None:
         self.thresholds.pop(number, None)
-        self._touch()
+        self._watch()
 
-    @property
-    def cursors(self) -> dict[str, int]:
-        """Times of the cursors "A" and "B" that are set, in microseconds."""
-        return dict(self._cursors)
+    def _watch(self) -> None:
+        """The thresholds are others."""
+        self._limits.arrange(self.by_key.values(), self.thresholds)
+        self.tabs.reset()
+        self.touch()
 
-    def set_cursor(self, which: str, t_us: int | None) -> None:
-        """Place cursor "A" or "B", or take it away."""
-        if t_us is None:
-            self._cursors.pop(which, None)
-        else:
-            self._cursors[which] = t_us
-        self._show_cursors()
-        self._touch()
-
-    def clear_cursors(self) -> None:
-        self._cursors.clear()
-        self._show_cursors()
-        self._touch()
-
+    # ---------------------------------------------------------------- figures
     def statistics(self, key: CurveKey) -> Statistics | None:
         """Figures of a curve between the cursors."""
         curve = self.by_key.get(key)
         if curve is None or len(self._cursors) < 2:
             return None
-        now = (curve.ring.version, self._cursors["A"], self._cursors["B"])
-        if curve.statistics_key != now:
-            curve.statistics_key = now
-            curve.statistics = curve.ring.statistics(self._cursors["A"], self._cursors["B"])
-        return curve.statistics
+        curve.take_pending()
+        return self.figures.now(curve, self._cursors["A"], self._cursors["B"])
 
     # ---------------------------------------------------------------- time
-    def follow(self) -> None:
-        """Show the newest samples from now on."""
-        if not self._is_following:
-            self._is_following = True
-            self.followingChanged.emit(True)
-        self._show_following()
-        self._touch()
-
-    def pause(self) -> None:
-        """Hold the picture; samples keep arriving."""
-        if self._is_following:
-            self.render_now()  # with what has arrived until now
-            self._is_following = False
-            self.followingChanged.emit(False)
-        self._show_following()
-        self._touch()
-
-    def toggle_pause(self) -> None:
-        if self._is_following:
-            self.pause()
-        else:
-            self.follow()
-
-    @property
-    def behind_s(self) -> float:
-        """How far the right edge lies behind the newest moment."""
-        return max(0.0, (self._newest_us() - self._left_us - self._span_us) / 1e6)
-
-    def set_span(self, seconds: float) -> None:
-        """Width of the time axis; following, the newest moment stays at the right."""
-        self._set_span(round(seconds * 1e6), 1.0 if self._is_following else 0.5)
-
-    def set_visible_range(self, left_us: int, right_us: int) -> None:
-        """Show a range of time and hold it."""
-        self._hold()
-        self._span_us = max(_SHORTEST_SPAN_US, right_us - left_us)
-        self._left_us = left_us
-        self._show_span()
-        self._touch()
-
-    def zoom_time(self, factor: float, at: float = 0.5) -> None:
-        """Zoom by ``factor`` about a place, 0 at the left edge to 1 at the right."""
-        self._set_span(round(self._span_us * factor), 1.0 if self._is_following else at)
-
-    def pan_time(self, share: float) -> None:
-        """Move by a share of the width; leaves following."""
-        self._hold()
-        self._left_us += round(self._span_us * share)
-        self._touch()
-
     def fit(self) -> None:
         """Show everything there is, each pane at its full height."""
         self._flush()
@@ -460,172 +493,80 @@ class LiveChart(QWidget):
             pane.is_fitted, pane.has_range = True, False
         if rings:
             first, last = min(ring.first_us for ring in rings), max(ring.last_us for ring in rings)
-            margin = max(_SHORTEST_SPAN_US // 2, (last - first) // 50)
+            margin = max(SHORTEST_SPAN_US // 2, (last - first) // 50)
             self.set_visible_range(first - margin, last + margin)
-        self._touch()
+        self.touch()
 
     def set_time_mode(self, mode: TimeMode) -> None:
-        self._time_mode = mode
-        for action in self._time_actions.actions():
-            action.setChecked(action.data() == mode.value)
+        self._axis_clock.mode = mode
+        self.bar.show_time_mode(mode)
         for pane in self.panes.values():
             pane.time_axis.picture = None
             pane.time_axis.update()
-        self._show_cursors()
-        self._touch()
+        self.show_cursors()
+        self.touch()
+        self.stateChanged.emit()
 
-    def zoom_y(self, unit: str, factor: float, at: float) -> None:
+    def zoom_y(self, axis: str, factor: float, at: float) -> None:
         """Zoom one pane about a height, 0 at the top to 1 at the bottom."""
-        if (pane := self.panes.get(unit)) is not None:
+        if (pane := self.panes.get(axis)) is not None:
             pane.is_fitted = False
             centre = pane.high - (pane.high - pane.low) * at
             low, high = centre - (centre - pane.low) * factor, centre + (pane.high - centre) * factor
             if math.isfinite(high - low) and high - low > abs(centre) * 1e-12:
                 pane.low, pane.high = low, high
-            self._touch()
+            self.touch()
 
-    def pan_y(self, unit: str, share: float) -> None:
-        if (pane := self.panes.get(unit)) is not None:
+    def pan_y(self, axis: str, share: float) -> None:
+        if (pane := self.panes.get(axis)) is not None:
             pane.is_fitted = False
             by = (pane.high - pane.low) * share
             pane.low, pane.high = pane.low + by, pane.high + by
-            self._touch()
+            self.touch()
 
-    def fit_y(self, unit: str) -> None:
-        if (pane := self.panes.get(unit)) is not None:
+    def fit_y(self, axis: str) -> None:
+        if (pane := self.panes.get(axis)) is not None:
             pane.is_fitted, pane.has_range = True, False
-            self._touch()
+            self.touch()
 
-    def _hold(self) -> None:
-        if self._is_following:
-            self._is_following = False
-            self.followingChanged.emit(False)
-            self._show_following()
-
-    def _set_span(self, span_us: int, at: float) -> None:
-        span_us = min(max(span_us, _SHORTEST_SPAN_US), _LONGEST_SPAN_US)
-        self._left_us += round((self._span_us - span_us) * at)
-        self._span_us = span_us
-        self._show_span()
-        self._touch()
-
-    def _newest_us(self) -> int:
-        """The clock while samples are of now; the newest sample in a replay."""
-        newest = max((curve.ring.last_us for curve in self.by_key.values() if len(curve.ring)), default=0)
+    def newest_us(self) -> int:
+        """The clock while samples are of now; the newest sample in a replay. References do not count."""
+        live = (curve.ring for curve in self.by_key.values() if curve.reference is None and len(curve.ring))
+        newest = max((ring.last_us for ring in live), default=0)
         now = self._clock()
         return now if not newest or abs(now - newest) <= self._span_us else newest
 
-    def _follow_newest(self) -> None:
-        newest = self._newest_us()
-        step = max(1, self._span_us // _FOLLOW_STEPS)
-        right = -(-newest // step) * step
-        self._left_us = right - self._span_us
-
     # ---- positions and texts
     def us_to_x(self, t_us: float) -> float:
-        return (t_us - self._origin_us) / 1e6
+        return self._axis_clock.us_to_x(t_us)
 
     def x_to_us(self, x: float) -> int:
-        return self._origin_us + round(x * 1e6)
-
-    def px_to_us(self, px: float, width: float) -> int:
-        return self._left_us + round(self._span_us * px / max(1.0, width))
-
-    def us_to_px(self, t_us: int, width: float) -> float:
-        return (t_us - self._left_us) * width / self._span_us
+        return self._axis_clock.x_to_us(x)
 
     def axis_shift_s(self, x: float) -> float:
         """What to add to x so that round numbers are round times of the chosen clock."""
-        if self._time_mode is TimeMode.ELAPSED:
-            return (self._origin_us - self._start_us()) / 1e6
-        t_us = self.x_to_us(x) + self._shift_us()
-        zone = from_us(in_years(t_us)).astimezone().utcoffset() or timedelta()
-        # Whole days may be dropped: only the place within the day matters.
-        return (self._origin_us + self._shift_us()) % 86_400_000_000 / 1e6 + zone.total_seconds()
+        return self._axis_clock.shift_s(x)
 
     def time_text(self, t_us: int, spacing_s: float = 0.001) -> str:
         """A time in the chosen clock, as exact as ticks ``spacing_s`` apart need."""
-        digits = 0 if spacing_s >= 1 else min(6, math.ceil(-math.log10(spacing_s) - 1e-9))
-        if self._time_mode is TimeMode.ELAPSED:
-            return elapsed_text(t_us - self._start_us(), digits)
-        at = from_us(in_years(t_us + self._shift_us())).astimezone()
-        if spacing_s >= 86400:
-            return at.strftime("%Y-%m-%d")
-        if spacing_s >= 60:
-            at_midnight = at.hour == 0 and at.minute == 0
-            return at.strftime("%Y-%m-%d" if at_midnight and spacing_s >= 3600 else "%H:%M")
-        return at.strftime("%H:%M:%S") + (f".{at.microsecond:06d}"[: digits + 1] if digits else "")
+        return self._axis_clock.text(t_us, spacing_s)
+
+    def exact_time_text(self, t_us: int) -> str:
+        """A time in the chosen clock to the microsecond, with its day."""
+        return self._axis_clock.exact(t_us)
 
     def clock_text(self) -> str:
         """Which clock the axis shows."""
-        if self._time_mode is TimeMode.ELAPSED:
-            return self.tr("time since the first sample")
-        at = from_us(in_years(self._left_us + self._shift_us())).astimezone()
-        zone = at.strftime("%z")
-        zone = f"UTC{zone[:3]}:{zone[3:]}"
-        day = at.strftime("%Y-%m-%d")
-        if self._time_mode is TimeMode.METER:
-            device = self._reference_device()
-            if device is None:
-                return self.tr("time of this computer, no meter has told its own, {0}, {1}").format(day, zone)
-            return self.tr("clock of {0}, {1}, {2}").format(device, day, zone)
-        return self.tr("time of this computer, {0}, {1}").format(day, zone)
-
-    def _reference_device(self) -> str | None:
-        return next((key.device for key in self.by_key if key.device in self._meter_offset_us), None)
-
-    def _shift_us(self) -> int:
-        if self._time_mode is not TimeMode.METER:
-            return 0
-        device = self._reference_device()
-        return self._meter_offset_us[device] if device is not None else 0
-
-    def _start_us(self) -> int:
-        rings = [curve.ring for curve in self.by_key.values() if len(curve.ring)]
-        return min((ring.first_us for ring in rings), default=self._origin_us)
+        return self._axis_clock.name(self._left_us)
 
     def number_text(self, curve: Curve, value: float) -> str:
         if value and (abs(value) >= 1e12 or abs(value) < 10.0 ** -(curve.decimals + 3)):
             return f"{value:.6g}"
         return f"{value:.{curve.decimals}f}"
 
-    def column_title(self, column: Column) -> str:
-        return {
-            Column.QUANTITY: self.tr("Quantity"),
-            Column.DEVICE: self.tr("Device"),
-            Column.UNIT: self.tr("Unit"),
-            Column.NOW: self.tr("Now"),
-            Column.AGE: self.tr("Age"),
-            Column.A: self.tr("A"),
-            Column.B: self.tr("B"),
-            Column.DELTA: self.tr("B \N{MINUS SIGN} A"),
-            Column.MEAN: self.tr("Mean"),
-            Column.LOW: self.tr("Min"),
-            Column.HIGH: self.tr("Max"),
-        }[column]
-
     def legend_texts(self, curve: Curve) -> tuple[dict[Column, str], bool]:
         """Texts of a legend row, and whether its last value is stale."""
-        texts = {Column.QUANTITY: curve.name, Column.DEVICE: curve.device_name, Column.UNIT: curve.key.unit}
-        ring, now = curve.ring, self._clock()
-        is_stale = curve.is_stale(now)
-        if len(ring):
-            texts[Column.NOW] = self.number_text(curve, ring.last_value)
-            if is_stale:
-                texts[Column.AGE] = duration_text((now - ring.last_us) / 1e6)
-        at = {which: ring.nearest(t_us) for which, t_us in self._cursors.items()}
-        a, b = at.get("A"), at.get("B")
-        if a is not None:
-            texts[Column.A] = self.number_text(curve, a[1])
-        if b is not None:
-            texts[Column.B] = self.number_text(curve, b[1])
-        if a is not None and b is not None:
-            texts[Column.DELTA] = self.number_text(curve, b[1] - a[1])
-        if (figures := self.statistics(curve.key)) is not None:
-            texts[Column.MEAN] = self.number_text(curve, figures.mean)
-            texts[Column.LOW] = self.number_text(curve, figures.low)
-            texts[Column.HIGH] = self.number_text(curve, figures.high)
-        return texts, is_stale
+        return self.tabs.legend.texts_of(curve)
 
     # ---------------------------------------------------------------- frames
     @property
@@ -633,7 +574,8 @@ class LiveChart(QWidget):
         """Frames prepared so far."""
         return self._frames
 
-    def _touch(self) -> None:
+    def touch(self) -> None:
+        """Something changed: draw it with the next frame."""
         self._is_dirty = True
         if self.isVisible() and not self._frame_timer.isActive():
             self._frame_timer.start()
@@ -646,13 +588,13 @@ class LiveChart(QWidget):
         """Once a second: ages grow, and following goes on although nothing arrives."""
         self._show_following()
         if self.by_key:
-            self._legend.refresh()
+            self.tabs.refresh()
             if self._is_following:
-                self._touch()
+                self.touch()
 
     def _flush(self) -> None:
         for curve in self.by_key.values():
-            self._take(curve)
+            curve.take_pending()
 
     def render_now(self) -> None:
         """Prepare one frame from everything pushed so far and ask Qt to paint it."""
@@ -672,11 +614,11 @@ class LiveChart(QWidget):
         now = time.monotonic()
         if (now - self._legend_at) * 1000 >= LEGEND_MS:
             self._legend_at = now
-            self._legend.refresh()
-            self._clock_label.setText(self.clock_text())
+            self.tabs.refresh()
+            self._foot.show_clock()
         elif not self._legend_timer.isActive():
             self._legend_timer.start()
-        self._show_readout()
+        self.pointer.show()
 
     def _prepare(self, pane: Pane, ratio: float) -> None:
         """Bring one pane's polygons up to date."""
@@ -686,12 +628,12 @@ class LiveChart(QWidget):
         pane.traces.fit()
         column_count = max(1, math.ceil(width * ratio))
         low, high = math.inf, -math.inf
-        shown = [curve for curve in self.by_key.values() if curve.is_shown and curve.key.unit == pane.unit]
+        shown = [curve for curve in pane.curves if curve.is_shown]
         for curve in shown:
             self._reducer.reduce(curve, self._left_us, self._span_us, column_count)
             low, high = min(low, curve.low), max(high, curve.high)
         if pane.is_fitted and low <= high:
-            Reducer.fit_pane(pane, low, high)
+            Reducer.fit_pane(pane, low, high, *self._painter.free_shares(pane))
         for curve in shown:
             Reducer.to_pixels(curve, pane, self._left_us, self._span_us)
         self._set_axes(pane)
@@ -713,126 +655,30 @@ class LiveChart(QWidget):
     def paint_pane(self, painter: QPainter, rect: QRectF, pane: Pane) -> None:
         self._painter.paint(painter, rect, pane)
 
-    # ---------------------------------------------------------------- pointer
-    def cursor_near(self, px: float, width: float) -> str:
-        """The cursor under a place, "" where there is none."""
-        near = [(abs(self.us_to_px(t_us, width) - px), which) for which, t_us in self._cursors.items()]
-        return min((found for found in near if found[0] <= _NEAR_PX), default=(0.0, ""))[1]
-
-    def click(self, px: float, width: float, modifiers: Qt.KeyboardModifier) -> None:
-        """A click on the plot: Shift places A, Alt places B, on a marker opens its interaction."""
-        if modifiers & Qt.KeyboardModifier.ShiftModifier:
-            self.set_cursor("A", self.px_to_us(px, width))
-        elif modifiers & Qt.KeyboardModifier.AltModifier:
-            self.set_cursor("B", self.px_to_us(px, width))
-        elif (marker := self.marker_near(px, width)) is not None:
-            self.markerActivated.emit(marker.interaction)
-
-    def marker_near(self, px: float, width: float) -> Marker | None:
-        near = [(abs(self.us_to_px(marker.t_us, width) - px), n) for n, marker in enumerate(self._markers)]
-        distance, number = min(near, default=(math.inf, -1))
-        return self._markers[number] if distance <= _NEAR_PX + 1 else None
-
-    def readout_at(self, t_us: int) -> list[tuple[Curve, float]]:
-        """Values of the shown curves at a time; those without a sample there are left out."""
-        found = [(curve, curve.ring.nearest(t_us)) for curve in self.by_key.values() if curve.is_shown]
-        return [(curve, sample[1]) for curve, sample in found if sample is not None]
-
-    def _on_hover(self, at: QPointF) -> None:
-        self._hover = at
-        self._touch()
-
-    def _on_leave(self) -> None:
-        self._hover = None
-        self._readout.hide()
-        self._touch()
-
-    def hovered_px(self, pane: Pane) -> float | None:
-        """Where the pointer is, in the pixels of a pane from its left; None beside the plot."""
-        if self._hover is None:
-            return None
-        px = float(pane.view.mapFromScene(self.canvas.mapToScene(self._hover.toPoint())).x())
-        return px if 0 <= px <= pane.width else None
-
-    @contextmanager
-    def without_pointer(self) -> Iterator[None]:
-        """For a picture: nothing of the pointer is drawn."""
-        hover, self._hover = self._hover, None
-        try:
-            yield
-        finally:
-            self._hover = hover
-
-    def _hovered_us(self) -> int | None:
-        if not self.panes:
-            return None
-        pane = next(iter(self.panes.values()))
-        px = self.hovered_px(pane)
-        return self.px_to_us(px, pane.width) if px is not None else None
-
-    def _show_readout(self) -> None:
-        t_us = self._hovered_us()
-        if t_us is None or self._hover is None:
-            self._readout.hide()
-            self.canvas.setCursor(Qt.CursorShape.ArrowCursor)
-            return
-        pane = next(iter(self.panes.values()))
-        px = self.us_to_px(t_us, pane.width)
-        near = self.cursor_near(px, pane.width)
-        marker = None if near else self.marker_near(px, pane.width)
-        shape = Qt.CursorShape.SplitHCursor if near else Qt.CursorShape.CrossCursor
-        self.canvas.setCursor(Qt.CursorShape.PointingHandCursor if marker is not None else shape)
-        values = self.readout_at(t_us)
-        several = len({curve.key.device for curve, _ in values}) > 1
-        rows: list[tuple[QColor | None, str, str]] = [
-            (
-                self.theme.curve_colour(curve.index),
-                f"{curve.name}, {curve.device_name}" if several else curve.name,
-                f"{self.number_text(curve, value)} {curve.key.unit}",
-            )
-            for curve, value in values[:_READOUT_ROWS]
-        ]
-        if len(values) > _READOUT_ROWS:
-            rows.append((None, self.tr("and {0} more in the list below").format(len(values) - _READOUT_ROWS), ""))
-        states = ((row.name, self.state_at(row.device, t_us)) for row in self.band.rows)
-        rows += [(self.theme.colour(seen.role), name, seen.word) for name, seen in states if seen is not None]
-        title = self.time_text(t_us, min(1.0, self._span_us / 1e6 / max(1.0, pane.width)))
-        if marker is not None:
-            title = f"{title}  {marker.text}"
-        self._readout.say(title, rows)
-        at = self._hover.toPoint() + QPoint(space(4), space(4))
-        if at.x() + self._readout.width() > self.canvas.width():
-            at.setX(self._hover.toPoint().x() - space(4) - self._readout.width())
-        at.setY(max(0, min(at.y(), self.canvas.height() - self._readout.height())))
-        at.setX(max(0, at.x()))
-        self._readout.move(at)
-        self._readout.show()
-        self._readout.raise_()
-
     # ---------------------------------------------------------------- export
-    def visible_samples(self) -> list[Sample]:
-        """The samples of the shown curves in the visible range, in order of time."""
+    def extent_us(self, extent: Extent) -> tuple[int, int]:
+        """The two times, both included, of which ``extent`` speaks. From A to B both cursors have to be set."""
+        if extent is Extent.VISIBLE:
+            return self.visible_range_us
+        if extent is Extent.CURSORS:
+            low, high = sorted(self._cursors.values())
+            return low, high
         self._flush()
-        left, right = self.visible_range_us
-        samples: list[Sample] = []
-        for curve in self.by_key.values():
-            if not curve.is_shown:
-                continue
-            a, b = curve.ring.between(left, right)
-            key = curve.key
-            samples.extend(
-                Sample(t, key.device, key.name, curve.title, key.unit, v)
-                for t, v in zip(curve.ring.times[a:b].tolist(), curve.ring.values[a:b].tolist(), strict=True)
-            )
-        samples.sort(key=lambda sample: sample.t_us)
-        return samples
+        rings = [curve.ring for curve in self.by_key.values() if curve.is_shown and len(curve.ring)]
+        return min((ring.first_us for ring in rings), default=0), max((ring.last_us for ring in rings), default=0)
 
-    def export_csv(self, path: Path) -> None:
-        """Write the visible samples. Raises OSError."""
-        path.write_text(csv_text(self.visible_samples()), "utf-8", newline="")
+    def series(self, extent: Extent = Extent.VISIBLE) -> list[Series]:
+        """Copies of the shown curves' samples."""
+        self._flush()
+        since_us, until_us = self.extent_us(extent)
+        return [curve.series(since_us, until_us) for curve in self.by_key.values() if curve.is_shown]
+
+    def export_csv(self, path: Path, extent: Extent = Extent.VISIBLE) -> None:
+        """Write samples, waiting for it. Raises OSError."""
+        write_csv(path, self.series(extent))
 
     def image(self, scale: float = 2.0) -> QImage:
-        """The plots and the legend's values as a picture."""
+        """Title, plots and the legend's values as a picture."""
         return self._pictures.image(scale)
 
     def export_png(self, path: Path) -> None:
@@ -843,35 +689,58 @@ class LiveChart(QWidget):
         """Write the visible range as vectors. Raises OSError."""
         self._pictures.write_svg(path)
 
-    def _ask_export(self, kind: str) -> None:
-        """Ask where to write, without a nested loop."""
-        dialog = QFileDialog(self, self.tr("Export the visible range"))
-        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
-        dialog.setDefaultSuffix(kind)
-        dialog.setNameFilter(f"{kind.upper()} (*.{kind})")
-        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.fileSelected.connect(partial(self._export, kind))
-        dialog.open()
+    def paint_picture(self, painter: QPainter, target: QRectF) -> None:
+        """Paint the picture as large as it fits into a rectangle."""
+        self._pictures.paint_into(painter, target)
 
-    def _export(self, kind: str, path: str) -> None:
-        try:
-            {"csv": self.export_csv, "png": self.export_png, "svg": self.export_svg}[kind](Path(path))
-        except OSError as error:
-            text = self.tr("The chart could not be written to {0}: {1}. Choose another folder.")
-            self.exportFailed.emit(text.format(path, error.strerror or self.tr("the file cannot be opened")))
-        else:
-            self.exported.emit(path)
+    # ---------------------------------------------------------------- remembered
+    def state(self) -> dict[str, Any]:
+        """What a person set, as JSON: width and clock of the time axis, axes, columns, hidden curves, the tab."""
+        return self._memory.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take what ``state`` said. Axes and hidden curves count for curves that come later as well."""
+        self._memory.restore(state)
 
     # ---------------------------------------------------------------- drag and drop
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         if quantity_of(event.mimeData()) is not None:
             event.acceptProposedAction()
 
+    def dragMoveEvent(self, event: QDragMoveEvent) -> None:
+        """Show on which axis the quantity would come."""
+        self._show_drop(self._axis_at(event))
+        event.acceptProposedAction()
+
+    def dragLeaveEvent(self, event: QDragLeaveEvent) -> None:
+        self._show_drop("")
+
     def dropEvent(self, event: QDropEvent) -> None:
+        """On a pane: onto its axis. Beside them: onto that of its unit."""
         dropped = quantity_of(event.mimeData())
-        if dropped is not None:
-            self.add_curve(dropped[0], dropped[1], dropped[1].title)
-            event.acceptProposedAction()
+        axis = self._axis_at(event)
+        self._show_drop("")
+        if dropped is None:
+            return
+        device, quantity = dropped
+        key = CurveKey(device, quantity.name, quantity.unit)
+        if key in self.by_key:
+            self.move_to_axis(key, axis)
+        else:
+            self.add_curve(device, quantity, quantity.title, axis=axis)
+        event.acceptProposedAction()
+
+    def _axis_at(self, event: QDropEvent | QDragMoveEvent) -> str:
+        at = self.canvas.mapFrom(self, event.position().toPoint())
+        if not self.canvas.rect().contains(at):
+            return ""
+        pane = self.pointer.pane_at(at)
+        return pane.axis if pane is not None else ""
+
+    def _show_drop(self, axis: str) -> None:
+        if axis != self.drop_axis:
+            self.drop_axis = axis
+            self.touch()
 
     # ---------------------------------------------------------------- widgets
     def _build(self) -> None:
@@ -882,73 +751,27 @@ class LiveChart(QWidget):
         self.canvas.setFrameShape(QFrame.Shape.NoFrame)
         self.canvas.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         self.canvas.setAccessibleName(self.tr("Plot area"))
+        self.canvas.setAccessibleDescription(
+            self.tr(
+                "Space holds the picture, the arrows move it, plus and minus zoom, F fits. A and B place the cursors, "
+                "with Shift and Alt the arrows move them. N writes a note. The samples are in the table below."
+            )
+        )
         self.canvas.setAcceptDrops(False)  # the chart itself takes drops
         self.canvas.ci.layout.setSpacing(0)
         self.canvas.ci.layout.setContentsMargins(0, space(1), space(2), 0)
-        self.canvas.hovered.connect(self._on_hover)
-        self.canvas.left.connect(self._on_leave)
         self.canvas.viewport().setAcceptDrops(False)
-        self._readout = Readout(self, self.canvas)
-
-        self._legend = Legend(self)
-        self._legend.toggled.connect(self.set_curve_shown)
-        self._table = QTableView()
-        self._table.setObjectName("legend")
-        self._table.setAccessibleName(self.tr("Curves"))
-        self._table.setModel(self._legend)
-        self._table.setIconSize(QSize(30, 15))
-        self._table.setShowGrid(False)
-        self._table.setFrameShape(QFrame.Shape.NoFrame)
-        self._table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        self._table.setHorizontalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        self._table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
-        self._table.customContextMenuRequested.connect(self._on_legend_menu)
-        self._table.activated.connect(self._on_legend_activated)
-        self._table.verticalHeader().hide()
-        row = math.ceil(QFontMetricsF(self.font()).height()) + space(1)
-        self._table.verticalHeader().setDefaultSectionSize(row)
-        self._table.verticalHeader().setMinimumSectionSize(row)
-        header = self._table.horizontalHeader()
-        header.setHighlightSections(False)
-        digits = QFontMetricsF(self.number_font).horizontalAdvance("0")
-        for place, column in enumerate(COLUMNS):
-            chars = {Column.DEVICE: 16, Column.UNIT: 5}.get(column, 9)
-            header.resizeSection(place, math.ceil(chars * digits) + space(3))
-        QShortcut(
-            QKeySequence(Qt.Key.Key_Delete), self._table, context=Qt.ShortcutContext.WidgetShortcut
-        ).activated.connect(self.remove_selected)
-        for widget in (self.canvas, self._table):
-            QShortcut(
-                QKeySequence(Qt.Key.Key_Space), widget, context=Qt.ShortcutContext.WidgetShortcut
-            ).activated.connect(self.toggle_pause)
-        for sequence, slot in (
-            (Qt.Key.Key_Left, partial(self.pan_time, -0.1)),
-            (Qt.Key.Key_Right, partial(self.pan_time, 0.1)),
-            (Qt.Key.Key_Plus, partial(self.zoom_time, 0.8)),
-            (Qt.Key.Key_Minus, partial(self.zoom_time, 1.25)),
-            (Qt.Key.Key_End, self.follow),
-            (Qt.Key.Key_F, self.fit),
-            (Qt.Key.Key_A, partial(self._place_cursor, "A")),
-            (Qt.Key.Key_B, partial(self._place_cursor, "B")),
-        ):
-            QShortcut(QKeySequence(sequence), self.canvas, context=Qt.ShortcutContext.WidgetShortcut).activated.connect(
-                slot
-            )
+        self.pointer = Pointer(self)
+        self.exporter = Exporter(self)
+        self.bar = Bar(self)
+        self.tabs = ChartTabs(self)
+        self.figures.ready.connect(self.tabs.refresh)
+        install_keys(self)
 
         self._legend_timer = QTimer(self)
         self._legend_timer.setSingleShot(True)
         self._legend_timer.setInterval(LEGEND_MS)
-        self._legend_timer.timeout.connect(self._legend.refresh)
-
-        self._cursor_label = QLabel()
-        self._cursor_label.setFont(self.number_font)
-        self._clock_label = QLabel()
-        self._clock_label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        foot = QHBoxLayout()
-        foot.setContentsMargins(space(2), space(1), space(2), space(1))
-        foot.setSpacing(space(3))
-        foot.addWidget(self._clock_label, 1)
-        foot.addWidget(self._cursor_label)
+        self._legend_timer.timeout.connect(self.tabs.refresh)
 
         upper = QWidget()
         upper_box = QVBoxLayout(upper)
@@ -956,23 +779,19 @@ class LiveChart(QWidget):
         upper_box.setSpacing(0)
         upper_box.addWidget(self.canvas, 1)
         self.band = StateBand(self)
-        self.band.resized.connect(self._touch)
+        self.band.resized.connect(self.touch)
         upper_box.addWidget(self.band)
-        upper_box.addLayout(foot)
+        self._foot = Foot(self)
+        upper_box.addWidget(self._foot)
         self._splitter = QSplitter(Qt.Orientation.Vertical)
         self._splitter.addWidget(upper)
-        self._splitter.addWidget(self._table)
+        self._splitter.addWidget(self.tabs)
         self._splitter.setStretchFactor(0, 1)
         self._splitter.setStretchFactor(1, 0)
         self._splitter.splitterMoved.connect(self._on_split)
         self._splitter.setChildrenCollapsible(False)
 
-        self._empty = QLabel(
-            self.tr("Drag a quantity here from the device tree,\nor double-click one there to chart it.")
-        )
-        self._empty.setObjectName("empty")
-        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._empty.setWordWrap(True)
+        self._empty = EmptyPage(self)
         self._stack = QStackedWidget()
         self._stack.addWidget(self._empty)
         self._stack.addWidget(self._splitter)
@@ -980,108 +799,8 @@ class LiveChart(QWidget):
         box = QVBoxLayout(self)
         box.setContentsMargins(0, 0, 0, 0)
         box.setSpacing(0)
-        box.addLayout(self._build_bar())
+        box.addWidget(self.bar)
         box.addWidget(self._stack, 1)
-
-    def _build_bar(self) -> QHBoxLayout:
-        bar = QHBoxLayout()
-        bar.setContentsMargins(space(1), space(1), space(1), space(1))
-        bar.setSpacing(space(1))
-        self._pause_button = self._button(self.tr("Pause"), self.toggle_pause, "pause")
-        self._pause_button.setToolTip(self.tr("Hold the picture; samples keep arriving (Space)"))
-        self._fit_button = self._button(self.tr("Fit"), self.fit, "fit")
-        self._fit_button.setToolTip(self.tr("Show everything there is (F)"))
-        self._span_box = QComboBox()
-        self._span_box.setAccessibleName(self.tr("Width of the time axis"))
-        for seconds, text in (
-            (1, self.tr("1 s")),
-            (10, self.tr("10 s")),
-            (60, self.tr("1 min")),
-            (300, self.tr("5 min")),
-            (900, self.tr("15 min")),
-            (3600, self.tr("1 h")),
-            (6 * 3600, self.tr("6 h")),
-            (24 * 3600, self.tr("1 day")),
-            (7 * 24 * 3600, self.tr("1 week")),
-        ):
-            self._span_box.addItem(text, seconds)
-        self._span_box.activated.connect(self._on_span_chosen)
-        self._span_box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToContents)
-        a = self._button(self.tr("Cursor A"), partial(self._place_cursor, "A"), "cursor_a")
-        a.setToolTip(self.tr("Place A in the middle, or under the pointer with the key A; drag to move"))
-        b = self._button(self.tr("Cursor B"), partial(self._place_cursor, "B"), "cursor_b")
-        b.setToolTip(self.tr("Place B in the middle, or under the pointer with the key B; drag to move"))
-        self._no_cursors = self._button(self.tr("No cursors"), self.clear_cursors, "no_cursors")
-        clock = self._button(self.tr("Clock"), None, "clock")
-        clock.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        self._time_actions = QActionGroup(self)
-        clock_menu = QMenu(clock)
-        for mode, text in (
-            (TimeMode.HOST, self.tr("Time of this computer")),
-            (TimeMode.METER, self.tr("Time of the meter")),
-            (TimeMode.ELAPSED, self.tr("Time since the first sample")),
-        ):
-            action = QAction(text, self._time_actions)
-            action.setCheckable(True)
-            action.setChecked(mode is self._time_mode)
-            action.setData(mode.value)
-            action.triggered.connect(partial(self.set_time_mode, mode))
-            clock_menu.addAction(action)
-        clock.setMenu(clock_menu)
-        export = self._button(self.tr("Export"), None, "export")
-        export.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        self._export_menu = QMenu(export)
-        for kind, text in (
-            ("csv", self.tr("Samples as CSV\N{HORIZONTAL ELLIPSIS}")),
-            ("png", self.tr("Picture as PNG\N{HORIZONTAL ELLIPSIS}")),
-            ("svg", self.tr("Picture as SVG\N{HORIZONTAL ELLIPSIS}")),
-        ):
-            self._export_menu.addAction(text).triggered.connect(partial(self._ask_export, kind))
-        export.setMenu(self._export_menu)
-        for widget in (self._pause_button, self._fit_button, self._span_box, a, b, self._no_cursors):
-            bar.addWidget(widget)
-        self._pill = self._button("", self.follow, "pill")
-        self._pill.setAutoRaise(False)
-        self._pill.hide()
-        bar.addStretch(1)
-        bar.addWidget(self._pill)
-        bar.addStretch(1)
-        bar.addWidget(clock)
-        bar.addWidget(export)
-        self._bar_widgets = [self._pause_button, self._fit_button, a, b, self._no_cursors, export]
-        return bar
-
-    def _button(self, text: str, slot: Callable[[], object] | None, name: str) -> QToolButton:
-        button = QToolButton()
-        button.setObjectName(name)
-        button.setText(text)
-        button.setAccessibleName(text)
-        button.setAutoRaise(True)
-        button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
-        button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        if slot is not None:
-            button.clicked.connect(slot)
-        return button
-
-    def _stack_panes(self) -> None:
-        """Lay the panes out, the time axis under the last one."""
-        layout = self.canvas.ci
-        layout.clear()
-        panes = list(self.panes.values())
-        for row, pane in enumerate(panes):
-            layout.addItem(pane.plot, row=row, col=0)
-            is_last = pane is panes[-1]
-            pane.time_axis.setStyle(showValues=is_last, tickLength=4 if is_last else 0)
-            pane.time_axis.setHeight(None if is_last else 1)
-        self.canvas.setMinimumHeight(len(panes) * 56)
-
-    def _style_pane(self, pane: Pane) -> None:
-        theme = self.theme
-        for axis in (pane.value_axis, pane.time_axis):
-            axis.setPen(cosmetic(theme.colour(Role.LINE)))
-            axis.setTextPen(theme.colour(Role.DIMMED))
-            axis.setStyle(tickFont=self.font(), tickTextOffset=4)
-        pane.value_axis.setWidth(math.ceil(QFontMetricsF(self.font()).horizontalAdvance("-00000.00")) + space(3))
 
     def set_theme(self, theme: Theme) -> None:
         """Take another theme object."""
@@ -1091,147 +810,71 @@ class LiveChart(QWidget):
         self._on_theme()
 
     def _on_theme(self) -> None:
-        self.canvas.setBackground(self.theme.colour(Role.PANEL))
-        self._legend.forget_swatches()
-        for pane in self.panes.values():
-            self._style_pane(pane)
-        palette = self._empty.palette()
-        palette.setColor(self._empty.foregroundRole(), self.theme.colour(Role.DIMMED))
-        self._empty.setPalette(palette)
-        palette = self._clock_label.palette()
-        palette.setColor(self._clock_label.foregroundRole(), self.theme.colour(Role.DIMMED))
-        self._clock_label.setPalette(palette)
-        self._legend.reset(self.curves)
+        self.wear()
+        self._empty.wear(self.theme)
+        self._foot.wear(self.theme)
+        self.tabs.on_theme()
         self.band.update()
         self._show_following()
-        self._touch()
+        self.touch()
+
+    def wear(self) -> None:
+        """Give the canvas the colours of the theme."""
+        self.canvas.setBackground(self.theme.colour(Role.PANEL))
+        for pane in self.panes.values():
+            pane.wear(self.theme, self.font())
 
     def _show_state(self) -> None:
-        has_curves = bool(self.by_key)
-        self._stack.setCurrentWidget(self._splitter if has_curves else self._empty)
-        for widget in self._bar_widgets:
-            widget.setEnabled(has_curves)
-        self._no_cursors.setVisible(bool(self._cursors))
-        self._show_span()
-        self._show_cursors()
+        self._stack.setCurrentWidget(self._splitter if self.by_key else self._empty)
+        self.bar.show_state()
+        self.show_cursors()
 
     def _show_span(self) -> None:
-        place = self._span_box.findData(self._span_us // 1_000_000) if self._span_us % 1_000_000 == 0 else -1
-        self._span_box.setCurrentIndex(place)
-        if place < 0:
-            self._span_box.setPlaceholderText(duration_text(self._span_us / 1e6))
+        self.bar.show_span()
 
     def _show_following(self) -> None:
-        shape = Shape.TWO_BARS if self._is_following else Shape.PLAY
-        self._pause_button.setIcon(shape_icon(shape, self.theme.colour(Role.TEXT)))
-        self._pause_button.setText(self.tr("Pause") if self._is_following else self.tr("Follow"))
-        self._pause_button.setAccessibleName(self._pause_button.text())
-        self._pill.setVisible(not self._is_following and bool(self.by_key))
-        if self._is_following:
-            return
-        behind = duration_text(self.behind_s)
-        self._pill.setIcon(shape_icon(Shape.TWO_BARS, self.theme.colour(Role.WARNING)))
-        self._pill.setText(self.tr("Paused, {0} behind. Follow (Space)").format(behind))
-        self._pill.setAccessibleName(self._pill.text())
+        self.bar.show_following()
 
-    def _show_cursors(self) -> None:
+    def show_cursors(self) -> None:
         """The line under the plot, and the columns of the legend that need cursors."""
-        both = len(self._cursors) == 2
-        for place, column in enumerate(COLUMNS):
-            if column in BY_CURSORS:
-                needed = {Column.A: "A" in self._cursors, Column.B: "B" in self._cursors}.get(column, both)
-                self._table.setColumnHidden(place, not needed)
-        self._fit_legend()
-        spacing = self._span_us / 1e6 / 1000
-        parts = [f"{which} {self.time_text(t_us, min(1.0, spacing))}" for which, t_us in sorted(self._cursors.items())]
-        if both:
-            delta = (self._cursors["B"] - self._cursors["A"]) / 1e6
-            parts.append(f"B\N{MINUS SIGN}A {delta:.6g} s")
-        self._cursor_label.setText("   ".join(parts))
-        self._no_cursors.setVisible(bool(self._cursors))
-        self._legend.refresh()
+        self._foot.show_cursors()
+        self.bar.show_state()
+        self.tabs.show_columns()
+        self._fit_tabs()
+        self.tabs.refresh()
 
-    def _fit_legend(self) -> None:
-        """The quantity takes what the other columns leave; the table as many rows as it needs, up to eight."""
-        header = self._table.horizontalHeader()
-        others = sum(header.sectionSize(place) for place in range(1, len(COLUMNS)) if not header.isSectionHidden(place))
-        header.resizeSection(0, max(QUANTITY_PX, self._table.viewport().width() - others))
-        if self._is_split_by_hand:
-            return
-        rows = min(LEGEND_ROWS, max(2, len(self.by_key)))
-        wanted = rows * self._table.verticalHeader().defaultSectionSize() + header.sizeHint().height() + space(1)
+    def _fit_tabs(self) -> None:
+        """The lower half gets as many rows as it needs, up to half of the height, until a person moves the split."""
+        self.tabs.fit_columns()
         total = sum(self._splitter.sizes())
-        if total > 0:
-            wanted = min(wanted, total // 2)
+        if total > 0 and not self._is_split_by_hand:
+            wanted = min(self.tabs.wanted_height(), total // 2)
             self._splitter.setSizes([total - wanted, wanted])
 
     def _on_split(self, _place: int, _index: int) -> None:
         self._is_split_by_hand = True
 
-    def _place_cursor(self, which: str) -> None:
-        """Under the pointer if it is on the plot, else at a third (A) or two thirds (B) of the width."""
-        under = self._hovered_us()
-        share = 1 / 3 if which == "A" else 2 / 3
-        self.set_cursor(which, under if under is not None else self._left_us + round(self._span_us * share))
-
-    def _on_span_chosen(self, place: int) -> None:
-        self.set_span(float(self._span_box.itemData(place)))
-
-    def _on_legend_activated(self, index: QModelIndex) -> None:
-        if (curve := self._legend.curve_at(index.row())) is not None:
-            self.set_curve_shown(curve.key, not curve.is_shown)
-
     def remove_selected(self) -> None:
         """Take the curves selected in the legend off the chart."""
-        rows = {index.row() for index in self._table.selectionModel().selectedIndexes()}
-        for curve in [self._legend.curve_at(row) for row in rows]:
-            if curve is not None:
-                self.remove(curve.key)
+        for key in self.tabs.selected():
+            self.remove(key)
 
     def select_curve(self, key: CurveKey) -> None:
         """Select a curve's row in the legend."""
-        for row, curve in enumerate(self.by_key.values()):
-            if curve.key == key:
-                flags = QItemSelectionModel.SelectionFlag.ClearAndSelect | QItemSelectionModel.SelectionFlag.Rows
-                self._table.selectionModel().select(self._legend.index(row, 0), flags)
-
-    def _on_legend_menu(self, at: QPoint) -> None:
-        menu = QMenu(self)
-        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        menu.addAction(self.tr("Take off the chart")).triggered.connect(self.remove_selected)
-        menu.addAction(self.tr("Clear the chart")).triggered.connect(self.clear)
-        menu.popup(self._table.viewport().mapToGlobal(at))
+        self.tabs.select(key)
 
     # ---------------------------------------------------------------- Qt
     def contextMenuEvent(self, event: QContextMenuEvent) -> None:
         """Right click offers what the bar does."""
-        if not self.by_key:
-            return
-        menu = QMenu(self)
-        menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        menu.addAction(self._pause_button.text()).triggered.connect(self.toggle_pause)
-        menu.addAction(self.tr("Fit")).triggered.connect(self.fit)
-        menu.addSeparator()
-        t_us = self._hovered_us()
-        if t_us is not None:
-            menu.addAction(self.tr("Cursor A here")).triggered.connect(partial(self.set_cursor, "A", t_us))
-            menu.addAction(self.tr("Cursor B here")).triggered.connect(partial(self.set_cursor, "B", t_us))
-        if self._cursors:
-            menu.addAction(self.tr("No cursors")).triggered.connect(self.clear_cursors)
-        menu.addSeparator()
-        menu.addActions(self._time_actions.actions())
-        menu.addSeparator()
-        menu.addActions(self._export_menu.actions())
-        menu.addSeparator()
-        menu.addAction(self.tr("Clear the chart")).triggered.connect(self.clear)
-        menu.popup(event.globalPos())
-        event.accept()
+        if self.by_key:
+            popup(self, partial(fill_plot_menu, self), event.globalPos())
+            event.accept()
 
     def showEvent(self, event: QShowEvent) -> None:
         super().showEvent(event)
         self._age_timer.start()
-        self._fit_legend()
-        self._touch()
+        self._fit_tabs()
+        self.touch()
 
     def hideEvent(self, event: QHideEvent) -> None:
         super().hideEvent(event)
@@ -1240,15 +883,12 @@ class LiveChart(QWidget):
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
-        self._fit_legend()
-        self._touch()
+        self._fit_tabs()
+        self.touch()
 
     def changeEvent(self, event: QEvent) -> None:
         super().changeEvent(event)
-        if event.type() == QEvent.Type.FontChange and hasattr(self, "_table"):
+        if event.type() == QEvent.Type.FontChange and hasattr(self, "tabs"):
             self.number_font = fixed_font(self.font())
             for pane in self.panes.values():
-                self._style_pane(pane)
-
-
-# ---- helpers
+                pane.wear(self.theme, self.font())

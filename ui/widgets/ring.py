@@ -8,31 +8,16 @@ new are reduced, everything only after a zoom. No extreme is ever lost: a spike 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Times = NDArray[np.int64]
-Values = NDArray[np.float64]
+from app.lab.series import BLOCK, FEWEST_INTERVALS, GAP_FACTOR, Times, Values, find_gaps
 
 DEFAULT_LIMIT: Final = 2_000_000  # samples kept of one curve: 32 MB
-GAP_FACTOR: Final = 3.0  # no sample for this many periods is a gap
 _GROWTH: Final = 1.125
 _FIRST: Final = 64
-_BLOCK: Final = 16  # intervals whose median is one period
-_FEWEST_INTERVALS: Final = 4  # below that nobody knows the period
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """Figures of the samples between two times."""
-
-    count: int
-    mean: float
-    low: float
-    high: float
 
 
 class Ring:
@@ -175,66 +160,28 @@ class Ring:
 
     # ---- gaps
     def _find_gaps(self, changed_from: int) -> None:
-        """An interval is a gap when it exceeds the factor times the median of the blocks around it.
-
-        The largest of three neighbouring medians counts, so that a change of the period is not a row of gaps.
-        """
-        count = len(self)
-        # Two blocks back: their neighbour may have changed. Blocks are counted from the first sample ever, so that
-        # the result does not depend on how the samples were cut into batches.
-        block = (self._forgotten + max(0, changed_from - 1)) // _BLOCK
-        first = max(0, (block - 1) * _BLOCK - self._forgotten)
-        context = max(0, (block - 2) * _BLOCK - self._forgotten)
+        """Look for gaps again from two blocks before the first changed sample: their neighbour may have changed."""
         times = self.times
-        if count - 1 < _FEWEST_INTERVALS:
+        if len(times) - 1 < FEWEST_INTERVALS:
             self._gaps = np.empty((0, 2), np.int64)
             return
-        intervals = np.diff(times[context:])
-        places = np.empty(0, np.intp)
-        if intervals.max() > self.gap_factor * intervals.min():  # otherwise none can exceed a median by the factor
-            is_gap = intervals > self.gap_factor * self._periods(intervals, context)
-            is_gap[: first - context] = False
-            places = np.flatnonzero(is_gap) + context
-        if not len(places) and not len(self._gaps):
+        # Blocks are counted from the first sample ever, so that it does not matter how the samples were cut into
+        # batches. The first block that is looked at only speaks for its neighbour.
+        block = (self._forgotten + max(0, changed_from - 1)) // BLOCK
+        first = max(0, (block - 1) * BLOCK - self._forgotten)
+        context = max(0, (block - 2) * BLOCK - self._forgotten)
+        found = find_gaps(times[context:], self.gap_factor, lead=self._forgotten + context)
+        if not len(found) and not len(self._gaps):
             return
+        found = found[found[:, 0] >= times[first]]
         kept = self._gaps[self._gaps[:, 0] < times[first]]
-        if len(places) or len(kept) != len(self._gaps):
-            found = np.stack((times[places], times[places + 1]), axis=1)
+        if len(found) or len(kept) != len(self._gaps):
             self._gaps = np.concatenate((kept, found))
-
-    def _periods(self, intervals: Times, context: int) -> Values:
-        """For each interval the largest of the medians of its block and the two beside it."""
-        lead = (self._forgotten + context) % _BLOCK
-        total = lead + len(intervals)
-        blocks = -(-total // _BLOCK)
-        padded = np.full(blocks * _BLOCK, np.nan)
-        padded[lead:total] = intervals
-        rows = padded.reshape(blocks, _BLOCK)
-        medians = np.empty(blocks)
-        is_full = ~np.isnan(rows).any(axis=1)
-        full = rows[is_full]
-        if len(full):
-            middle = np.partition(full, (_BLOCK // 2 - 1, _BLOCK // 2), axis=1)
-            medians[is_full] = (middle[:, _BLOCK // 2 - 1] + middle[:, _BLOCK // 2]) / 2
-        for row in np.flatnonzero(~is_full):
-            known = rows[row][~np.isnan(rows[row])]
-            medians[row] = np.median(known)
-        # A block of few intervals says little; its neighbours speak for it.
-        known_count = np.full(blocks, _BLOCK)
-        known_count[0] -= lead
-        known_count[-1] -= blocks * _BLOCK - total
-        is_thin = known_count < _FEWEST_INTERVALS
-        if not is_thin.all():
-            medians[is_thin] = 0
-        around = medians.copy()
-        np.maximum(around[1:], medians[:-1], out=around[1:])
-        np.maximum(around[:-1], medians[1:], out=around[:-1])
-        return np.repeat(around, _BLOCK)[lead:total]
 
     @property
     def period_us(self) -> float:
         """Median of the newest intervals; 0 while it is not known."""
-        newest = self._t[max(self._start, self._end - 2 * _BLOCK - 1) : self._end]
+        newest = self._t[max(self._start, self._end - 2 * BLOCK - 1) : self._end]
         return float(np.median(np.diff(newest))) if len(newest) > 2 else 0.0
 
     # ---- out
@@ -242,6 +189,11 @@ class Ring:
         """Indices [a, b) of the samples with from_us <= t <= to_us."""
         times = self.times
         return int(np.searchsorted(times, from_us)), int(np.searchsorted(times, to_us, side="right"))
+
+    def at(self, t_us: int) -> float | None:
+        """The value of the sample with exactly this time."""
+        place = int(np.searchsorted(self.times, t_us))
+        return float(self.values[place]) if place < len(self) and self.times[place] == t_us else None
 
     def nearest(self, t_us: int) -> tuple[int, float] | None:
         """Time and value of the sample nearest to ``t_us``; None in a gap and outside the data."""
@@ -264,14 +216,6 @@ class Ring:
     def _is_gap_after(self, t_us: int) -> bool:
         place = int(np.searchsorted(self._gaps[:, 0], t_us))
         return place < len(self._gaps) and int(self._gaps[place, 0]) == t_us
-
-    def statistics(self, from_us: int, to_us: int) -> Statistics | None:
-        """Figures of the samples between two times, both included; None where there are none."""
-        a, b = self.between(*sorted((from_us, to_us)))
-        if a == b:
-            return None
-        part = self.values[a:b]
-        return Statistics(b - a, float(part.mean()), float(part.min()), float(part.max()))
 
 
 class Columns:

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyqtgraph as pg
 from PySide6.QtCore import QEvent, QPointF, QRectF, Qt, Signal
-from PySide6.QtGui import QFontMetricsF, QPainter
+from PySide6.QtGui import QFont, QFontMetricsF, QPainter
+
+from ui.theme import Role, Theme, space
+from ui.widgets.chart.painting import cosmetic
 
 if TYPE_CHECKING:
+    from ui.widgets.chart.curve import Curve
     from ui.widgets.live_chart import LiveChart
 
 _STEPS_S: Final = (
@@ -20,7 +24,7 @@ _STEPS_S: Final = (
     *(31536000.0 * years for years in (2, 5, 10, 25, 50, 100)),
 )
 _LABEL_PX: Final = 110
-_LOW_PANE_PX: Final = 90
+_PANE_PX: Final = 56  # at least
 
 
 class TimeAxis(pg.AxisItem):  # type: ignore[misc]  # pyqtgraph has no types
@@ -47,7 +51,7 @@ class TimeAxis(pg.AxisItem):  # type: ignore[misc]  # pyqtgraph has no types
 
 
 class ValueAxis(pg.AxisItem):  # type: ignore[misc]
-    """Values of one pane. In a low one the outermost labels go, which would run into those of its neighbours."""
+    """Values of one pane. The outermost labels go where they would run into those of its neighbours."""
 
     def __init__(self) -> None:
         super().__init__("left")
@@ -56,7 +60,7 @@ class ValueAxis(pg.AxisItem):  # type: ignore[misc]
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:
         words: list[str] = super().tickStrings(values, scale, spacing)
         size = float(self.size().height())
-        if size >= _LOW_PANE_PX or size <= 0:
+        if size <= 0:
             return words
         low, high = self.range
         font = self.style["tickFont"] or self.font()
@@ -69,10 +73,10 @@ class ValueAxis(pg.AxisItem):  # type: ignore[misc]
 class View(pg.ViewBox):  # type: ignore[misc]
     """A view box whose mouse moves the chart's one time axis; its own Y only on the axis or with Ctrl."""
 
-    def __init__(self, chart: LiveChart, unit: str) -> None:
+    def __init__(self, chart: LiveChart, axis: str) -> None:
         super().__init__(enableMenu=False)
         self._chart = chart
-        self._unit = unit
+        self._axis = axis
         self._grabbed = ""
         self.disableAutoRange()
         self.setDefaultPadding(0)
@@ -84,7 +88,7 @@ class View(pg.ViewBox):  # type: ignore[misc]
         at = self._local(ev.scenePos())
         factor = 0.8 ** (ev.delta() / 120)
         if axis == 1 or ev.modifiers() & Qt.KeyboardModifier.ControlModifier:
-            self._chart.zoom_y(self._unit, factor, at.y() / max(1.0, self.height()))
+            self._chart.zoom_y(self._axis, factor, at.y() / max(1.0, self.height()))
         else:
             self._chart.zoom_time(factor, at.x() / max(1.0, self.width()))
         ev.accept()
@@ -97,14 +101,14 @@ class View(pg.ViewBox):  # type: ignore[misc]
         at, before = self._local(ev.scenePos()), self._local(ev.lastScenePos())
         if ev.isStart():
             down = self._local(ev.buttonDownScenePos())
-            self._grabbed = "" if axis == 1 else self._chart.cursor_near(down.x(), self.width())
+            self._grabbed = "" if axis == 1 else self._chart.pointer.cursor_near(down.x(), self.width())
         if self._grabbed:
             self._chart.set_cursor(self._grabbed, self._chart.px_to_us(at.x(), self.width()))
         else:
             if axis != 1 and at.x() != before.x():
                 self._chart.pan_time((before.x() - at.x()) / max(1.0, self.width()))
             if axis == 1 or ev.modifiers() & Qt.KeyboardModifier.ControlModifier:
-                self._chart.pan_y(self._unit, (at.y() - before.y()) / max(1.0, self.height()))
+                self._chart.pan_y(self._axis, (at.y() - before.y()) / max(1.0, self.height()))
         if ev.isFinish():
             self._grabbed = ""
 
@@ -114,10 +118,10 @@ class View(pg.ViewBox):  # type: ignore[misc]
             ev.ignore()
         elif ev.double():
             ev.accept()
-            self._chart.fit_y(self._unit)
+            self._chart.fit_y(self._axis)
         elif at.x() >= 0:
             ev.accept()
-            self._chart.click(at.x(), self.width(), ev.modifiers())
+            self._chart.pointer.click(at.x(), self.width(), ev.modifiers())
 
 
 class Canvas(pg.GraphicsLayoutWidget):  # type: ignore[misc]
@@ -133,6 +137,16 @@ class Canvas(pg.GraphicsLayoutWidget):  # type: ignore[misc]
     def leaveEvent(self, ev: QEvent) -> None:
         super().leaveEvent(ev)
         self.left.emit()
+
+    def stack(self, panes: Sequence[Pane]) -> None:
+        """Lay the panes out, the time axis under the last one."""
+        self.ci.clear()
+        for row, pane in enumerate(panes):
+            self.ci.addItem(pane.plot, row=row, col=0)
+            is_last = row == len(panes) - 1
+            pane.time_axis.setStyle(showValues=is_last, tickLength=4 if is_last else 0)
+            pane.time_axis.setHeight(None if is_last else 1)
+        self.setMinimumHeight(len(panes) * _PANE_PX)
 
 
 class Traces(pg.GraphicsObject):  # type: ignore[misc]
@@ -161,11 +175,13 @@ class Traces(pg.GraphicsObject):  # type: ignore[misc]
 
 
 class Pane:
-    """One unit: a plot with its own Y axis."""
+    """The curves of one axis: a plot with its own Y."""
 
-    def __init__(self, chart: LiveChart, unit: str) -> None:
-        self.unit = unit
-        self.view = View(chart, unit)
+    def __init__(self, chart: LiveChart, axis: str) -> None:
+        self.axis = axis
+        self.curves: list[Curve] = []
+        self.units: list[str] = []
+        self.view = View(chart, axis)
         self.time_axis = TimeAxis(chart)
         self.value_axis = ValueAxis()
         axes = {"bottom": self.time_axis, "left": self.value_axis}
@@ -178,6 +194,21 @@ class Pane:
         self.is_fitted = True  # Y follows the data
         self.has_range = False
         self.grid: list[float] = []
+
+    def take(self, curves: list[Curve]) -> None:
+        """Hold these curves. A height that fitted others is looked for again."""
+        if curves != self.curves:
+            self.has_range = self.has_range and not self.is_fitted and bool(self.curves)
+        self.curves = curves
+        self.units = list(dict.fromkeys(curve.key.unit for curve in curves))
+
+    def wear(self, theme: Theme, font: QFont) -> None:
+        """Take colours and font."""
+        for axis in (self.value_axis, self.time_axis):
+            axis.setPen(cosmetic(theme.colour(Role.LINE)))
+            axis.setTextPen(theme.colour(Role.DIMMED))
+            axis.setStyle(tickFont=font, tickTextOffset=4)
+        self.value_axis.setWidth(math.ceil(QFontMetricsF(font).horizontalAdvance("-00000.00")) + space(3))
 
     @property
     def width(self) -> float:

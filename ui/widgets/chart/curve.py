@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PySide6.QtCore import QMimeData
 from PySide6.QtGui import QPolygonF
 
+from app.lab.series import GAP_FACTOR, Series, SeriesKey, Statistics, Values
 from app.model.reading import Quantity, Severity
-from ui.widgets.ring import GAP_FACTOR, Columns, Ring, Statistics, Values
+from ui.widgets.ring import Columns, Ring
 
+MOST_CURVES: Final = 64
+DERIVED_DEVICE: Final = "derived"  # the device of curves that are computed from others
 QUANTITY_MIME: Final = "application/x-meterwright-quantity"
 _FLOAT32: Final = 6e-8  # relative; half of what parts two neighbours
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
 
-class CurveKey(NamedTuple):
-    """What makes a curve: one quantity of one device in one unit."""
-
-    device: str
-    name: str
-    unit: str
+CurveKey = SeriesKey
 
 
 class TimeMode(StrEnum):
@@ -56,25 +52,54 @@ class Marker:
     kind: MarkerKind
 
 
+class Extent(StrEnum):
+    """Which samples are meant."""
+
+    VISIBLE = "visible"
+    CURSORS = "cursors"  # from A to B
+    ALL = "all"  # that are loaded
+
+
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """A horizontal line in the pane of its unit."""
+    """A limit of every curve with a unit, or of one curve; a horizontal line where they are drawn.
+
+    A value beyond it has to come back by ``hysteresis`` before it counts as within again.
+    """
 
     unit: str
     value: float
-    text: str
-    severity: Severity
+    text: str = ""
+    severity: Severity = Severity.WARNING
+    is_upper: bool = True
+    hysteresis: float = 0.0
+    key: CurveKey | None = None  # None: of every curve with the unit
+
+    def is_for(self, key: CurveKey) -> bool:
+        return key.unit == self.unit and (self.key is None or self.key == key)
+
+    def is_beyond(self, value: float, was_beyond: bool) -> bool:
+        over = value - self.value if self.is_upper else self.value - value
+        return over > (-self.hysteresis if was_beyond else 0.0)
 
 
-class Sample(NamedTuple):
-    """One exported sample."""
+class Figures(NamedTuple):
+    """Figures of a curve, and of which samples they are."""
 
-    t_us: int
-    device: str
-    quantity: str
-    title: str
-    unit: str
-    value: float
+    since_us: int
+    until_us: int
+    first_us: int  # of all samples that were held
+    final_us: float  # samples from here on did not matter
+    statistics: Statistics | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where a curve to compare with comes from."""
+
+    id: str
+    series: Series
+    shift_us: int
 
 
 @dataclass(slots=True, eq=False)
@@ -82,11 +107,15 @@ class Curve:
     """One curve with its samples and what was last prepared for drawing."""
 
     key: CurveKey
+    quantity: Quantity
     title: str
     index: int  # of colour and line style
     ring: Ring
     device_name: str
+    axis: str  # id of its pane
+    reference: Reference | None = None  # the samples are those of another time
     is_shown: bool = True
+    is_marked: bool = False  # selected in the legend: drawn on top of the others, and thicker
     decimals: int = 0
     is_exact: bool = False  # the decimals are those of values that were pushed, not guessed from history
     pending_t: list[int] = field(default_factory=list)
@@ -100,15 +129,45 @@ class Curve:
     polygons_key: tuple[object, ...] = ()
     polygons: list[QPolygonF] = field(default_factory=list)
     dots: list[QPolygonF] = field(default_factory=list)
-    statistics_key: tuple[object, ...] = ()
-    statistics: Statistics | None = None
+    changed_us: float = -math.inf  # the earliest sample since the figures were computed
+    figures: Figures | None = None
 
     @property
     def name(self) -> str:
         return self.title or self.key.name
 
+    def append(self, t_us: ArrayLike, values: ArrayLike) -> Values:
+        """Take samples in any order; returns the values that were new."""
+        t, v = self.ring.append(t_us, values)
+        if len(t):
+            self.changed_us = min(self.changed_us, float(t[0]))
+            if self.columns is not None:
+                self.columns.add(t)
+        return v
+
+    def take_pending(self) -> None:
+        if self.pending_t:
+            self.append(self.pending_t, self.pending_v)
+            self.pending_t.clear()
+            self.pending_v.clear()
+
+    def forget(self) -> None:
+        """Drop all samples."""
+        self.pending_t.clear()
+        self.pending_v.clear()
+        self.ring.clear()
+        self.columns = self.figures = None
+
+    def series(self, since_us: int, until_us: int) -> Series:
+        """A copy of the samples between two times, both included."""
+        a, b = self.ring.between(since_us, until_us)
+        times, values = self.ring.times[a:b].copy(), self.ring.values[a:b].copy()
+        return Series(self.key, times, values, self.title)
+
     def is_stale(self, now_us: int) -> bool:
         """No sample for more than three periods."""
+        if self.reference is not None:
+            return False
         period = self.ring.period_us
         return len(self.ring) > 0 and period > 0 and now_us - self.ring.last_us > GAP_FACTOR * max(period, 100_000)
 
@@ -122,22 +181,8 @@ def from_us(t_us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=t_us)
 
 
-def iso_utc(t_us: int) -> str:
-    return from_us(t_us).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
 def clock_us() -> int:
     return time.time_ns() // 1000
-
-
-def csv_text(samples: Iterable[Sample]) -> str:
-    """CSV with one line a sample, times in ISO 8601 UTC."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("time", "device", "quantity", "title", "unit", "value"))
-    for sample in samples:
-        writer.writerow((iso_utc(sample.t_us), *sample[1:5], repr(sample.value)))
-    return out.getvalue()
 
 
 def duration_text(seconds: float) -> str:
@@ -150,6 +195,13 @@ def duration_text(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole // 60 % 60} min"
     return f"{whole // 86400} d {whole // 3600 % 24} h"
+
+
+def shortened(text: str, most: int = 40) -> str:
+    """The first line of a text, at most so many characters of it."""
+    whole = text.strip()
+    line = whole.split("\n", 1)[0]
+    return whole if line == whole and len(whole) <= most else line[: most - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def in_years(t_us: int) -> int:

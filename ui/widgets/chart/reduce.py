@@ -9,8 +9,9 @@ import numpy as np
 import pyqtgraph as pg
 from numpy.typing import ArrayLike, NDArray
 
+from app.lab.series import Times, Values
 from ui.widgets.chart.curve import Curve
-from ui.widgets.ring import Columns, Ring, Times, Values
+from ui.widgets.ring import Columns, Ring
 
 if TYPE_CHECKING:
     from ui.widgets.chart.canvas import Pane
@@ -115,15 +116,21 @@ class Reducer:
                 curve.dots.append(polygon)
 
     @staticmethod
-    def fit_pane(pane: Pane, low: float, high: float) -> None:
-        """Widen at once when the data leaves the range; narrow only when half of the height is unused."""
+    def fit_pane(pane: Pane, low: float, high: float, head: float = 0.0, foot: float = 0.0) -> None:
+        """Widen at once when the data leaves the range; narrow only when half of the height is unused.
+
+        ``head`` and ``foot`` are the shares of the height that are kept free of curves.
+        """
         size = high - low
         room = size * 0.08 if size > 0 else max(abs(high) * 0.01, 0.5)
-        is_inside = pane.low <= low and high <= pane.high
-        is_used = size >= 0.4 * (pane.high - pane.low) or size == 0
+        free = 1.0 - head - foot
+        whole = (pane.high - pane.low) if pane.has_range else 0.0
+        is_inside = pane.low + whole * foot <= low and high <= pane.high - whole * head
+        is_used = size >= 0.4 * free * whole or size == 0
         if pane.has_range and is_inside and is_used:
             return
-        pane.low, pane.high, pane.has_range = low - room, high + room, True
+        wanted = (size + 2 * room) / free
+        pane.low, pane.high, pane.has_range = low - room - wanted * foot, high + room + wanted * head, True
 
 
 def _cut(t: Values, v: Values, breaks: ArrayLike) -> list[tuple[Values, Values]]:
