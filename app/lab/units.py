@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+import threading
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,8 +46,17 @@ _NAMES: Final = (
 )  # fmt: skip
 
 
-@functools.cache
+_registry_lock: Final = threading.Lock()  # units of two registries cannot be used together
+
+
 def _registry() -> UnitRegistry[Any]:
+    """The one registry, made at its first use, also when two threads come at once."""
+    with _registry_lock:
+        return _new_registry()
+
+
+@functools.cache
+def _new_registry() -> UnitRegistry[Any]:
     from pint import UnitRegistry
 
     registry: UnitRegistry[Any] = UnitRegistry(cache_folder=None)
