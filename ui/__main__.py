@@ -179,6 +179,7 @@ class Desk:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(FIRST_PAINT_S):
                         await self._painted.wait()
+                gc.freeze()  # what is there now stays; collections do not look at it again
                 gc.enable()
                 self._has_begun = True
                 if self._closing.is_set():

@@ -43,6 +43,7 @@ CLOCK_TOLERANCE_US: Final = 10_000_000  # the writer's promise, see ``writer.CLO
 LATENCY_ROWS: Final = 10_000  # newest rows of a command its latency is measured on
 SEQUENCE_LOOK_BACK: Final = 10_000
 _COLUMNS: Final = ", ".join(f"interaction.{name}" for name in r.INTERACTION_COLUMNS)
+_POINT: Final = np.dtype([("at", np.int64), ("value", np.float64)])
 _NO_IDS: Final[Ids] = np.empty(0, dtype=np.int64)
 
 
@@ -718,11 +719,11 @@ class LogReader:
             tests.append("at < ?")
             parameters.append(r.to_us(until))
         tail = "" if limit is None else f" LIMIT {int(limit)}"
-        found = self._all(f"SELECT at, value FROM sample WHERE {' AND '.join(tests)} ORDER BY at{tail}", parameters)
-        if not found:
-            return _NO_IDS, np.empty(0, dtype=np.float64)
-        times, values = zip(*found, strict=True)
-        return np.array(times, dtype=np.int64), np.array(values, dtype=np.float64)
+        statement = f"SELECT at, value FROM sample WHERE {' AND '.join(tests)} ORDER BY at{tail}"
+        # Row by row into the array: a list of all rows would be hundreds of thousands of objects for the collector.
+        with self._errors():
+            found = np.fromiter(self._db.execute(statement, parameters), dtype=_POINT)
+        return found["at"].copy(), found["value"].copy()
 
     def samples_with_meter_time(
         self, device: str, quantity: str, unit: str, after_us: int | None, limit: int

@@ -7,6 +7,7 @@ new are reduced, everything only after a zoom. No extreme is ever lost: a spike 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Final
 
@@ -16,7 +17,8 @@ from numpy.typing import ArrayLike
 from app.lab.series import BLOCK, FEWEST_INTERVALS, GAP_FACTOR, Times, Values, find_gaps
 
 DEFAULT_LIMIT: Final = 2_000_000  # samples kept of one curve: 32 MB
-_GROWTH: Final = 1.125
+_GROWTH: Final = (1.125, 1.1, 1.15, 1.085, 1.165, 1.11, 1.14, 1.095, 1.175)  # differs, so that not all move at once
+_rings = itertools.count()
 _FIRST: Final = 64
 
 
@@ -33,6 +35,7 @@ class Ring:
         self._v: Values = np.empty(0, np.float64)
         self._start = 0
         self._end = 0
+        self._growth = _GROWTH[next(_rings) % len(_GROWTH)]
         self._forgotten = 0  # samples dropped from the front: blocks are counted from the first ever
         self._gaps: Times = np.empty((0, 2), np.int64)
 
@@ -123,9 +126,9 @@ class Ring:
         """Room for ``count`` samples from the start of the arrays on, moving or copying once."""
         size = len(self)
         capacity = len(self._t)
-        enough = min(count, self.limit) * _GROWTH if count > _FIRST else count
+        enough = min(count, self.limit) * self._growth if count > _FIRST else count
         wanted = max(count, math.ceil(enough), _FIRST if count < _FIRST else 0)
-        if count <= capacity and self._start >= capacity * (1 - 1 / _GROWTH) / 2:
+        if count <= capacity and self._start >= capacity * (1 - 1 / self._growth) / 2:
             # The front has been forgotten: move up instead of growing.
             self._t[:size], self._v[:size] = self.times, self.values
         else:
