@@ -144,21 +144,26 @@ class Transmitted:
 
 @dataclass(frozen=True, slots=True)
 class LateOrPushed:
-    """The answer to ``ref`` came in by push, webhook or a late poll."""
+    """The answer to ``ref`` came in by push, webhook or a late poll.
+
+    ``interaction``: the one that the reference was made for, where the reference itself tells it; None: it does not.
+    """
 
     ref: str
     answer: Answer
+    interaction: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The device or network refused ``ref`` (a negative acknowledgement)."""
+    """The device or network refused ``ref`` (a negative acknowledgement). ``interaction`` as in ``LateOrPushed``."""
 
     ref: str
     code: str
     text: str
     disposition: Disposition = Disposition.RETRY
     detail: str = ""
+    interaction: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +274,7 @@ class Limits:
     exclusive: bool = False  # one at a time may have the line: a test of the connection closes the open one first
     asks_first: bool = False  # ``submit`` finds out what became of an attempt that was cut off: it may be called again
     token_is_sale: bool = False  # a token may be booked as a sale: one that may exist is never made again
+    late_s: float = 600.0  # how long after its end an answer to a command is still matched by its reference (D-24)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
 
 
@@ -355,7 +361,8 @@ class Canceller(Protocol):
         None: it cannot be called back.
 
         Raises:
-            DeliveryFailure, LinkError, RemoteProtocolError: nobody knows; it is waited for as before.
+            DeliveryFailure: the service does not hold it any more, and why; RETRY: its answer is still waited for,
+                else the command ends so. LinkError, RemoteProtocolError: nobody knows; it is waited for as before.
         """
         ...
 

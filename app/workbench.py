@@ -177,6 +177,7 @@ class Workbench:
                 trouble=self._trouble,
                 secrets=lambda number: self._secret_params.get(number, {}),
                 settled=self._settle_riders,
+                bring_back=self._bring_back,
             ),
             rng=rng or random.Random(),
             spawn=self._spawn,
@@ -499,6 +500,12 @@ class Workbench:
         if found.is_settled:
             self._call(lambda: self._ledger.bring_back(found, messages))
         return found
+
+    def _bring_back(self, interaction: int) -> bool:
+        try:
+            return self._known(interaction) is not None
+        except LocalProtocolError:  # it came here without its token
+            return False
 
     def interaction(self, interaction: int) -> Interaction | None:
         """An unfinished or lately settled interaction."""

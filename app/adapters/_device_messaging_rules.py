@@ -17,15 +17,14 @@ from app.adapters import _calin_rules as calin_rules
 from app.errors import ConfigError, ParameterError
 from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType, ReplyPattern, Resend
 from app.model.device import Device, NodeKind
-from app.model.interaction import Interaction
-from app.ports import Limits, Reach, RetryPolicy
+from app.ports import Dispatch, Limits, Reach, RetryPolicy
 from app.protocols import calin_api as calin
 from app.protocols import calin_lorawan as lora
 from app.protocols import device_messaging as dm
 from app.protocols import device_messaging_config as service
 
-CALL_S: Final = 10.0  # ours: enqueue, fetch, cancel
-ACCEPT_S: Final = 30.0  # ours: an enqueue and what is asked when its answer is lost
+CALL_S: Final = 15.0  # ours: enqueue, fetch, cancel; a service without its store answers after ten seconds
+ACCEPT_S: Final = 50.0  # ours: an enqueue, what is asked before it and what is asked when its answer is lost
 TOKEN_S: Final = 125.0  # section 5: up to 120 s
 FIRST_POLL_S: Final = 5.0  # ours: while a person looks on, the stages in between are of interest (section 7)
 SPACING_S: Final = 0.005  # ours: a fleet at once would fill the connections
@@ -34,6 +33,15 @@ POLL_S: Final = ((20.0, 5.0), (90.0, 10.0))  # ours, without a webhook: age belo
 POLL_LATE_S: Final = 30.0
 MAX_NUMBER: Final = 0xFFFF_FFFF  # section 3: of networks and relay nodes
 MAX_IN_FLIGHT: Final = 100_000  # the service queues them
+BLOCKED_PORTS: Final = frozenset(
+    {
+        1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104, 109,
+        110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526, 530,
+        531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045,
+        4190, 5060, 5061, 6000, 6566, *range(6665, 6670), 6679, 6697, 10080,
+    }
+)  # fmt: skip
+"""Ports that the service posts nothing to: it sends with ``fetch``, which blocks them (fetch.spec.whatwg.org)."""
 LOST_ANSWERS: Final = RetryPolicy(retries=5, backoff_s=2.0, cap_s=60.0, jitter=0.5)
 """For reads whose answer was lost, and for what never reached the service; delivery itself is repeated there alone."""
 
@@ -66,6 +74,20 @@ class _ServiceConfig(ParamSpec):
         return text
 
 
+class _WebhookPort(ParamSpec):
+    """A port that the service can post to, or 0."""
+
+    __slots__ = ()
+
+    def parse(self, value: Any) -> int:
+        """Raises ParameterError: no port, or one that the service posts nothing to."""
+        port = int(super().parse(value))
+        if port in BLOCKED_PORTS:
+            text = f"{self.title}: the head-end cannot post to port {port}, which its runtime blocks; take another one."
+            raise ParameterError(text, self.name)
+        return port
+
+
 FORM: Final[tuple[ParamSpec, ...]] = (
     ParamSpec(
         name="url", title="Head-end", pattern=r"https?://[^\s?#@]+", max_bytes=500, default="http://127.0.0.1:3100",
@@ -78,7 +100,7 @@ FORM: Final[tuple[ParamSpec, ...]] = (
     ),
     _text("webhook_host", "Listen on", "Address of this computer for the service's events; 127.0.0.1: only from here.",
           default="127.0.0.1", max_bytes=253),
-    ParamSpec(
+    _WebhookPort(
         name="webhook_port", title="Listen on port", type=ParamType.INTEGER, required=False, default=0, minimum=0,
         maximum=65535,
         help="0: no webhook. Then only whether a command has ended can be seen, not what was answered.",
@@ -132,12 +154,13 @@ def limits(settings: Mapping[str, Any]) -> Limits:
     usual = WEBHOOK_POLL_S if has_webhook else POLL_LATE_S
     config = config_of(settings)
     plugins = config.plugins or dm.PLUGINS
+    longest = max(longest_s(config, plugin) for plugin in plugins)
     return Limits(
         reach=Reach.GATEWAY,
         max_in_flight=MAX_IN_FLIGHT,
         spacing_s=SPACING_S,
         accept_timeout_s=ACCEPT_S,
-        stage_timeout_s=max(longest_s(config, plugin) for plugin in plugins),
+        stage_timeout_s=longest,
         stage_code="HEAD_END_SILENT",
         stage_is_final=True,
         renewable=True,
@@ -148,6 +171,7 @@ def limits(settings: Mapping[str, Any]) -> Limits:
         needs_link=True,
         asks_first=True,
         token_is_sale=True,
+        late_s=longest,
         retry=LOST_ANSWERS,
     )
 
@@ -224,8 +248,13 @@ def not_enabled(plugin: str) -> str:
 
 def longest_s(config: service.ServiceConfig, plugin: str) -> float:
     """The longest that the service may take for one command."""
+    return config.longest_s(plugin, pattern_of(plugin))
+
+
+def pattern_of(plugin: str) -> dm.Pattern | None:
+    """None: of a plugin that nobody knows."""
     known = dm.PLUGINS.get(plugin)
-    return config.longest_s(plugin, known.pattern if known is not None else None)
+    return known.pattern if known is not None else None
 
 
 @lru_cache(maxsize=256)
@@ -286,31 +315,47 @@ def unsupported(device: Device, facts: Mapping[str, Any]) -> dict[str, str]:
 # ---------------------------------------------------------------- correlation ids (sections 1 and 4.2)
 
 
-def correlation_id(prefix: str, interaction: Interaction, phase: str, run: int) -> str:
-    """Of one run of an interaction; the same in every attempt of it, also after a restart of this program.
-
-    A command that a person tries again is another message at the service: ``run`` counts from 1.
-    """
-    parts = [f"{prefix}{interaction.id}", phase, f"{run}" if run > 1 else ""]
-    return "-".join(part for part in parts if part)
-
-
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a correlation id was made for."""
+    """What a correlation id is made for. ``number`` and ``attempt`` count from 1.
+
+    A command that a person tries again is another message at the service, and so is a read whose answer was lost: two
+    messages under one id would hide each other there. What may have an effect is never enqueued again after an enqueue
+    that may have arrived, so it keeps its first id.
+    """
 
     interaction: int
     phase: str = ""
     number: int = 1
+    attempt: int = 1
+
+    @property
+    def earlier(self) -> tuple[Run, ...]:
+        """Those that may have been enqueued before it, newest first."""
+        return tuple(replace(self, attempt=attempt) for attempt in range(self.attempt - 1, 0, -1))
 
 
-_RUN: Final = re.compile(r"([0-9]{1,18})(?:-([ABC]))?(?:-([0-9]{1,9}))?")
+def run_for(request: Dispatch) -> Run:
+    attempt = 1 if request.spec.has_effect else request.attempt
+    return Run(request.interaction.id, request.phase, request.run, attempt)
+
+
+def correlation_id(prefix: str, run: Run) -> str:
+    """The same for one attempt of one run for ever, also after a restart of this program; up to 82 characters."""
+    number = str(run.number) if run.number > 1 else ""
+    attempt = f"t{run.attempt}" if run.attempt > 1 else ""
+    return "-".join(part for part in (f"{prefix}{run.interaction}", run.phase, number, attempt) if part)
+
+
+_RUN: Final = re.compile(r"([0-9]{1,18})(?:-([ABC]))?(?:-([0-9]{1,9}))?(?:-t([0-9]{1,9}))?")
 
 
 def run_of(prefix: str, correlation: str) -> Run | None:
     """None: it is not one of ours."""
     found = _RUN.fullmatch(correlation.removeprefix(prefix)) if correlation.startswith(prefix) else None
-    return Run(int(found[1]), found[2] or "", int(found[3] or 1)) if found is not None else None
+    if found is None:
+        return None
+    return Run(int(found[1]), found[2] or "", int(found[3] or 1), int(found[4] or 1))
 
 
 # ---------------------------------------------------------------- tokens (section 5)

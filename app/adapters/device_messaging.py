@@ -9,8 +9,12 @@ A command that the service does not know (404; sections 4.2 and 13.5) has ended,
 came there. It is waited for as long as its event may still be under way: until every try of the webhook is over,
 counted from the first 404 or from the service's return, and longer where its events are late. To wait for the longest
 delivery would add nothing, since what the service does not hold it does not deliver, and would keep the meter busy for
-hours (command-flow D-25). Then a read is asked anew; anything else ends as unknown, is read back and never sent again.
-An event that comes all the same is a late answer of its row.
+hours (command-flow D-25). Then a read is asked anew, under another id, once its earlier ids were asked for; anything
+else ends as unknown, is read back and never sent again. An event that comes all the same is a late answer of its row,
+also after a restart of this program.
+
+The service may end a message twice, by events of their own: when it dies between an event and the end of its message
+(the action is then repeated), or when its device reports an end several times at once. The first end counts.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ import math
 from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -73,6 +77,7 @@ from app.transports.webhook import WebCaller, WebhookEvent, WebhookListener
 
 _log = logging.getLogger(__name__)
 
+K = TypeVar("K")
 T = TypeVar("T")
 HEALTH_S: Final = 10.0  # ours: how often the service is asked whether it lives
 METRICS_S: Final = 60.0  # ours: how often the service's counts are looked at
@@ -84,6 +89,8 @@ MAX_UPLINKS: Final = 10_000  # ours: what waits for the pipeline
 MAX_LOOKS: Final = 8  # ours: at commands, at a time; enqueues go before them
 MIN_SECRET: Final = 4  # ours: a shorter one would be found everywhere
 MAX_STRANGERS: Final = 256  # ours: unknown meters that are told once
+MAX_MUTE: Final = 2  # ours: questions that the store left open before it is suspected; of the counts one will do
+SLOW: Final = 2.0  # ours: times as long as usual a message may keep a status before that is said
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
@@ -168,6 +175,21 @@ HAS_WEBHOOK: Final = "Answers of meters will come as webhooks; the head-end must
 NO_WEBHOOK: Final = "No webhook is set: only whether a command has ended can be seen, not what the meter answered."
 NOT_POSTED: Final = "The service's configuration names no eventWebhook, so answers of meters will not come."
 NOT_DELIVERED: Final = "The service's configuration switches its engine off: commands stay in its queue."
+NO_STORE: Final = (
+    "The head-end is alive, but its store does not answer: it takes no command and shows none. Look at its Redis."
+)
+ALIVE: Final[Mapping[str, str]] = {
+    "HEAD_END": "The head-end answers again.",
+    "HEAD_END_STORE": "The head-end no longer fails for want of its store.",
+}  # findings of the service itself -> what is said at their end
+ELSEWHERE: Final = (
+    "The head-end does not hold it any more. It was waiting there when it was last seen, so somebody else has most "
+    "likely cancelled it."
+)
+NOT_THERE: Final = (
+    "The head-end does not hold it any more: it has ended there, or somebody else has cancelled it. Its answer is "
+    "still waited for."
+)
 REFUSALS: Final[Mapping[str, str]] = {
     "not_signed": "without the right signature",
     "bad_json": "that are no JSON",
@@ -190,17 +212,36 @@ GROWN: Final = (
 """Counts whose growth is told (section 11): the field of ``Metrics``, which of its labels, code, words."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Sent:
-    """What stands behind a reference."""
+    """What stands behind a reference. ``id``: of its message, as an answer of the service told it."""
 
     tap: Tap
     serial: str
     command: str
+    id: str = ""
 
     def fits(self, message: dm.Message) -> bool:
         """Another workspace may use the same references, where a person gave both the same prefix."""
         return message.serial == self.serial and message.command in ("", self.command)
+
+    def is_told_by(self, message: dm.Message) -> bool:
+        """Of the message of an event, whose device is the one that the network server named."""
+        return message.id == self.id if self.id and message.id else self.fits(message)
+
+
+@dataclass(slots=True)
+class _Stage:
+    """What was last seen of a message."""
+
+    status: str
+    retries: int
+    since: float
+    told: set[str] = field(default_factory=set)
+
+    @property
+    def waits(self) -> bool:
+        return self.status in (dm.Status.QUEUED, dm.Status.TO_RETRY)
 
 
 # ---------------------------------------------------------------- the live side
@@ -232,7 +273,9 @@ class HeadEndAdapter:
         self._uplinks: asyncio.Queue[Uplink] = asyncio.Queue()
         self._seen = self._seen_before()
         self._sent: OrderedDict[str, _Sent] = OrderedDict()
-        self._stages: OrderedDict[str, tuple[str, int]] = OrderedDict()  # seen there: last status, count of retries
+        self._present: OrderedDict[rules.Run, str] = OrderedDict()  # the reference that a run is awaited under
+        self._ends: OrderedDict[tuple[str, str], None] = OrderedDict()  # messages that have ended, and how
+        self._stages: OrderedDict[str, _Stage] = OrderedDict()
         self._gone: OrderedDict[str, float] = OrderedDict()  # since when the service does not know a command
         self._up_since = self._clock.monotonic()
         self._held: dict[str, list[Uplink]] = {}  # events that came while their command was being handed over
@@ -240,6 +283,7 @@ class HeadEndAdapter:
         self._lag_s = 0.0  # how far the service is behind with its events, which it posts one by one
         self._looks = asyncio.Semaphore(MAX_LOOKS)
         self._strangers: set[str] = set()
+        self._mute = 0  # questions in a row that the service's store had to answer and did not
         self._link = LinkState.CONNECTING
         self._raised: set[str] = set()
         self._ignored: Counter[str] = Counter()
@@ -330,23 +374,35 @@ class HeadEndAdapter:
         Raises:
             LinkError: not reached. dm.ServiceError: any other answer.
         """
-        reply = await self._web.call(
-            call.method, call.path, call.body, headers=self._headers, timeout_s=timeout_s, tap=tap, hide=self._hide
-        )  # fmt: skip
+        needs_store = call.path.startswith("/message")
         try:
-            return dm.read_answer(reply.status, self._clean(reply.body))
+            reply = await self._web.call(
+                call.method, call.path, call.body, headers=self._headers, timeout_s=timeout_s, tap=tap, hide=self._hide
+            )  # fmt: skip
+            value = dm.read_answer(reply.status, self._clean(reply.body))
+        except LinkError as exc:
+            self._mute += needs_store and exc.reason is LinkReason.SILENT
+            raise
         except dm.ServiceError as exc:
             if exc.fault is dm.Fault.UNAUTHORIZED:
                 self._finding("HEAD_END_KEY", str(exc))
+            if needs_store:
+                self._mute = self._mute + 1 if exc.fault is dm.Fault.SERVER else 0
             raise
+        if needs_store:
+            self._mute = 0
+        return value
 
     async def _fetch(self, ref: str, tap: Tap | None) -> dm.Message | None:
-        """The message of a correlation id as it is now; None: the service has none, or has finished it (4.2)."""
+        """The message of a correlation id as it is now; None: the service has none, or has finished it (4.2);
+        ``dm.UNSHOWN``: it lives, and no more is shown."""
         try:
             return dm.read_message(await self._ask(dm.fetch_call(ref), tap))
         except dm.ServiceError as exc:
             if exc.fault is dm.Fault.NOT_FOUND:
                 return None
+            if exc.fault is dm.Fault.UNSHOWN:
+                return dm.UNSHOWN
             raise
 
     async def check_health(self) -> None:
@@ -390,8 +446,13 @@ class HeadEndAdapter:
     async def metrics(self, tap: Tap | None) -> counted.Metrics:
         """Raises LinkError: not reached. RemoteProtocolError: closed or unreadable."""
         call = dm.metrics_call()
-        reply = await self._web.call(call.method, call.path, headers=self._headers, tap=tap, hide=self._hide)
+        try:
+            reply = await self._web.call(call.method, call.path, headers=self._headers, tap=tap, hide=self._hide)
+        except LinkError as exc:
+            self._mute = MAX_MUTE if exc.reason is LinkReason.SILENT else self._mute
+            raise
         if reply.status != 200:
+            self._mute = MAX_MUTE if reply.status >= 500 else self._mute
             raise RemoteProtocolError(f"The head-end does not show its counts (/metrics: HTTP {reply.status}).")
         return counted.read_metrics(self._clean(reply.body))
 
@@ -401,7 +462,8 @@ class HeadEndAdapter:
         """Enqueue one command under its correlation id, which is the reference.
 
         After a lost answer the service is asked for the id; what it does not know then may have been finished already,
-        so it is waited for and not sent again.
+        so it is waited for and not sent again. A read that was sent before is asked for under its earlier ids, and goes
+        on under the one that the service still holds.
 
         Raises:
             DeliveryFailure: refused. LinkError: the service was not reached, nothing left. ParameterError,
@@ -412,7 +474,8 @@ class HeadEndAdapter:
             return await self._read_metrics(request)
         if device.kind is not NodeKind.METER:
             raise LocalProtocolError(rules.NOT_FOR_HEAD_ENDS)
-        ref = rules.correlation_id(self._prefix, request.interaction, request.phase, request.run)
+        run = rules.run_for(request)
+        ref = rules.correlation_id(self._prefix, run)
         token = self._token_of(request) if request.spec.kind is CommandKind.TOKEN else ""
         call = dm.enqueue_call(
             request.spec.name,
@@ -426,23 +489,31 @@ class HeadEndAdapter:
             token=token,
             payload=request.params,
         )
-        self._remember(self._sent, ref, _Sent(request.tap, device.serial, request.spec.name))
+        self._await_under(ref, request)
         self._stages.pop(ref, None)
         self._gone.pop(ref, None)
         self._held[ref] = []
         try:
-            return await self._enqueue(request, ref, call)
+            return await self._enqueue(request, run, ref, call)
         finally:
             self._tell(*self._held.pop(ref, ()))
 
-    async def _enqueue(self, request: Dispatch, ref: str, call: dm.Call) -> Accepted:
+    def _await_under(self, ref: str, request: Dispatch) -> None:
+        """Remember whose reference it is."""
+        before = self._sent.get(ref)
+        sent = _Sent(request.tap, request.device.serial, request.spec.name, before.id if before is not None else "")
+        self._remember(self._sent, ref, sent)
+        self._remember(self._present, replace(rules.run_for(request), attempt=1), ref)
+
+    async def _enqueue(self, request: Dispatch, run: rules.Run, ref: str, call: dm.Call) -> Accepted:
         failure = request.interaction.failure
-        was_cut_off = failure is not None and failure.code == RESTART
-        if was_cut_off or (request.was_sent_before and not request.spec.has_effect):
+        if request.spec.has_effect and failure is not None and failure.code == RESTART:
             if await self._is_known(request, ref):
                 return self._adopted(ref)
-            if request.spec.has_effect:
-                return self._uncertain(ref, "Whether the head-end had taken it is not known.")
+            return self._uncertain(ref, "Whether the head-end had taken it is not known.")
+        if earlier := await self._known_of(request, run):
+            self._await_under(earlier, request)
+            return self._adopted(earlier)
         try:
             message = dm.read_message(await self._ask(call, request.tap))
         except LinkError as exc:
@@ -459,21 +530,53 @@ class HeadEndAdapter:
         else:
             self._staged(ref, message)
             return Accepted(ref)
-        if await self._is_known(request, ref):
+        if not request.phase and await self._is_known(request, ref):
             return self._adopted(ref)
         return self._uncertain(ref, why)
+
+    async def _known_of(self, request: Dispatch, run: rules.Run) -> str:
+        """The earlier reference of a read that the service still holds; "": none, or it does not say."""
+        try:
+            async with asyncio.timeout(self._pace.call_s):
+                for earlier in run.earlier:
+                    ref = rules.correlation_id(self._prefix, earlier)
+                    if await self._lives(request, ref):
+                        return ref
+        except (TimeoutError, LinkError, RemoteProtocolError) as exc:
+            _log.info("asking for %s failed: %s", run, exc, extra={"interaction": request.interaction.id})
+        return ""
 
     async def _is_known(self, request: Dispatch, ref: str) -> bool:
         """Whether the service holds this command now; False also where it does not say."""
         try:
-            message = await self._fetch(ref, request.tap)
+            return await self._lives(request, ref)
         except (LinkError, RemoteProtocolError) as exc:
             _log.info("asking for %s failed: %s", ref, exc, extra={"interaction": request.interaction.id})
             return False
-        if message is None or not _is_of(request, message):
+
+    async def _lives(self, request: Dispatch, ref: str) -> bool:
+        """Whether the service holds what went under a reference. A read of one phase, which cannot be looked at
+        (section 4.2), is called back: what cannot be given back lives, and what can is gone then.
+
+        Raises:
+            LinkError, RemoteProtocolError: it does not say.
+        """
+        if request.phase:
+            outcome = dm.read_cancelled(await self._ask(dm.cancel_call(ref), request.tap))
+            return outcome is dm.Cancelled.NOT_CANCELLABLE
+        message = await self._fetch(ref, request.tap)
+        if message is None or not self._is_of(request, ref, message):
             return False
         self._staged(ref, message)
         return True
+
+    def _is_of(self, request: Dispatch, ref: str, message: dm.Message) -> bool:
+        """Whether a message under our correlation id is this command; another workspace may use the same ids."""
+        if message is dm.UNSHOWN:
+            return True
+        sent = self._sent.get(ref)
+        is_known = sent is not None and bool(sent.id) and sent.id == message.id
+        return is_known or (message.serial == request.device.serial and message.command == request.spec.name)
 
     def _adopted(self, ref: str) -> Accepted:
         self._tell(Progress(ref, "found", "The head-end had taken it; it is not sent again."))
@@ -498,17 +601,18 @@ class HeadEndAdapter:
         Raises:
             LinkError, RemoteProtocolError: nobody knows; looked at again.
         """
-        self._remember(self._sent, ref, _Sent(request.tap, request.device.serial, request.spec.name))
+        self._await_under(ref, request)
         if request.phase:
             await self._look_at_phase(request, ref)
             return None
         async with self._looks:
             message = await self._fetch(ref, request.tap)
-        if message is None or not _is_of(request, message):
+        if message is None or not self._is_of(request, ref, message):
             self._absent(request, ref)
             return None
         self._gone.pop(ref, None)
         self._staged(ref, message)
+        self._say_if_slow(ref, rules.plugin_of(request.device))
         if message.is_final:
             self._ended(ref, message, request.device, rules.plugin_of(request.device))
         return None
@@ -555,12 +659,28 @@ class HeadEndAdapter:
         return not request.phase and await self._fetch(ref, request.tap) is not None
 
     async def cancel(self, request: Dispatch, ref: str) -> Disposition | None:
-        """Section 4.3; no event follows. See ``Canceller``."""
+        """Section 4.3; no event follows. See ``Canceller``.
+
+        What the service does not hold any more has ended there, or somebody else cancelled it. One that had left its
+        queue when it was last seen goes on: its event may be under way. One that still waited there was most likely
+        cancelled, and nothing will ever be said of it, so it ends: a read as failed, anything else as unknown, since it
+        may have been handed over after that look. An event that comes all the same completes it.
+        """
         before = None if request.phase else await self._fetch(ref, request.tap)
+        if before is not None:
+            self._staged(ref, before)
         outcome = dm.read_cancelled(await self._ask(dm.cancel_call(ref), request.tap))
-        if outcome is not dm.Cancelled.CANCELLED:
+        if outcome is dm.Cancelled.NOT_CANCELLABLE:
             return None
-        was_tried = before is not None and (before.retry_count > 0 or before.status == dm.Status.TO_RETRY)
+        if outcome is dm.Cancelled.NOT_FOUND:
+            stage = self._stages.get(ref)
+            if stage is None or not stage.waits:
+                raise DeliveryFailure("NOT_THERE", NOT_THERE, Disposition.RETRY)
+            disposition = Disposition.UNKNOWN if request.spec.has_effect else Disposition.FINAL
+            raise DeliveryFailure("CANCELLED_ELSEWHERE", ELSEWHERE, disposition)
+        was_tried = before is dm.UNSHOWN or (
+            before is not None and (before.retry_count > 0 or before.status == dm.Status.TO_RETRY)
+        )
         return Disposition.UNKNOWN if was_tried else Disposition.FINAL
 
     def judge_effect(self, request: Dispatch, telemetry: Telemetry) -> Answer | None:
@@ -668,10 +788,11 @@ class HeadEndAdapter:
     def _event(self, event: dm.Event, data: bytes) -> None:
         message = event.message
         device = self._meters.get(message.serial)
-        ref = message.correlation_id
+        run = rules.run_of(self._prefix, message.correlation_id)
+        ref = self._awaited(message.correlation_id, run)
         sent = self._sent.get(ref)
-        is_ours = not message.unsolicited and rules.run_of(self._prefix, ref) is not None
-        if sent is not None and not sent.fits(message):
+        is_ours = not message.unsolicited and run is not None
+        if sent is not None and not sent.is_told_by(message):
             is_ours, sent = False, None
         if device is not None or sent is not None:
             tap = sent.tap if sent is not None else self._context.tap_of(device.id if device is not None else "")
@@ -680,12 +801,20 @@ class HeadEndAdapter:
         if message.unsolicited:
             self._unsolicited(event, device)
         elif is_ours:
-            self._about(ref, event, device)
+            self._about(ref, event, self._meters.get(sent.serial) if sent is not None else device)
+
+    def _awaited(self, ref: str, run: rules.Run | None) -> str:
+        """The reference that an event counts for: of one that an earlier run of this program gave out, the present one
+        of the same command."""
+        if run is None or ref in self._sent:
+            return ref
+        return self._present.get(replace(run, attempt=1), ref)
 
     def _about(self, ref: str, event: dm.Event, device: Device | None) -> None:
         message = event.message
-        if ref not in self._stages:
-            self._remember(self._stages, ref, (message.status, 0))
+        stage = self._stages.get(ref)
+        if stage is None or (stage.status, stage.retries) == (dm.Status.QUEUED, 0):
+            self._remember(self._stages, ref, _Stage(message.status, 0, self._clock.monotonic()))
         if message.status == dm.Status.SENT_TO_NS:
             self._for(ref, Progress(ref, "handed on", "The head-end began to send it to the network or the vendor."))
         elif message.is_final and device is not None:
@@ -700,17 +829,30 @@ class HeadEndAdapter:
             self._tell(*uplinks)
 
     def _ended(self, ref: str, message: dm.Message, device: Device, plugin: str) -> None:
-        """A final status; by event or, rarely, by a look."""
+        """A final status; by event or, rarely, by a look. ``device``: the one that was asked."""
         self._gone.pop(ref, None)
+        if message.id:
+            if (message.id, message.status) in self._ends:
+                return
+            self._remember(self._ends, (message.id, message.status), None)
+        is_other = message.serial not in ("", device.serial)
+        if is_other:
+            text = (
+                f"{message.command or 'A command'} to the meter {device.serial} was answered by the meter "
+                f"{message.serial}, the head-end says. Compare its serial with the network server's."
+            )
+            self._tell(Found(self._found("ANSWERED_BY_OTHER", Severity.WARNING, text)))
+        run = rules.run_of(self._prefix, ref)
+        number = run.interaction if run is not None else None
         told = [
             Progress(ref, "tried again", entry.words(), entry.code) for entry in reversed(message.history)
             if not entry.is_final
         ]  # fmt: skip
         self._for(ref, *told)
         if message.status == dm.Status.DELIVERY_SUCCESSFUL:
-            if message.relay is not None:
+            if message.relay is not None and not is_other:
                 self._tell(Facts(device.id, self._link_metrics(message.relay)))
-            self._for(ref, LateOrPushed(ref, self._answer(ref, message, device, plugin)))
+            self._for(ref, LateOrPushed(ref, self._answer(ref, message, device, plugin), number))
             return
         tries = max(1, len(message.history))
         reason = dm.hide(message.history[0].reason).rstrip(".") if message.history else "no reason given"
@@ -720,7 +862,7 @@ class HeadEndAdapter:
         if self._may_be_used(ref, message):
             disposition = Disposition.UNKNOWN
             text += f" {calin_rules.USED}"
-        self._for(ref, Refused(ref, "DELIVERY_FAILED", text, disposition, detail))
+        self._for(ref, Refused(ref, "DELIVERY_FAILED", text, disposition, detail, number))
 
     def _may_be_used(self, ref: str, message: dm.Message) -> bool:
         """Whether a token that is refused now may have been taken in a try before (section 6.3)."""
@@ -786,20 +928,51 @@ class HeadEndAdapter:
 
     def _staged(self, ref: str, message: dm.Message) -> None:
         """What a look shows of the way: each new stage is told once."""
-        before, retries = self._stages.get(ref, ("", 0))
-        self._remember(self._stages, ref, (message.status, message.retry_count))
-        if message.retry_count > retries and message.history:
+        now = self._clock.monotonic()
+        before = self._stages.get(ref) or _Stage("", 0, now)
+        if message is dm.UNSHOWN:
+            text = "The head-end holds it and cannot show it; its end is waited for."
+            self._tell_once(ref, before, Progress(ref, "at the head-end", text, "HEAD_END_UNSHOWN"))
+            return
+        sent = self._sent.get(ref)
+        if sent is not None and message.id:
+            sent.id = message.id
+        if (message.status, message.retry_count) != (before.status, before.retries):
+            self._remember(self._stages, ref, _Stage(message.status, message.retry_count, now))
+        if message.retry_count > before.retries and message.history:
             self._for(ref, Progress(ref, "tried again", message.history[0].words(), message.history[0].code))
-        if message.status == before or message.is_final:
+        if message.status == before.status or message.is_final:
             return
         self._for(ref, Progress(ref, "at the head-end", f"Its status there is {message.status}."))
         if message.status == dm.Status.SENT_TO_DEVICE:
             self._for(ref, Transmitted(ref))
 
+    def _say_if_slow(self, ref: str, plugin: str) -> None:
+        """A message that moves no more (its plugin may have been taken away) is waited for, and that is said."""
+        stage = self._stages.get(ref)
+        if stage is None:
+            return
+        usual_s = self._config.stage_s(plugin, rules.pattern_of(plugin), stage.status, stage.retries)
+        age_s = self._clock.monotonic() - stage.since
+        if usual_s is None or age_s <= SLOW * usual_s:
+            return
+        text = (
+            f"Its status at the head-end has been {stage.status} for {_duration(age_s)}, where up to "
+            f"{_duration(usual_s)} is usual. Look whether the plugin {plugin} is still enabled there."
+        )
+        self._tell_once(ref, stage, Progress(ref, "standing still", text, "HEAD_END_SLOW"))
+
+    def _tell_once(self, ref: str, stage: _Stage, told: Progress) -> None:
+        """Once for each stage."""
+        if told.code not in stage.told:
+            stage.told.add(told.code)
+            self._remember(self._stages, ref, stage)
+            self._for(ref, told)
+
     @staticmethod
-    def _remember(what: OrderedDict[str, T], ref: str, value: T) -> None:
-        what[ref] = value
-        what.move_to_end(ref)
+    def _remember(what: OrderedDict[K, T], key: K, value: T) -> None:
+        what[key] = value
+        what.move_to_end(key)
         while len(what) > MAX_REFS:
             what.popitem(last=False)
 
@@ -816,18 +989,39 @@ class HeadEndAdapter:
             except RemoteProtocolError as exc:
                 self._service(str(exc))
             else:
-                self._service("")
-                await self._look_at_metrics()
+                is_down = await self._is_store_down()
+                self._service(NO_STORE if is_down else "", "HEAD_END_STORE")
+                if not is_down:
+                    await self._look_at_metrics()
+                    if self._mute >= MAX_MUTE:
+                        continue
             self._look_at_refusals()
             await asyncio.sleep(self._pace.health_s)
 
-    def _service(self, trouble: str) -> None:
+    async def _is_store_down(self) -> bool:
+        """Whether a service that lives has lost its store, which its health does not say: seen by a question that the
+        store has to answer, once others were not answered. Commands are held back until it answers."""
+        if self._mute < MAX_MUTE and "HEAD_END_STORE" not in self._raised:
+            return False
+        try:
+            await self._fetch(f"{self._prefix}test", None)
+        except LinkError as exc:
+            return exc.reason is LinkReason.SILENT
+        except dm.ServiceError as exc:
+            return exc.fault is dm.Fault.SERVER
+        except RemoteProtocolError:
+            return False
+        return False
+
+    def _service(self, trouble: str, code: str = "HEAD_END") -> None:
         link = LinkState.FAULT if trouble else LinkState.ONLINE
         if link is not self._link:
             self._link = link
             self._up_since = self._clock.monotonic()
             self._tell(*(LinkChange(device.id, link, trouble) for device in self._context.devices))
-        self._finding("HEAD_END", trouble or "The head-end answers again.", cleared=not trouble)
+        for name, text in ALIVE.items():
+            is_meant = bool(trouble) and name == code
+            self._finding(name, trouble if is_meant else text, cleared=not is_meant)
 
     def _look_at_refusals(self) -> None:
         """Tell of events that counted for nothing since the last look; nothing of what they said is kept."""
@@ -871,8 +1065,8 @@ class HeadEndAdapter:
             self._tell(Facts(self._head_end.id, metrics.facts()))
         if before is None:
             return
-        for field, names, code, words in GROWN:
-            grown = counted.growth(getattr(before, field), getattr(metrics, field))
+        for counter, names, code, words in GROWN:
+            grown = counted.growth(getattr(before, counter), getattr(metrics, counter))
             listed = ", ".join(f"{n} of {name}" for name, n in grown.items() if names is None or name in names)
             self._finding(code, words.format(listed=listed) if listed else "No more since.", cleared=not listed)
 
@@ -905,9 +1099,8 @@ class HeadEndAdapter:
 # ---------------------------------------------------------------- small helpers
 
 
-def _is_of(request: Dispatch, message: dm.Message) -> bool:
-    """Whether a message under our correlation id is this command; another workspace may use the same ids."""
-    return message.serial == request.device.serial and message.command == request.spec.name
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.3g} s"
 
 
 async def _is_kept(done: asyncio.Future[None]) -> bool:

@@ -1,13 +1,14 @@
 """Step 11, correlation: which waiting message does an uplink belong to (specs/command-flow.md section 5).
 
 References are scoped by connection, so that equal task ids of two vendors never meet. Retired references stay known for
-ten minutes (D-24); an uplink for an unknown one is parked for ten seconds, because a webhook may beat the reply that
-names it.
+``Limits.late_s`` (D-24); an uplink for an unknown one is parked for ten seconds, because a webhook may beat the reply
+that names it.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+import heapq
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -15,9 +16,9 @@ from typing import Final
 from app.errors import LocalProtocolError
 from app.ports import RefUplink
 
-LATE_S: Final = 600.0  # D-24
 PARK_S: Final = 10.0  # CORRELATION_TTL
 MAX_PARKED: Final = 1000  # a flood of foreign references must not fill the memory
+MAX_RETIRED: Final = 50_000  # nor must many commands whose answers may be days late
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Correlator:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], _Entry] = {}
         self._by_message: dict[int, list[tuple[str, str]]] = {}
-        self._retired: deque[tuple[float, tuple[str, str]]] = deque()  # in the order of their time
+        self._retired: list[tuple[float, tuple[str, str]]] = []  # a heap, by their time
         self._parked: OrderedDict[int, tuple[float, str, str, RefUplink]] = OrderedDict()
         self._ticket = 0
 
@@ -69,13 +70,15 @@ class Correlator:
         entry = self._known.get((scope, ref))
         return entry.expectation if entry is not None else None
 
-    def retire(self, message: int, now: float) -> None:
-        """The message's attempts are over; late answers are still matched for a while."""
+    def retire(self, message: int, now: float, late_s: float) -> None:
+        """The message's attempts are over; late answers are still matched for ``late_s``."""
         for key in self._by_message.get(message, ()):
             entry = self._known.get(key)
             if entry is not None and entry.forget_at is None:
-                entry.forget_at = now + LATE_S
-                self._retired.append((entry.forget_at, key))
+                entry.forget_at = now + late_s
+                heapq.heappush(self._retired, (entry.forget_at, key))
+        while len(self._retired) > MAX_RETIRED:
+            self._forget_first()
 
     def park(self, scope: str, ref: str, uplink: RefUplink, now: float) -> None:
         self._ticket += 1
@@ -86,22 +89,25 @@ class Correlator:
     def sweep(self, now: float) -> Iterator[tuple[str, str, RefUplink]]:
         """Forget what is too old; yields the parked uplinks that nobody claimed."""
         while self._retired and self._retired[0][0] <= now:
-            forget_at, key = self._retired.popleft()
-            entry = self._known.get(key)
-            if entry is None or entry.forget_at != forget_at:
-                continue  # the reference was given anew meanwhile
-            del self._known[key]
-            keys = self._by_message.get(entry.expectation.message, [])
-            if key in keys:
-                keys.remove(key)
-            if not keys:
-                self._by_message.pop(entry.expectation.message, None)
+            self._forget_first()
         while self._parked:
             ticket, (until, scope, ref, uplink) = next(iter(self._parked.items()))
             if until > now:
                 break
             del self._parked[ticket]
             yield scope, ref, uplink
+
+    def _forget_first(self) -> None:
+        forget_at, key = heapq.heappop(self._retired)
+        entry = self._known.get(key)
+        if entry is None or entry.forget_at != forget_at:
+            return  # the reference was given anew meanwhile
+        del self._known[key]
+        keys = self._by_message.get(entry.expectation.message, [])
+        if key in keys:
+            keys.remove(key)
+        if not keys:
+            self._by_message.pop(entry.expectation.message, None)
 
     def next_at(self) -> float | None:
         """When ``sweep`` will have something to do; None: never."""

@@ -73,6 +73,8 @@ from app.ports import (
 _log = logging.getLogger(__name__)
 
 IDLE_S: Final = 3600.0
+NOT_CANCELLED: Final = "not cancelled"
+"""Event of the history line that says why a command was not called back."""
 
 Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
 
@@ -87,6 +89,7 @@ class Site:
     trouble: Callable[[str, dict[object, str]], str]  # why the field between here and the device is down (D-26)
     secrets: Callable[[int], Mapping[str, Any]]  # parameters that are never written down
     settled: Callable[[Interaction, Event], None]  # told after the outcome was written
+    bring_back: Callable[[int], bool]  # a row that ended long ago, into the ledger again; False: there is none
 
 
 @dataclass(slots=True)
@@ -286,10 +289,14 @@ class Dispatcher:
                 continue
             text = "It had been handed on already and goes on."
             given_back: Disposition | None = None
+            gone: DeliveryFailure | None = None
             try:
                 async with asyncio.timeout(self._site.limits(message.device).accept_timeout_s):
                     given_back = await adapter.cancel(request, message.ref)
-            except (TimeoutError, LinkError, ProtocolError, ParameterError, DeliveryFailure) as exc:
+            except DeliveryFailure as exc:
+                text = str(exc)
+                gone = exc if exc.disposition is not Disposition.RETRY else None
+            except (TimeoutError, LinkError, ProtocolError, ParameterError) as exc:
                 text = f"Calling it back failed: {exc or 'no answer in time.'} It goes on."
             except Exception as exc:  # noqa: BLE001 - crash boundary of one recall (DECISIONS D-005)
                 _log.exception("the adapter of %s failed on a recall", message.device)
@@ -297,12 +304,14 @@ class Dispatcher:
             current = self._current(message)
             if current is None:
                 continue
-            if given_back is not None:
+            if gone is not None:
+                self._after_failure(current, gone.code, text, gone.disposition)
+            elif given_back is not None:
                 disposition = given_back if request.spec.has_effect else Disposition.FINAL
                 code = "CANCELLED" if disposition is Disposition.FINAL else "CANCELLED_LATE"  # it may have left before
                 self._after_failure(current, code, f"{request.spec.name} was cancelled.", disposition)
             elif present is not None:
-                line = entry(present, self._clock.now(), Step.NETWORK, "not cancelled", text=text, actor=actor)
+                line = entry(present, self._clock.now(), Step.NETWORK, NOT_CANCELLED, text=text, actor=actor)
                 self._ledger.keep(line)
         self.kick()
 
@@ -624,6 +633,13 @@ class Dispatcher:
     def take(self, scope: str, uplink: RefUplink) -> None:
         """An uplink that names a reference."""
         found = self._correlator.find(scope, uplink.ref)
+        if found is None or self._find_message(found.message) is None:
+            row = self._long_over(scope, uplink)
+            messages = self._ledger.messages_of(row.id) if row is not None else ()
+            found = next((Expectation(m.id, m.attempt) for m in messages if m.ref == uplink.ref), None)
+            if found is None and row is not None:
+                self._came_late(row, f"An answer to an earlier attempt ({uplink.ref})")
+                return
         if found is None:
             self._correlator.park(scope, uplink.ref, uplink, self._clock.monotonic())
             self._wake.set()
@@ -633,6 +649,8 @@ class Dispatcher:
         else:
             message = self._ledger.message(found.message)
             if message is None or message.attempt != found.attempt or message.state not in IN_FLIGHT:
+                if isinstance(uplink, Refused) and uplink.interaction is not None:
+                    self._refused_late(found, uplink)
                 return  # about an attempt that is over
             if isinstance(uplink, Refused):
                 self._after_failure(message, uplink.code, uplink.text, uplink.disposition, uplink.detail)
@@ -641,6 +659,44 @@ class Dispatcher:
             elif message.state is Delivery.DELIVERED_TO_NS:
                 self._transmitted(message)
         self.kick()
+
+    def _long_over(self, scope: str, uplink: RefUplink) -> Interaction | None:
+        """The row that the reference of an end names: one that was forgotten since, or of an earlier run.
+
+        None: it names none, one that is not over, or one of another connection.
+        """
+        if not isinstance(uplink, LateOrPushed | Refused) or uplink.interaction is None:
+            return None
+        number = uplink.interaction
+        if self._ledger.interaction(number) is None and not self._site.bring_back(number):
+            return None
+        row = self._ledger.interaction(number)
+        if row is None or not row.is_settled or self._links.scope(row.device) != scope:
+            return None
+        return row
+
+    def _retire(self, message: Message) -> None:
+        self._correlator.retire(message.id, self._clock.monotonic(), self._site.limits(message.device).late_s)
+
+    def _refused_late(self, found: Expectation, uplink: Refused) -> None:
+        """A refusal of a row that is over: it ends one of unknown outcome, and is a note at any other (D-20)."""
+        message = self._find_message(found.message)
+        interaction = self._ledger.interaction(message.interaction) if message is not None else None
+        if message is None or interaction is None or not interaction.is_settled:
+            return
+        now = self._clock.now()
+        is_unknown = interaction.status is Status.OUTCOME_UNKNOWN and message.state is Delivery.DELIVERY_FAILED
+        if is_unknown and uplink.disposition is Disposition.FINAL and message.attempt == found.attempt:
+            failure = Failure(code=uplink.code, text=uplink.text, at=now, detail=uplink.detail, is_final=True)
+            self.settle(interaction, Event.LATE_FAILURE, failure=failure, step=Step.UPDATED, attempt=found.attempt)
+            return
+        self._came_late(interaction, f"A late end ({uplink.code})", found.attempt)
+
+    def _came_late(self, interaction: Interaction, what: str, attempt: int | None = None) -> None:
+        """A second end of a row, kept as a note (D-20)."""
+        text = f"{what} changed nothing: {interaction.status}."
+        line = entry(interaction, self._clock.now(), Step.MATCH, "late", code="LATE_ANSWER", text=text, attempt=attempt)
+        self._ledger.keep(line)
 
     def _progressed(self, message: Message, uplink: Progress) -> None:
         interaction = self._ledger.interaction(message.interaction)
@@ -724,7 +780,7 @@ class Dispatcher:
         closed = self._ledger.closed_attempt(message, attempt, AttemptEnd.ANSWERED, now, answer.code, answer.text)
         self._lanes.update(message)
         self._disarm(message.id)
-        self._correlator.retire(message.id, self._clock.monotonic())
+        self._retire(message)
         before: list[Change] = [message, closed, *lines, *extra]
         if message.phase:
             combined = self._phase_over(interaction, message, answer, before)
@@ -833,7 +889,7 @@ class Dispatcher:
         message = message.after(Move.GIVE_UP, now, holds_slot=False)
         self._lanes.update(message)
         self._disarm(message.id)
-        self._correlator.retire(message.id, self._clock.monotonic())
+        self._retire(message)
         event = Event.LOSE_SIGHT if disposition is Disposition.UNKNOWN else Event.FAIL
         release = ""
         combined = None
@@ -912,7 +968,7 @@ class Dispatcher:
             if message.id in ended or is_over(message):
                 continue
             move = Move.CANCEL if message.state in CANCELLABLE else Move.GIVE_UP
-            self._correlator.retire(message.id, self._clock.monotonic())
+            self._retire(message)
             rows.append(message.after(move, now, holds_slot=False, due=None))
         return rows
 

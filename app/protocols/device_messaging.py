@@ -271,6 +271,7 @@ class Fault(StrEnum):
     REFUSED = "refused"  # the request itself; nothing was done
     SERVER = "server"  # it may have been done all the same
     UNREADABLE = "unreadable"  # it may have been done all the same
+    UNSHOWN = "unshown"  # of a message: it lives, and what ingress said of it does not fit the service's own schema
 
 
 class ServiceError(RemoteProtocolError):
@@ -284,7 +285,7 @@ class ServiceError(RemoteProtocolError):
 
     @property
     def may_be_done(self) -> bool:
-        return self.fault in (Fault.SERVER, Fault.UNREADABLE)
+        return self.fault in (Fault.SERVER, Fault.UNREADABLE, Fault.UNSHOWN)
 
 
 def read_answer(status: int, body: bytes) -> Any:
@@ -309,6 +310,8 @@ def read_answer(status: int, body: bytes) -> Any:
     if 400 <= status < 500 and status not in (408, 429):
         raise ServiceError(Fault.REFUSED, f"The head-end refused the request (HTTP {status}): {said}", status)
     vendor = _text(value.get("code"), 40) if isinstance(value, Mapping) else ""
+    if vendor == "FST_ERR_RESPONSE_SERIALIZATION":
+        raise ServiceError(Fault.UNSHOWN, "The head-end holds the command and cannot show it.", status)
     text = f"The head-end failed on the request (HTTP {status}): {said}"
     raise ServiceError(Fault.SERVER, text, status, vendor=vendor)
 
@@ -392,6 +395,10 @@ class Message:
     def was_tried_before(self) -> bool:
         """An attempt before the last one failed; it may have reached the device (section 6.3)."""
         return any(entry.status != Status.DELIVERY_SUCCESSFUL and not entry.is_final for entry in self.history)
+
+
+UNSHOWN: Final = Message(serial="", status="")
+"""Stands for a message that lives and cannot be shown, see ``Fault.UNSHOWN``."""
 
 
 def read_message(value: Any) -> Message:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 from app.errors import ConfigError
-from app.protocols.device_messaging import Pattern
+from app.protocols.device_messaging import Pattern, Status
 
 FILE: Final = "the head-end's configuration"
 VERSION: Final = "1"
@@ -24,6 +24,7 @@ JITTER: Final = 1.5  # section 6.3: the most that is put on top of a delay
 TASK_MS: Final = 48 * 3_600_000  # section 6.2: an older task is given up when it is looked at
 TASK_POLL_MS: Final = 30_000  # section 6.2: between two looks at an old task
 QUEUE_MS: Final = 60_000  # ours: events before it, which are posted one at a time (section 7.2)
+USUAL_MS: Final = 900_000  # ours: in the ready queue, or as a task at the vendor; neither has a wait of its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,30 @@ class ServiceConfig:
         pull = TASK_MS + max(delays, default=0) + ns + late + 4 * TICK_MS
         found = {Pattern.PUSH: push, Pattern.PULL: pull}.get(pattern or Pattern.NONE, max(push, pull))
         return min(found / 1000, self.delivery.ttl_s) + self.gone_s
+
+
+    def stage_s(self, plugin: str, pattern: Pattern | None, status: str, retries: int) -> float | None:
+        """How long a message usually keeps a status (section 6.2). None: nobody can say.
+
+        Args:
+            pattern: as in ``longest_s``. retries: those of the message so far.
+        """
+        tuning = (self.plugins or {}).get(plugin, Tuning())
+        match status:
+            case Status.QUEUED:
+                found = float(USUAL_MS)
+            case Status.SENT_TO_NS:
+                found = math.ceil(CALL_MS / tuning.ns) * tuning.ns
+            case Status.DELIVERED_TO_NS:
+                found = float(tuning.relay_node if pattern is Pattern.PUSH else USUAL_MS)
+            case Status.SENT_TO_DEVICE:
+                found = float(tuning.device)
+            case Status.TO_RETRY:
+                delays = list(self.delivery.delays())[: max(1, retries)]
+                found = JITTER * delays[-1] if delays else float(self.delivery.base)
+            case _:
+                return None
+        return found / 1000
 
 
 DEFAULT: Final = ServiceConfig()

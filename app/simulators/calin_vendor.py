@@ -1,8 +1,8 @@
 """The vendor's HTTP services v1 and v2 with CALIN meters behind their concentrators; one server speaks one version.
 
 Source of the rules: calin-api.md (sections 1 to 7). Answers are built here from that text; the adapter's codec is not
-used. Where nothing is said, the choice made stands in a comment beginning with "Choice:". Both versions count their
-tasks from the same number on purpose: a client that mixes them up completes the wrong command.
+used. Where nothing is said, the choice made stands in a comment beginning with "Choice:". Each version counts its
+tasks from a number of its own, because both may stand behind one head-end, which looks tasks up without their vendor.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from app.simulators._http import (
 from app.simulators.calin_meters import METER_FAULTS, OLD_FIRMWARE, CalinMeter, MeterField, demo_field
 from app.simulators.catalog import Announce, SimOptions
 
-FIRST_TASK: Final = 3800  # of both versions
+FIRST_TASKS: Final[Mapping[int, int]] = {1: 3800, 2: 503_800}  # by version
 
 VENDOR_FAULTS: Final[Mapping[str, FaultKind]] = {
     **WIRE_FAULTS,
@@ -141,7 +141,8 @@ class VendorConfig:
     """What is fixed at the start. ``*_s`` are simulated seconds but for ``jwt_s``, which a client checks by its clock.
 
     ``wall`` gives the seconds since 1970 by which a login's token expires. ``latency_s``: every answer comes so late,
-    10 to 30 s in the real service; the request is carried out at once.
+    10 to 30 s in the real service; the request is carried out at once. ``first_task``: number of the first task; None:
+    that of the version. With the same number in both, a client that mixes them up completes the wrong command.
     """
 
     version: int = 1
@@ -161,7 +162,7 @@ class VendorConfig:
     execute_s: float = 4.0  # from the task to the meter's answer
     jwt_s: float = 3600.0
     wall: Callable[[], float] = time.time
-    first_task: int = FIRST_TASK
+    first_task: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -232,7 +233,8 @@ class CalinVendorSimulator(HttpSim):
         self.concentrators: dict[str, dict[int, str]] = {}  # point number -> meter
         for meter in self.field.meters.values():
             self._add_to_file(meter.config.concentrator, meter.serial)
-        self._next = self.config.first_task
+        first = self.config.first_task
+        self._next = FIRST_TASKS[self.config.version] if first is None else first
         self._bearers: dict[str, float] = {}  # token -> expiry
         self._down: set[str] = set()
         self._dark: set[str] = set()
@@ -792,6 +794,13 @@ class CalinVendorSimulator(HttpSim):
 # --------------------------------------------------------------------------------------------------------- command line
 
 
+def _task_number(text: str) -> int:
+    """Raises ValueError."""
+    if re.fullmatch(r"[1-9][0-9]{0,8}", text) is None:
+        raise ValueError(text)
+    return int(text)
+
+
 async def _serve(version: int, options: SimOptions, announce: Announce) -> None:
     found = read_extra(
         options.extra,
@@ -801,6 +810,7 @@ async def _serve(version: int, options: SimOptions, announce: Announce) -> None:
             "latency_s": seconds,
             "execute_s": seconds,
             "jwt_s": seconds,
+            "first_task": _task_number,
             "control": yes,
         },
     )
@@ -833,7 +843,8 @@ async def _serve(version: int, options: SimOptions, announce: Announce) -> None:
 async def serve_v1(options: SimOptions, announce: Announce) -> None:
     """Run version 1 until cancelled; see ``catalog.ServeFunction``.
 
-    Known ``extra`` names: meters (a count), time_scale, latency_s, execute_s, jwt_s (numbers), control (yes or no).
+    Known ``extra`` names: meters (a count), time_scale, latency_s, execute_s, jwt_s (numbers), first_task (a whole
+    number), control (yes or no).
     """
     await _serve(1, options, announce)
 

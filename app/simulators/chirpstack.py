@@ -109,8 +109,8 @@ class ChirpStackConfig:
     """What is fixed at the start. Times are simulated seconds.
 
     Every meter of the field is registered and joined at the start, unless ``is_registered`` is False. ``webhooks``
-    are the addresses events are POSTed to, with ``webhook_token`` in the header ``X-Meterwright-Token``; they may be
-    changed later by ``ChirpStackSimulator.webhooks``. ``report_every_s`` 0: meters send no reports.
+    are the addresses events are POSTed to, with ``webhook_token`` in the header ``webhook_header``; they may be changed
+    later by ``ChirpStackSimulator.webhooks``. ``report_every_s`` 0: meters send no reports.
     """
 
     port: int = 0
@@ -121,6 +121,7 @@ class ChirpStackConfig:
     gateways: tuple[str, ...] = GATEWAYS
     webhooks: tuple[str, ...] = ()
     webhook_token: str = field(default="", repr=False)
+    webhook_header: str = WEBHOOK_HEADER
     publish: Publish | None = None
     faults: tuple[str, ...] = ()
     control: bool = False  # offer POST /_sim/faults
@@ -342,7 +343,7 @@ class ChirpStackSimulator(HttpSim):
         token = self.config.webhook_token
         if self.faults.take("wrong-token", kind, serial) is not None:
             token = "not-the-token"
-        headers = {"Content-Type": "application/json", **({WEBHOOK_HEADER: token} if token else {})}
+        headers = {"Content-Type": "application/json", **({self.config.webhook_header: token} if token else {})}
         params = {} if self.faults.take("no-event-name", kind, serial) is not None else {"event": kind}
         try:
             reply = await self._client.post(address, params=params, content=data, headers=headers)
@@ -841,12 +842,20 @@ def _reading(meter: CalinMeter, command: lora.Command, phase: str) -> lora.Readi
 # --------------------------------------------------------------------------------------------------------- command line
 
 
+def _header_name(text: str) -> str:
+    """Raises ValueError."""
+    if re.fullmatch(r"[A-Za-z0-9-]{1,64}", text) is None:
+        raise ValueError(text)
+    return text
+
+
 async def serve(options: SimOptions, announce: Announce) -> None:
     """Run the network server and its meters until cancelled; see ``catalog.ServeFunction``.
 
-    Known ``extra`` names: meters (a count), webhook (addresses, separated by commas), webhook_token, api_token,
-    time_scale, report_every_s, downlink_s, uplink_s, confirmed_s (numbers), control (yes or no), mqtt (a broker's
-    host:port, to give it the events), mqtt_user, mqtt_password, grpc_port (offer gRPC too; 0: a free port).
+    Known ``extra`` names: meters (a count), webhook (addresses, separated by commas), webhook_token, webhook_header
+    (the name of the header that the token goes in), api_token, time_scale, report_every_s, downlink_s, uplink_s,
+    confirmed_s (numbers), control (yes or no), mqtt (a broker's host:port, to give it the events), mqtt_user,
+    mqtt_password, grpc_port (offer gRPC too; 0: a free port).
     """
     found = read_extra(
         options.extra,
@@ -858,6 +867,7 @@ async def serve(options: SimOptions, announce: Announce) -> None:
             "grpc_port": tcp_port,
             "webhook": lambda text: tuple(part.strip() for part in text.split(",") if part.strip()),
             "webhook_token": str,
+            "webhook_header": _header_name,
             "api_token": str,
             "time_scale": seconds,
             "report_every_s": seconds,

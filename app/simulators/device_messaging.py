@@ -66,6 +66,7 @@ EVENT_ID: Final = "X-Device-Messaging-Event-Id"
 SIGNATURE: Final = "X-Device-Messaging-Signature"
 PER_TICK: Final = 50  # section 6.2: due messages per stage and tick
 MAX_PARAMETER: Final = 100  # section 4.2
+STORE_S: Final = 9.5  # how long the service waits for its store (recorded)
 MAX_KEPT: Final = 20_000  # steps and webhooks kept for tests to look at
 FIRST_TASK: Final = 7200  # of both vendor plugins: their ids share one lookup (section 6.5)
 GATEWAYS: Final = ("0016c001f153a14c", "0016c001f153a14d")
@@ -89,6 +90,8 @@ MESSAGING_FAULTS: Final[Mapping[str, FaultKind]] = {
         "carried out, then the service dies without an answer and starts again; =lost empties its store", "kept",
         one_of("kept", "lost"),
     ),
+    "store-down": FaultKind("Redis is away: all but /healthz and the documentation is a 500 after ten seconds, and "
+                            "nothing is done", lasting=True),
     "metrics-closed": FaultKind("GET /metrics answers with this status, as behind a proxy", "404", is_http_status),
     "no-token": FaultKind("the vendor issues no token: 500"),
     "mint-error": FaultKind("the vendor's token service answers with this status: 500 with code", "503",
@@ -110,6 +113,8 @@ MESSAGING_FAULTS: Final[Mapping[str, FaultKind]] = {
     "webhook-late": FaultKind("the webhook is this many seconds late, others overtake it", "5", is_seconds),
     "webhook-reorder": FaultKind("each webhook is late by a random time of up to this many seconds", "10", is_seconds),
     "webhook-answer-lost": FaultKind("the receiver's answer is not seen, so the webhook is posted again later"),
+    "final-again": FaultKind("the end of a command is told twice, by events of their own; =failed: the second time as "
+                             "failed", "same", one_of("same", "failed")),
     "webhook-odd": FaultKind("the webhook has unknown keys, and one with an unknown status comes before it"),
     "bad-signature": FaultKind("the webhook is signed with another secret"),
     "no-signature": FaultKind("the webhook is not signed"),
@@ -327,6 +332,7 @@ class DeviceMessagingSimulator(HttpSim):
         self.unhandled: Counter[str] = Counter()  # by plugin
         self.claim_misses: Counter[str] = Counter()  # by stage
         self.restarts = 0
+        self.disabled: set[str] = set()  # plugins that are not enabled any more since the service started again
         self._retry_counts: Counter[int] = Counter()
         self._random = random.Random(self.config.seed)  # jitter, shares and signal strengths, nothing secret
         self._last_ulid = (0, 0)
@@ -459,6 +465,7 @@ class DeviceMessagingSimulator(HttpSim):
             return self.faults.take(name, request.path, f"{request.method}{request.path}", *self._subjects(request))
 
         try:
+            await self._ask_store(request)
             answer = await self._route(request, struck)
         except _Refusal as refusal:
             answer = refusal.answer
@@ -469,6 +476,14 @@ class DeviceMessagingSimulator(HttpSim):
             await self.restart(keep=state == "kept")
             raise ConnectionResetError("the service died before it answered")
         return answer
+
+    async def _ask_store(self, request: Request) -> None:
+        """Wait for a store that is away; the routes that need none do not."""
+        if self.faults.value("store-down") is None or request.path in ("/healthz", "/v3/api-docs", "/swagger"):
+            return
+        await self.clock.sleep(STORE_S)
+        text = "Reached the max retries per request limit (which is 20)."
+        raise _Refusal(500, _framework_error(500, text))
 
     async def _route(self, request: Request, struck: Struck) -> Answer:
         match request.method, request.path.split("/")[1:]:
@@ -531,7 +546,7 @@ class DeviceMessagingSimulator(HttpSim):
         return value
 
     def _plugin(self, key: str) -> Plugin:
-        if key not in self.config.plugins:
+        if key not in self.config.plugins or key in self.disabled:
             raise _Refusal(400, {"error": f"Unknown or disabled pluginId: {key}"})
         return PLUGINS[key]
 
@@ -590,6 +605,9 @@ class DeviceMessagingSimulator(HttpSim):
         found = self.messages.get(self._by_index.get(wanted, ""))  # the plain key only (section 4.2)
         if found is None or struck("not-found") is not None:
             raise _Refusal(404, {"error": "Not found"})
+        if not all(_is_shown(entry) for entry in found.failures):
+            message = "Response doesn't match the schema"
+            raise _Refusal(500, _framework_error(500, message, "FST_ERR_RESPONSE_SERIALIZATION"))
         return Answer(200, found.body())
 
     def _found(self, correlation_id: str) -> list[str]:
@@ -598,7 +616,10 @@ class DeviceMessagingSimulator(HttpSim):
 
     def _cancel_messages(self, correlation_id: str) -> dict[str, str]:
         found = [self.messages[message_id] for message_id in self._found(correlation_id)]
-        waiting = [message for message in found if message.status in ("QUEUED", "TO_RETRY")]
+        waiting = [
+            message for message in found
+            if message.status in ("QUEUED", "TO_RETRY") and message.plugin.key not in self.disabled
+        ]  # fmt: skip
         for message in waiting:
             self._delete(message, "CANCELLED")
             self.totals["CANCELLED"] += 1
@@ -683,18 +704,17 @@ class DeviceMessagingSimulator(HttpSim):
                 self.claim_misses[Stage.RELAY_NODE] += 1
             case "DELIVERY_SUCCESSFUL":
                 self._succeed(message, event.get("response"), event.get("device"), str(context.get("reason", "")))
-            case "DELIVERY_FAILED" if message.stage is Stage.DEVICE:
+            case "DELIVERY_FAILED":
+                reason, is_final = context.get("reason", "Delivery failed"), context.get("skipRetry") is True
+                if message.stage is not Stage.DEVICE and not is_final and message.retry_count < self.config.max_retries:
+                    self.claim_misses[Stage.RETRY] += 1  # reported too early to be tried again: dropped (section 6.2)
+                    return
                 self._fail(
                     message,
                     DeliveryError(
-                        str(context.get("reason", "Delivery failed")),
-                        code=context.get("errorCode"),
-                        details=context.get("details"),
-                        is_final=context.get("skipRetry") is True,
+                        reason, code=context.get("errorCode"), details=context.get("details"), is_final=is_final
                     ),
                 )
-            case "DELIVERY_FAILED":  # reported too early: dropped (section 6.2)
-                self.claim_misses[Stage.DEVICE] += 1
             case _:
                 self.unhandled[plugin.key] += 1
 
@@ -732,7 +752,7 @@ class DeviceMessagingSimulator(HttpSim):
         while heap and heap[0][0] <= now + EPS and len(found) < PER_TICK:
             _, message_id, entry = heapq.heappop(heap)
             message = self.messages.get(message_id)
-            if message is not None and message.entry == entry:
+            if message is not None and message.entry == entry and message.plugin.key not in self.disabled:
                 found.append(message)
         return found
 
@@ -789,6 +809,8 @@ class DeviceMessagingSimulator(HttpSim):
         return None
 
     def _admits(self, queue: _Queue) -> bool:
+        if queue.plugin.key in self.disabled:
+            return False
         if queue.plugin.pattern == "push":
             return self.clock.elapsed + EPS >= queue.free_at
         return len(queue.running) < self.config.in_flight
@@ -858,14 +880,17 @@ class DeviceMessagingSimulator(HttpSim):
         self._retry_counts[message.retry_count] += 1
         message.status = status
         self._tell_about(message, response, device)
+        if (again := self._strike(message, "final-again")) is not None:
+            if again == "failed":
+                message.status, response = "DELIVERY_FAILED", None
+            self._tell_about(message, response, device)
         self._delete(message, status)
 
     def _delete(self, message: Message, status: str) -> None:
         """There is no history (section 1)."""
         del self.messages[message.id]
         self._by_reference.pop(message.reference, None)
-        if self._by_index.get(message.index) == message.id:  # Choice: a newer one of the same id stays
-            del self._by_index[message.index]
+        self._by_index.pop(message.index, None)  # also where it points at a newer one of the same id (recorded)
         self._queue_of(message).running.discard(message.id)
         self._step(message, status)
 
@@ -1183,6 +1208,12 @@ class DeviceMessagingSimulator(HttpSim):
             in_task = f"queue_awaiting_task:{message.plugin.key}" if message.stage is Stage.TASK else message.queue
             found[names.get(message.stage, in_task)] += 1
         return found | {"webhook:pending": len(self._outbox) + len(self._delayed)}
+
+
+def _is_shown(failure: Mapping[str, Any]) -> bool:
+    """Whether an entry of a history fits the schema of an answer; what ingress said is stored unchecked."""
+    is_text = all(isinstance(failure.get(name, ""), str) for name in ("reason", "details"))
+    return is_text and isinstance(failure.get("errorCode", ""), (str, int, Decimal))
 
 
 def _may_repeat(status: int) -> bool:

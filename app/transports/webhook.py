@@ -78,6 +78,7 @@ _NO_TOKEN: Final = _Answer(401, "no_token", "A token is needed.", close=True)
 _WRONG_TOKEN: Final = _Answer(403, "wrong_token", "The token is not the right one.", close=True)
 _NOT_SIGNED: Final = _Answer(401, "not_signed", "The signature is not the right one.", close=True)
 _NOT_POST: Final = _Answer(405, "not_post", "Only POST is taken.", close=True)
+_HEAD: Final = _Answer(405, "not_post", close=True)  # its answer has no body
 _TOO_LARGE: Final = _Answer(413, "too_large", "The body is too large.", close=True)
 _NOT_JSON: Final = _Answer(400, "bad_json", "The body is not JSON.")
 _TOO_FAST: Final = _Answer(429, "too_fast", "Too many events in one second.")
@@ -247,6 +248,8 @@ class WebhookListener(Listener):
     def _refusal(self, head: h11.Request) -> _Answer | None:
         """What the head alone decides; the body is then not read."""
         headers = _headers(head)
+        if head.method == b"HEAD":
+            return _HEAD
         if self._signed is None and (refusal := self._stranger(headers)) is not None:
             return refusal
         if head.method != b"POST":

@@ -18,6 +18,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.adapters._device_messaging_rules import Run, correlation_id, run_of
 from app.adapters.device_messaging import DeviceMessaging, Pace
@@ -26,14 +28,17 @@ from app.composition import open_session, running
 from app.errors import ConfigError, LocalProtocolError, ParameterError, StoreError
 from app.interaction_log.reader import LogReader
 from app.interaction_log.verify import verify
-from app.model.command import CommandKind, CommandSpec, ReplyPattern, Resend, check_params
+from app.model.command import CommandSpec, ReplyPattern, Resend, check_params
 from app.model.device import Device, NodeKind
 from app.model.interaction import Attempt, Frame, Interaction, Message, Step, StepEntry
 from app.model.reading import DeviceState, Finding, LinkState, SampleSet, Severity
 from app.model.records import Change
 from app.model.status import Delivery, Status
+from app.pipeline.dispatch import NOT_CANCELLED
 from app.ports import AdapterContext, Kept, LateOrPushed, Limits
+from app.protocols import device_messaging as dm
 from app.protocols.device_messaging import signature
+from app.protocols.device_messaging_config import DEFAULT
 from app.secrets import SessionSecrets
 from app.simulators._http import Answer as HttpAnswer
 from app.simulators._http import HttpSim, Request, SimClock
@@ -54,17 +59,20 @@ PLUGINS = ("calin-chirpstack", "calin-api-v1", "calin-api-v2")
 class Quick(DeviceMessaging):
     """Looks at commands at once and often, and waits ``longest_s`` where the real one waits hours."""
 
-    def __init__(self, *, longest_s: float | None = None, look_s: float = 0.05, **pace: float) -> None:
+    def __init__(
+        self, *, longest_s: float | None = None, look_s: float = 0.05, again_s: float = 0.02, **pace: float
+    ) -> None:
         waits = {"health_s": 0.05, "gone_s": LONG_S, "phase_s": LONG_S, "call_s": 1.5, **pace}
         super().__init__(pace=Pace(**waits))
         self._longest_s = longest_s
         self._look_s = look_s
+        self._again_s = again_s
 
     def limits(self, settings: Mapping[str, Any]) -> Limits:
         found = super().limits(settings)
         return replace(
             found, first_poll_s=self._look_s, poll_s=(), poll_late_s=self._look_s,
-            retry=replace(found.retry, backoff_s=0.02),
+            retry=replace(found.retry, backoff_s=self._again_s),
         )  # fmt: skip
 
     def commands(self, device: Device, facts: Mapping[str, Any]) -> tuple[CommandSpec, ...]:
@@ -91,6 +99,23 @@ def double(meters: int = 1, **config: Any) -> DeviceMessagingSimulator:
              "initial_poll_s": 2.0, "vendor_s": 0.2, "execute_s": 1.0, "restart_s": 2.0, "ns_wait_s": 60.0,
              "device_wait_s": DEVICE_WAIT_S, **config}  # fmt: skip
     return DeviceMessagingSimulator(demo_field(meters, clock=SimClock(time_scale=SCALE)), MessagingConfig(**given))
+
+
+async def says(sim: DeviceMessagingSimulator, number: int, status: str, **parts: Any) -> None:
+    """A device of stub-push says something of an interaction."""
+    message = sim.find(f"mw-{number}")
+    assert message is not None
+    event = {"deliveryQueueId": message.reference, "deliveryStatus": status, "device": message.device, **parts}
+    async with httpx.AsyncClient(trust_env=False) as client:
+        assert (await client.post(f"{sim.url}/ingress/stub-push", json=event)).status_code == 204
+
+
+async def cancel_at(sim: DeviceMessagingSimulator, correlation_id: str) -> str:
+    """Somebody else cancels a command at the service: the result it tells."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        key = {"Authorization": f"Bearer {API_KEY}"}
+        reply = await client.post(f"{sim.url}/message/cancel", json={"correlationId": correlation_id}, headers=key)
+        return str(reply.json()["result"])
 
 
 @dataclass
@@ -444,10 +469,41 @@ async def test_a_command_that_was_handed_on_cannot_be_cancelled(path: Path) -> N
         number = held.workbench.submit("m1", "TURN_OFF", {})
         await held.until(lambda: "handed on" in held.events(number))
         assert held.workbench.cancel(number) is CancelResult.ASKED
-        await held.until(lambda: "not cancelled" in held.events(number))
+        await held.until(lambda: NOT_CANCELLED in held.events(number))
         held.sim.clock.advance(40)
         done = await held.settled(number)
         assert done.status is Status.SUCCESSFUL
+
+
+@pytest.mark.parametrize(
+    ("command", "end"), [("TURN_OFF", Status.OUTCOME_UNKNOWN), ("READ_CREDIT", Status.FAILED)]
+)  # fmt: skip
+async def test_a_command_that_somebody_else_cancelled_ends_when_it_is_called_back(
+    path: Path, command: str, end: Status
+) -> None:
+    async with engine(path, faults=("engine-off",)) as held:
+        number = held.workbench.submit("m1", command, {})
+        await held.until(lambda: "accepted" in held.events(number))
+        assert await cancel_at(held.sim, f"mw-{number}") == "CANCELLED"
+        assert held.workbench.cancel(number) is CancelResult.ASKED
+        await held.until(lambda: end in [line.status for line in held.lines(number)])
+        line = next(line for line in held.lines(number) if line.status is end)
+        assert (line.code, "somebody else has most likely cancelled it" in line.text) == ("CANCELLED_ELSEWHERE", True)
+        assert NOT_CANCELLED not in held.events(number)
+        held.sim.faults.clear()
+
+
+async def test_a_command_that_has_ended_there_is_waited_for_when_it_is_called_back(path: Path) -> None:
+    async with engine(path, faults=("webhook-late=3000@DELIVERY_SUCCESSFUL",)) as held:
+        number = held.workbench.submit("m1", "TURN_OFF", {})
+        await held.until(lambda: "handed on" in held.events(number))
+        await held.sim.wait_until(lambda: held.sim.totals["DELIVERY_SUCCESSFUL"] == 1)
+        assert held.workbench.cancel(number) is CancelResult.ASKED
+        await held.until(lambda: NOT_CANCELLED in held.events(number))
+        line = next(line for line in held.lines(number) if line.event == NOT_CANCELLED)
+        assert "it has ended there, or somebody else has cancelled it" in line.text
+        held.sim.clock.advance(3000)
+        assert (await held.settled(number)).status is Status.SUCCESSFUL
 
 
 async def test_a_cancelled_command_that_was_tried_before_is_unknown(path: Path) -> None:
@@ -470,7 +526,7 @@ async def test_a_read_whose_event_was_lost_is_found_gone_and_asked_anew(path: Pa
     async with engine(path, faults=("webhook-lost=100@DELIVERY_SUCCESSFUL#1",), kind=HASTY) as held:
         done = await held.done("READ_CREDIT")
         assert done.attempts == 2
-        assert len(held.enqueued(done.id)) == 2
+        assert [b["correlationId"] for b in held.enqueued(done.id)] == [f"mw-{done.id}", f"mw-{done.id}-t2"]
         lost = [a for a in held.of(Attempt) if a.interaction == done.id and a.number == 1 and a.code]
         assert lost[-1].code == "ANSWER_LOST"
 
@@ -486,6 +542,34 @@ async def test_a_phase_whose_answer_does_not_come_is_asked_anew(path: Path, faul
         assert done.result is not None
         assert None not in done.result["phase"].values()
         assert held.sim.messages == {}
+
+
+async def test_a_read_that_the_service_holds_all_the_same_goes_on_under_its_first_id(path: Path) -> None:
+    async with engine(path, faults=("not-found",), kind=Quick(gone_s=GONE_S, again_s=0.4), uplink_s=600.0) as held:
+        number = held.workbench.submit("m1", "READ_CREDIT", {})
+        await held.until(lambda: any(line.code == "ANSWER_LOST" for line in held.lines(number)))
+        held.sim.faults.clear()
+        await held.until(lambda: "found" in held.events(number))
+        held.sim.clock.advance(600)
+        done = await held.settled(number)
+        assert (done.status, done.attempts) == (Status.SUCCESSFUL, 2)
+        assert [b["correlationId"] for b in held.enqueued(number)] == [f"mw-{number}"]
+
+
+@pytest.mark.parametrize("lives", [pytest.param(True, marks=pytest.mark.slow), False])
+async def test_a_phase_that_was_cut_off_is_called_back_before_it_is_asked_anew(path: Path, lives: bool) -> None:
+    faults = ("slow-accept=20@/message/enqueue#1", *(() if lives else ("engine-off",)))
+    async with double(3, uplink_s=20.0 if lives else 1.0, device_wait_s=100.0, faults=faults) as sim:
+        async with attached(path, "calin-chirpstack", sim) as held:
+            number = held.workbench.submit("m3", "READ_VOLTAGE", {})
+            await sim.wait_until(lambda: bool(sim.messages))
+        async with attached(path, "calin-chirpstack", sim) as held:
+            await held.until(lambda: ("found" if lives else "accepted") in held.events(number))
+            sim.faults.clear()
+            done = await held.settled(number)
+            assert done.status is Status.SUCCESSFUL
+            again = [b["correlationId"] for b in held.enqueued(number) if b["correlationId"].endswith("-t2")]
+            assert len(again) == (0 if lives else 1)
 
 
 async def test_a_write_whose_event_was_lost_is_read_back_and_never_repeated(path: Path) -> None:
@@ -523,6 +607,98 @@ async def test_events_twice_late_and_out_of_order(path: Path) -> None:
         assert Counter(entry.command for entry in held.meter().effects) == {"TURN_OFF": 1, "TURN_ON": 1}
         await held.sim.wait_until(lambda: len(held.sim.posted) > 12)
         assert {p.status for p in held.sim.posted} <= {0, 204}
+
+
+@pytest.mark.parametrize("again", ["same", "failed"])
+async def test_the_first_of_two_ends_counts(path: Path, again: str) -> None:
+    async with double(faults=(f"final-again={again}",)) as sim:
+        async with attached(path, "calin-chirpstack", sim) as held:
+            done = await held.done("TURN_OFF")
+            await sim.wait_until(lambda: not sim.waiting_webhooks)
+            await held.done("READ_DATE")
+            late = [line for line in held.lines(done.id) if line.event == "late"]
+            assert ["DELIVERY_FAILED" in line.text for line in late] == ([True] if again == "failed" else [])
+            ends = [json.loads(p.body) for p in sim.posted if b"TURN_OFF" in p.body and b"SENT_TO_NS" not in p.body]
+            assert len({end["eventId"] for end in ends}) == 2
+        async with attached(path, "calin-chirpstack", sim) as held:
+            assert held.workbench.interaction(done.id) is None, "not in memory any more"
+            assert await tell(held.port, "again", **ends[1]["message"]) == 204
+            await held.until(lambda: "late" in held.events(done.id))
+            row = held.workbench.interaction(done.id)
+            assert row is not None
+            assert row.status is Status.SUCCESSFUL
+
+
+@pytest.mark.parametrize(
+    ("status", "end"), [("DELIVERY_SUCCESSFUL", Status.SUCCESSFUL), ("DELIVERY_FAILED", Status.FAILED)]
+)  # fmt: skip
+async def test_an_event_that_comes_after_a_restart_completes_what_was_given_up(
+    path: Path, status: str, end: Status
+) -> None:
+    async with double(faults=("webhook-lost=100@CLEAR_TAMPER",)) as sim:
+        async with attached(path, "calin-chirpstack", sim, kind=HASTY) as held:
+            done = await held.send("CLEAR_TAMPER")
+            assert (done.status, done.failure and done.failure.code) == (Status.OUTCOME_UNKNOWN, "ANSWER_LOST")
+            lost: dict[str, Any] = json.loads(sim.dead_letters[-1])["message"]
+        async with attached(path, "calin-chirpstack", sim, kind=HASTY) as held:
+            for event, ref in (("e0", f"mw-{done.id + 7}"), ("e1", f"mw-{done.id}-t2")):
+                assert await tell(held.port, event, **{**lost, "id": event, "correlationId": ref}) == 204
+            assert await tell(held.port, "e2", **{**lost, "deliveryStatus": status}) == 204
+            await held.until(lambda: end in [line.status for line in held.lines(done.id)])
+            texts = [line.text for line in held.lines(done.id) if line.code == "LATE_ANSWER"]
+            assert [f"(mw-{done.id}-t2) changed nothing" in text for text in texts] == [True]
+            row = held.workbench.interaction(done.id)
+            assert row is not None
+            assert row.token, "it came back whole"
+
+
+async def test_an_answer_that_names_another_meter_is_that_of_its_message(path: Path) -> None:
+    async with engine(path, "stub-push") as held:
+        number = held.workbench.submit("m1", "READ_CREDIT", {})
+        await held.until(lambda: any("DELIVERED_TO_NS" in line.text for line in held.lines(number)))
+        other = {"type": "ELECTRICITY_METER", "externalReference": "47003339999"}
+        answer = {"status": "EXECUTION_SUCCESS", "data": {"kwhCreditAvailable": 1.5, "isOn": True}}
+        foreign: dict[str, Any] = {"id": "01FOREIGN", "correlationId": f"mw-{number}", "commandType": "READ_CREDIT"}
+        assert await tell(held.port, "e1", **foreign, response=answer) == 204, "of another message under our id"
+        await says(held.sim, number, "DELIVERY_SUCCESSFUL", device=other, response=answer)
+        done = await held.settled(number)
+        assert done.status is Status.SUCCESSFUL
+        assert done.result is not None
+        assert Decimal(str(done.result["kwh_credit_available"])) == Decimal("1.5")
+        told = await held.found("ANSWERED_BY_OTHER")
+        assert "47003339999" in told.text
+        assert calin_serial(1) in told.text
+        assert "late" not in held.events(number)
+
+
+async def test_a_message_that_cannot_be_shown_lives(path: Path) -> None:
+    async with engine(path, "stub-push", kind=HASTY, retry_base_s=1.0) as held:
+        number = held.workbench.submit("m1", "TURN_OFF", {})
+        await held.until(lambda: any("DELIVERED_TO_NS" in line.text for line in held.lines(number)))
+        await says(held.sim, number, "SENT_TO_DEVICE")
+        await says(held.sim, number, "DELIVERY_FAILED", failureContext={"reason": "x", "errorCode": {"a": 1}})
+        await held.until(lambda: any(line.code == "HEAD_END_UNSHOWN" for line in held.lines(number)))
+        asked = request_count(held.sim, "GET", f"/message/mw-{number}")
+        await held.sim.wait_until(lambda: request_count(held.sim, "GET", f"/message/mw-{number}") > asked + 5)
+        assert sum(line.code == "HEAD_END_UNSHOWN" for line in held.lines(number)) == 1
+        await held.sim.wait_until(lambda: held.sim.find(f"mw-{number}").status == "DELIVERED_TO_NS")
+        await says(held.sim, number, "DELIVERY_SUCCESSFUL", response={"status": "EXECUTION_SUCCESS", "data": {}})
+        assert (await held.settled(number)).status is Status.SUCCESSFUL
+
+
+async def test_an_end_without_its_beginning_is_enough(path: Path) -> None:
+    async with engine(path, faults=("webhook-lost=100@SENT_TO_NS",)) as held:
+        done = await held.done("TURN_OFF")
+        assert "handed on" not in held.events(done.id)
+
+
+async def test_the_listener_never_sends_anybody_elsewhere(path: Path) -> None:
+    """The service would follow with a GET and take its answer for ours."""
+    async with engine(path) as held, httpx.AsyncClient(trust_env=False, follow_redirects=False) as client:
+        for method in ("POST", "GET", "PUT", "HEAD", "OPTIONS"):
+            for where in ("", "/", "//", "/hook", "/hook/", "/../x", "/?event=1"):
+                url = f"http://127.0.0.1:{held.port}{where}"
+                assert (await client.request(method, url, content=b"{}")).status_code in (401, 405)
 
 
 @pytest.mark.parametrize("fault", ["bad-signature#1", "no-signature#1", "forged"])
@@ -771,6 +947,50 @@ async def test_without_a_webhook_only_the_end_is_seen(path: Path, command: str, 
         assert done.failure is not None
         assert (done.failure.code, "without a webhook" in done.failure.text) == ("ANSWER_LOST", True)
         assert len(held.enqueued(done.id)) == 1
+
+
+async def test_a_plugin_that_was_taken_away_is_said_and_its_command_waited_for(path: Path) -> None:
+    plugins = [{"id": "calin-chirpstack", "tuning": {"relayNodeInFlightTimeoutMs": 50}}]
+    settings = {"service_config": json.dumps(CONFIG | {"plugins": plugins})}
+    async with engine(path, settings=settings, downlink_s=1e6) as held:
+        number = held.workbench.submit("m1", "TURN_OFF", {})
+        await held.sim.wait_until(lambda: any(m.status == "DELIVERED_TO_NS" for m in held.sim.messages.values()))
+        held.sim.disabled.add("calin-chirpstack")
+        await held.until(lambda: any(line.code == "HEAD_END_SLOW" for line in held.lines(number)))
+        asked = request_count(held.sim, "GET", f"/message/mw-{number}")
+        await held.sim.wait_until(lambda: request_count(held.sim, "GET", f"/message/mw-{number}") > asked + 3)
+        slow = [line for line in held.lines(number) if line.code == "HEAD_END_SLOW"]
+        assert len(slow) == 1
+        assert "has been DELIVERED_TO_NS for" in slow[0].text
+        assert "plugin calin-chirpstack is still enabled" in slow[0].text
+        assert held.workbench.cancel(number) is CancelResult.ASKED
+        await held.until(lambda: NOT_CANCELLED in held.events(number))
+        row = held.workbench.interaction(number)
+        assert row is not None
+        assert row.status is Status.PROCESSING
+
+
+async def test_a_service_without_its_store_is_named_and_gets_nothing(path: Path) -> None:
+    async with engine(path, kind=Quick(metrics_s=0.05)) as held:
+        held.sim.faults.set("store-down")
+        told = await held.found("HEAD_END_STORE")
+        assert "alive, but its store does not answer" in told.text
+        assert held.workbench.state("m1").link is LinkState.FAULT
+        number = held.workbench.submit("m1", "TURN_OFF", {})
+        await held.until(lambda: held.workbench.interaction(number) is not None)
+        held.sim.faults.clear()
+        done = await held.settled(number)
+        assert (done.status, len(held.enqueued(number))) == (Status.SUCCESSFUL, 1)
+        await held.until(lambda: any(f.code == "HEAD_END_STORE" and f.cleared for f in held.of(Finding)))
+
+
+async def test_one_command_that_fails_again_and_again_is_not_the_store(path: Path) -> None:
+    async with engine(path, faults=("http-error=500@/message/mw-1",), uplink_s=600.0) as held:
+        number = held.workbench.submit("m1", "TURN_OFF", {})
+        await held.sim.wait_until(lambda: request_count(held.sim, "GET", "/message/mw-test") > 1)
+        assert held.workbench.state("m1").link is LinkState.ONLINE
+        held.sim.clock.advance(600)
+        assert (await held.settled(number)).status is Status.SUCCESSFUL
 
 
 # ---------------------------------------------------------------- what the service refuses
@@ -1233,8 +1453,9 @@ async def many(path: Path, meters: int, *, gone_s: float, limit_s: float) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
 async def test_three_hundred_commands_end_right(path: Path) -> None:
-    await many(path, 100, gone_s=2.0, limit_s=100.0)
+    await many(path, 100, gone_s=6.0, limit_s=150.0)
 
 
 @pytest.mark.slow
@@ -1277,22 +1498,58 @@ def test_limits_follow_the_webhook() -> None:
     assert without.poll_late_s < with_one.poll_late_s
     assert kind.limits({"poll_s": "2.5"}).poll_late_s == 2.5
     assert with_one.asks_first
+    assert with_one.late_s == with_one.stage_timeout_s > 3600
+
+
+@pytest.mark.parametrize("port", [22, 2049, 5060, 6000, 6666, 10080])
+def test_a_port_that_the_service_posts_nothing_to_is_refused(port: int) -> None:
+    with pytest.raises(ParameterError, match=f"cannot post to port {port}") as found:
+        check_params(DeviceMessaging().form(), {"webhook_port": port}, "test")
+    assert found.value.parameter == "webhook_port"
+    assert check_params(DeviceMessaging().form(), {"webhook_port": "18092"}, "test")["webhook_port"] == 18092
+
+
+def test_how_long_a_stage_usually_takes() -> None:
+    push, none = dm.Pattern.PUSH, None
+    waits = [
+        DEFAULT.stage_s("p", push, status, retries)
+        for status, retries in (
+            ("QUEUED", 0), ("SENT_TO_NS", 0), ("DELIVERED_TO_NS", 0), ("SENT_TO_DEVICE", 0), ("TO_RETRY", 1),
+            ("TO_RETRY", 3), ("TO_RETRY", 99), ("SENT_TO_MOON", 0),
+        )
+    ]  # fmt: skip
+    assert waits == [900, 120, 900, 12, 3, 12, 3072, None]
+    assert DEFAULT.stage_s("p", none, "DELIVERED_TO_NS", 0) == 900
 
 
 @pytest.mark.parametrize(
     ("prefix", "text", "wanted"),
     [
         ("mw-", "mw-7", Run(7)), ("mw-", "mw-7-B", Run(7, "B")), ("mw-", "mw-7-B-3", Run(7, "B", 3)),
-        ("mw-", "mw-7-3", Run(7, "", 3)), ("a.", "a.7", Run(7)), ("mw-", "7", None), ("mw-", "mw-", None),
+        ("mw-", "mw-7-3", Run(7, "", 3)), ("a.", "a.7", Run(7)), ("mw-", "mw-7-t2", Run(7, "", 1, 2)),
+        ("mw-", "mw-7-B-3-t12", Run(7, "B", 3, 12)), ("mw-", "7", None), ("mw-", "mw-", None),
         ("mw-", "mw-7x", None), ("mw-", "mw-7-D", None), ("mw-", "", None), ("mw-", "mw-\u0667", None),
+        ("mw-", "mw-7-t", None), ("mw-", "mw-7-t2-3", None),
     ],
 )  # fmt: skip
 def test_correlation_ids_are_read_back(prefix: str, text: str, wanted: Run | None) -> None:
     assert run_of(prefix, text) == wanted
     if wanted is not None:
-        now = datetime.now(UTC)
-        interaction = Interaction(
-            id=wanted.interaction, device="m1", adapter="x", command="READ_CREDIT", kind=CommandKind.READ, created=now,
-            updated=now,
-        )  # fmt: skip
-        assert correlation_id(prefix, interaction, wanted.phase, wanted.number) == text
+        assert correlation_id(prefix, wanted) == text
+
+
+@given(
+    st.from_regex(r"[A-Za-z0-9_.:-]{0,39}[A-Za-z_.:-]", fullmatch=True),
+    st.builds(
+        Run, st.integers(0, 10**18 - 1), st.sampled_from(("", "A", "B", "C")), st.integers(1, 10**9 - 1),
+        st.integers(1, 10**9 - 1),
+    ),
+)  # fmt: skip
+def test_every_correlation_id_leads_back_to_its_run(prefix: str, run: Run) -> None:
+    text = correlation_id(prefix, run)
+    assert run_of(prefix, text) == run
+    assert dm.check_correlation_id(text) == text
+    near = Run(run.interaction, run.phase, run.number, min(run.attempt, 9))
+    ids = [correlation_id(prefix, one) for one in (near, *near.earlier)]
+    assert len(set(ids)) == near.attempt
+    assert [run_of(prefix, one) for one in ids] == [near, *near.earlier]

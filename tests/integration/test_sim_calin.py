@@ -152,6 +152,21 @@ async def test_a_read_goes_out_and_its_answer_comes_back_by_webhook() -> None:
         assert (await bench.call(lora.queue_call(EUI))).json() == {"totalCount": 0, "result": []}
 
 
+async def test_the_token_of_webhooks_goes_in_the_header_that_was_chosen() -> None:
+    async with radio(webhook_header="X-API-KEY") as bench:
+        await bench.send_frame(lora.encode(ONE, READ))
+        await bench.events(3)
+        headers = bench.sink.requests[0].headers
+        assert headers["x-api-key"] == "shared"
+        assert "x-meterwright-token" not in headers
+
+
+def test_each_version_counts_its_tasks_from_a_number_of_its_own() -> None:
+    first = {version: CalinVendorSimulator(config=VendorConfig(version=version))._next for version in (1, 2)}
+    assert abs(first[2] - first[1]) > 100_000
+    assert CalinVendorSimulator(config=VendorConfig(version=2, first_task=7))._next == 7
+
+
 async def test_every_command_of_lorawan() -> None:
     async with radio() as bench:
         meter = bench.meter(THREE)
@@ -786,11 +801,11 @@ async def test_v1_a_task_waits_for_its_concentrator_and_for_the_grid() -> None:
         assert not bench.sim.is_online(concentrator)
 
 
-async def test_both_versions_give_equal_task_numbers_and_share_the_meters() -> None:
+async def test_both_versions_may_give_equal_task_numbers_and_share_the_meters() -> None:
     field = demo_field(1, clock=clock())
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(v1(field=field))
-        second = await stack.enter_async_context(v2(field=field))
+        first = await stack.enter_async_context(v1(field=field, first_task=9000))
+        second = await stack.enter_async_context(v2(field=field, first_task=9000))
         one = (await first.create("Reading", DataItem="Version"))["Result"]["TaskNo"]
         two = (await second.create("Reading", 45))["result"][0]["id"]
         assert (one, two) == (str(two), int(one))
@@ -1093,7 +1108,9 @@ async def test_nothing_is_left_when_a_simulator_ends_in_the_middle() -> None:
 async def test_the_catalog_serves(name: str) -> None:
     entry = catalog.find(name)
     announced: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-    options = catalog.SimOptions(faults=("late=1",), seed=3, extra={"meters": "2", "time_scale": "100"})
+    own = {"webhook_header": "X-API-KEY"} if name == "calin-chirpstack" else {"first_task": "900"}
+    extra = {"meters": "2", "time_scale": "100", **own}
+    options = catalog.SimOptions(faults=("late=1",), seed=3, extra=extra)
     async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as group:
         task = group.create_task(entry.load()(options, announced.set_result))
         told = await announced
@@ -1104,6 +1121,9 @@ async def test_the_catalog_serves(name: str) -> None:
         task.cancel()
     with pytest.raises(ConfigError):
         await entry.load()(catalog.SimOptions(extra={"colour": "red"}), print)
+    for key in own:
+        with pytest.raises(ConfigError, match="not a value"):
+            await entry.load()(catalog.SimOptions(extra={key: "a b"}), print)
     assert set(entry.fault_table()) == set(CHIRPSTACK_FAULTS if name == "calin-chirpstack" else VENDOR_FAULTS)
 
 

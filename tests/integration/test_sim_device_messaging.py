@@ -513,6 +513,90 @@ async def test_the_newest_of_an_id_hides_the_others() -> None:
         assert list(b.sim.messages) == [first]
 
 
+async def test_the_end_of_the_older_of_an_id_hides_the_newer() -> None:
+    async with bench(spacing_s=30.0) as b:
+        for _ in range(2):
+            await b.enqueue("twice")
+        await b.settle()
+        older = next(m for m in b.sim.messages.values() if m.status != "QUEUED")
+        await b.run(1.0)
+        await b.device_says(older.reference, "DELIVERY_SUCCESSFUL", response={"status": "EXECUTION_SUCCESS"})
+        await b.settle()
+        assert len(b.sim.messages) == 1
+        assert await b.status("twice") == 404
+        assert await b.cancel("twice") == ["NOT_FOUND"]
+
+
+async def test_an_early_failure_for_good_ends_a_message() -> None:
+    async with bench() as b:
+        await b.enqueue("early")
+        await b.run(1.0)
+        reference = (await b.get("early"))["deliveryQueueId"]
+        await b.device_says(reference, "DELIVERY_FAILED", failureContext={"reason": "no meter", "skipRetry": True})
+        await b.settle()
+        assert b.told("early") == ["SENT_TO_NS", "DELIVERY_FAILED"]
+        assert b.sink.events[-1]["message"]["failureHistory"][0]["status"] == "DELIVERED_TO_NS"
+    async with bench(max_retries=0) as b:
+        await b.enqueue("last")
+        await b.run(1.0)
+        await b.device_says((await b.get("last"))["deliveryQueueId"], "DELIVERY_FAILED")
+        await b.settle()
+        assert b.told("last")[-1] == "DELIVERY_FAILED"
+
+
+async def test_a_message_whose_history_fits_no_schema_is_not_shown() -> None:
+    async with bench() as b:
+        await b.enqueue("odd")
+        await b.run(1.0)
+        reference = (await b.get("odd"))["deliveryQueueId"]
+        await b.device_says(reference, "SENT_TO_DEVICE")
+        await b.device_says(reference, "DELIVERY_FAILED", failureContext={"reason": "x", "errorCode": {"a": 1}})
+        reply = await b.ask("GET", "/message/odd")
+        assert (reply.status_code, reply.json()["code"]) == (500, "FST_ERR_RESPONSE_SERIALIZATION")
+        assert await b.cancel("odd") == ["CANCELLED"]
+
+
+async def test_a_plugin_that_is_not_enabled_any_more_leaves_its_messages_where_they_are() -> None:
+    async with bench() as b:
+        await b.enqueue("sent")
+        await b.run(1.0)
+        await b.enqueue("waits")
+        b.sim.disabled.add("stub-push")
+        await b.run(4000, 100.0)
+        assert [(await b.get(name))["deliveryStatus"] for name in ("sent", "waits")] == ["DELIVERED_TO_NS", "QUEUED"]
+        assert await b.cancel("sent", "waits") == ["NOT_CANCELLABLE", "NOT_CANCELLABLE"]
+        assert (await b.ask("POST", "/message/enqueue", order("new", "READ_CREDIT"))).status_code == 400
+
+
+async def test_a_service_whose_store_is_away() -> None:
+    async with bench("store-down") as b:
+        assert (await b.ask("GET", "/healthz", headers={})).json() == {"ok": True}
+        for method, path, body in (
+            ("GET", "/message/x", None), ("GET", "/metrics", None),
+            ("POST", "/message/enqueue", order("x", "READ_CREDIT")),
+        ):  # fmt: skip
+            async with asyncio.TaskGroup() as group:
+                call = group.create_task(b.ask(method, path, body))
+                while not call.done():
+                    await asyncio.sleep(0)
+                    b.sim.clock.advance(1.0)
+            assert (call.result().status_code, call.result().json()["statusCode"]) == (500, 500)
+        assert not b.sim.messages
+
+
+@pytest.mark.parametrize(("again", "second"), [("same", "DELIVERY_SUCCESSFUL"), ("failed", "DELIVERY_FAILED")])
+async def test_an_end_that_is_told_twice(again: str, second: str) -> None:
+    async with bench(f"final-again={again}") as b:
+        await b.enqueue("twice")
+        await b.run(1.0)
+        reference = (await b.get("twice"))["deliveryQueueId"]
+        await b.device_says(reference, "DELIVERY_SUCCESSFUL", response={"status": "EXECUTION_SUCCESS"})
+        await b.settle()
+        assert b.told("twice") == ["SENT_TO_NS", "DELIVERY_SUCCESSFUL", second]
+        assert len({event["eventId"] for event in b.sink.events}) == 3
+        assert not b.sim.messages
+
+
 async def test_cancel() -> None:
     async with bench() as b:
         for name in ("sent", "waits", "gone"):
@@ -688,7 +772,7 @@ async def test_the_relay_node_stage_waits_as_long_as_the_network_has_the_message
         assert (live["deliveryStatus"], live["retryCount"]) == ("DELIVERED_TO_NS", 0)
         await b.device_says(live["deliveryQueueId"], "DELIVERY_FAILED", failureContext={"reason": "early"})
         assert (await b.get("still"))["failureHistory"] == []  # dropped
-        assert b.sim.claim_misses == {"device": 1}
+        assert b.sim.claim_misses == {"retry": 1}
         success = {"status": "EXECUTION_SUCCESS", "data": {"isOn": True}}
         await b.device_says(live["deliveryQueueId"], "DELIVERY_SUCCESSFUL", response=success)  # from any stage
         await b.settle()

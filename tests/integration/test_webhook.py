@@ -181,6 +181,8 @@ async def test_a_body_that_is_no_json_is_refused(body: bytes) -> None:
 async def test_other_methods_are_refused() -> None:
     async with listening() as ear:
         assert await ear.once(b"", method="GET") == 405
+        assert await ear.once(b"", method="HEAD") == 405
+        assert await ear.once(b"{}") == 204, "the listener lives"
 
 
 async def test_a_mebibyte_is_taken_and_one_byte_more_is_not() -> None:
