@@ -35,7 +35,7 @@ from app.model.interaction import Interaction, Step, StepEntry
 from app.model.reading import LinkState
 from app.model.records import Change
 from app.model.status import Status
-from app.ports import RESTART
+from app.pipeline.dispatch import NOT_CANCELLED
 from app.workbench import CancelResult, Workbench
 
 ANSWER_S: Final = 10.0  # how long `send` waits for the word of the service that has the command
@@ -64,7 +64,7 @@ class Followed:
         if isinstance(change, StepEntry) and change.interaction == self.number:
             self.is_seen |= change.step is Step.SEEN
             self._was_accepted |= change.event in ("accepted", "adopted")
-            if change.event == "not cancelled":
+            if change.event == NOT_CANCELLED:
                 self.reason = change.text
         self._moved.set()
 
@@ -111,7 +111,7 @@ class Followed:
 
         def is_decided() -> bool:
             nonlocal asked
-            if not (self.is_settled or asked or self._has_to_be_asked_for()):
+            if not (self.is_settled or asked):
                 asked = self._workbench.cancel(self.number, ACTOR) is CancelResult.ASKED
                 if not asked and not self.is_settled and self._cannot_be_called_back():
                     self.reason = UNDER_WAY
@@ -128,15 +128,6 @@ class Followed:
         if self.is_settled:
             return ""
         return self.reason or (STOPPED if self.stops > stops else SILENT)
-
-    def _has_to_be_asked_for(self) -> bool:
-        """The program died while it was being handed over: its service has to say first whether it has it."""
-        present = self.present
-        if present is None or present.failure is None or present.failure.code != RESTART:
-            return False
-        device = self._workbench.device(present.device)
-        kind = self._workbench.adapter_types()[device.adapter]
-        return kind.limits(device.settings).asks_first and not self._workbench.can_recall(self.number)
 
     def _cannot_be_called_back(self) -> bool:
         """It has left, and no service has it that could give it back."""

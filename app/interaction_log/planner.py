@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from app.interaction_log import filters as f
+from app.interaction_log import filter_nodes as f
+from app.interaction_log.filter_sql import HAS_TEXT, condition, devices_with, frames_with, match_query
+from app.interaction_log.filters import Filter
 from app.interaction_log.rows import Run, WordTexts, to_us
 
 MAX_CONJUNCTIONS: Final = 16
@@ -26,15 +28,19 @@ _USED: Final = (
     " SELECT (SELECT min({column}) FROM interaction WHERE {column} > used.n AND {column} IS NOT NULL) FROM used"
     " WHERE used.n IS NOT NULL) SELECT n FROM used WHERE n IS NOT NULL"
 )
-_HAS_TEXT: Final = "EXISTS (SELECT 1 FROM log_text WHERE log_text MATCH ? AND log_text.rowid = interaction.id)"
+_BY_WORD: Final = (*f.WORD_FIELDS, *f.TREE_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
 class Lead:
-    """The index that leads: ``branches`` are conditions of disjoint sets of rows, each answered by one index range."""
+    """The index that leads: ``branches`` are conditions of disjoint sets of rows, each answered by one index range.
+
+    ``is_listed``: the ids are not in an index but found beforehand, at a cost; better only than reading every row.
+    """
 
     branches: tuple[tuple[str, tuple[Any, ...]], ...]
     is_text: bool = False
+    is_listed: bool = False
 
 
 @dataclass(slots=True)
@@ -103,7 +109,7 @@ class Planner:
         self._span_of_time = span_of_time
         self._bulk = False
 
-    def plan(self, where: f.Filter | None, *, bulk: bool = False) -> list[Conjunction]:
+    def plan(self, where: Filter | None, *, bulk: bool = False) -> list[Conjunction]:
         """Conjunctions of which one must hold; an empty list means that nothing can match.
 
         ``bulk`` is for queries that read everything, not a page.
@@ -112,7 +118,7 @@ class Planner:
         node = f.Everything() if where is None else normalised(where.node)
         parts = conjunctions(node)
         if parts is None:
-            sql, parameters = f.Filter(node).sql()
+            sql, parameters = Filter(node).sql()
             return [Conjunction(rest=[sql], parameters=parameters, is_bulk=True)]
         planned = [self._conjunction(part) for part in parts]
         return [one for one in planned if not one.is_empty]
@@ -141,7 +147,7 @@ class Planner:
                         plan.high = min(high, f.MAX_ID - 1) + 1 if plan.high is None else min(plan.high, high + 1)
                 case _:
                     sql, parameters, lead = self._term(term)
-                    plan.is_bulk |= "SELECT rowid FROM log_text" in sql
+                    plan.is_bulk |= "SELECT rowid FROM log_text" in sql or "SELECT frame.interaction FROM" in sql
                     if sql == "0":
                         plan.is_empty = True
                         return plan
@@ -152,6 +158,10 @@ class Planner:
                         leads.append((lead, sql, parameters))
         if since is not None or until is not None:
             self._add_time(plan, since, until)
+        if any(not lead.is_listed for lead, _sql, _parameters in leads):
+            plan.rest += [sql for lead, sql, _parameters in leads if lead.is_listed]
+            plan.parameters += [value for lead, _sql, values in leads if lead.is_listed for value in values]
+            leads = [one for one in leads if not one[0].is_listed]
         if leads:
             if any(term.is_prefix for term in texts):  # looked up row by row, a beginning costs too much
                 best = leads[0][0]
@@ -183,13 +193,24 @@ class Planner:
 
     def _term(self, term: f.Node) -> tuple[str, list[Any], Lead | None]:
         """The test of one row (kept away from indexes), its parameters, and the index that could lead."""
+        parameters: list[Any]
         match term:
-            case f.Match():
+            case f.Match() | f.Contains() if term.field in _BY_WORD:
                 return self._match(term, wanted=True)
-            case f.Not(f.Match() as inner):
+            case f.Not(f.Match() | f.Contains() as inner) if inner.field in _BY_WORD:
                 return self._match(inner, wanted=False)
+            case f.Match("finding") | f.Contains("finding"):
+                return self._finding(term)
+            case f.Follows():
+                parameters = []
+                sql = condition(term, parameters)
+                return sql, parameters, Lead(((sql, tuple(parameters)),))
+            case f.Bytes() if self._bulk:  # all frames in their order
+                parameters = []
+                ids = f"interaction.id IN (SELECT frame.interaction FROM {frames_with(term, parameters)})"
+                return ids, parameters, None
             case f.Is("failed"):
-                texts = frozenset(f._FAILED_TEXTS)
+                texts = frozenset(f.FAILED_TEXTS)
                 return self._words_lead("status_w", [n for n, text in self._words.items() if text in texts])
             case f.Is(state):
                 value = int(state == "open")
@@ -197,22 +218,23 @@ class Planner:
                 return f"+interaction.is_open = {value}", [], lead
             case f.Span(name, low, high) if low is not None and low == high:
                 column = f.NUMBER_FIELDS[name]
-                return f"+interaction.{column} IS ?", [low], Lead(((f"interaction.{column} = ?", (low,)),))
+                lead = Lead(((f"interaction.{column} = ?", (low,)),)) if name in f.INDEXED_NUMBERS else None
+                return f"+interaction.{column} IS ?", [low], lead
             case f.Not(f.Text() as inner) if not (inner.is_prefix or self._bulk):
-                return f"NOT {_HAS_TEXT}", [f.match_query(inner)], None
+                return f"NOT {HAS_TEXT}", [match_query(inner)], None
             case _:
-                parameters: list[Any] = []
-                return f._sql(term, parameters), parameters, None
+                parameters = []
+                return condition(term, parameters), parameters, None
 
     def _text(self, terms: list[f.Text]) -> tuple[Lead, str, list[Any]]:
         """All words of a conjunction as one full-text query."""
         query = " AND ".join(self._query(term) for term in terms)
-        return Lead((("log_text MATCH ?", (query,)),), is_text=True), _HAS_TEXT, [query]
+        return Lead((("log_text MATCH ?", (query,)),), is_text=True), HAS_TEXT, [query]
 
     def _query(self, term: f.Text) -> str:
         """A beginning is spelt out when few words have it: full text reads whole words lazily, beginnings at once."""
         if not (term.is_prefix and term.value.isascii()):
-            return f.match_query(term)
+            return match_query(term)
         *whole, last = f.words_of(term.value)
         found: list[str] = []
         at = last
@@ -223,13 +245,13 @@ class Planner:
             found.append(rows[0][0])
             at = rows[0][0] + "\x01"
         if not found or len(found) > MAX_ENDINGS:
-            return f.match_query(term)
+            return match_query(term)
         return "(" + " OR ".join(f'"{" ".join([*whole, word])}"' for word in found) + ")"
 
-    def _match(self, node: f.Match, *, wanted: bool) -> tuple[str, list[Any], Lead | None]:
+    def _match(self, node: f.Match | f.Contains, *, wanted: bool) -> tuple[str, list[Any], Lead | None]:
         self._words.refresh()
-        column = f.WORD_FIELDS[node.field]
-        found = (self._words.that_begin if node.is_prefix else self._words.that_are)(node.value)
+        column = f.WORD_FIELDS.get(node.field, "device_w")
+        found = self._word_ids(node)
         if wanted:
             return self._words_lead(column, found, can_lead=node.field != "adapter")
         choices = frozenset(f.CHOICES.get(node.field, ()))
@@ -239,6 +261,26 @@ class Planner:
         if not found:
             return "1", [], None
         return f"(interaction.{column} IS NULL OR interaction.{column} NOT IN ({_listed(found)}))", [], None
+
+    def _finding(self, node: f.Match | f.Contains) -> tuple[str, list[Any], Lead | None]:
+        self._words.refresh()
+        found = self._word_ids(node)
+        if not found:
+            return "0", [], None
+        of_code = f"finding.code_w IN ({_listed(found)})"
+        listed = f"SELECT finding.interaction FROM finding WHERE {of_code}"
+        test = f"EXISTS (SELECT 1 FROM finding WHERE finding.interaction = interaction.id AND {of_code})"
+        return test, [], Lead(((f"interaction.id IN ({listed})", ()),), is_listed=True)
+
+    def _word_ids(self, node: f.Match | f.Contains) -> list[int]:
+        """Ids of the words a field may hold to be meant."""
+        if node.field in f.TREE_FIELDS:
+            parameters: list[Any] = []
+            devices = devices_with(node, parameters)
+            return [number for (number,) in self._run(f"SELECT id FROM word WHERE text IN ({devices})", parameters)]
+        if isinstance(node, f.Contains):
+            return [number for number, text in self._words.items() if f.text_matches(node, text)]
+        return (self._words.that_begin if node.is_prefix else self._words.that_are)(node.value)
 
     def _words_lead(
         self, column: str, found: list[int], *, can_lead: bool = True

@@ -256,6 +256,10 @@ class Dispatcher:
         messages = [m for m in self._ledger.messages_of(interaction) if not is_over(m)]
         if any(message.state not in CANCELLABLE for message in messages):
             return None
+        present = self._ledger.interaction(interaction)
+        was_cut_off = present is not None and present.failure is not None and present.failure.code == RESTART
+        if was_cut_off and any(self._site.limits(message.device).asks_first for message in messages):
+            return None  # its service may have it, and says so when it is asked again
         now = self._clock.now()
         return [message.after(Move.CANCEL, now, holds_slot=False) for message in messages]
 

@@ -40,6 +40,12 @@ BATCH = 5_000
 A_CALL = 100  # interactions of one call, as an import or a report of a fleet brings them
 ROUNDS = 5
 OPEN = 300  # commands under way in the large log
+UNINDEXED = ("bytes", "param.", "result.")  # filters that read rows from the newest on until the page is full
+SITES = 4  # of five grids each, which have fifty meters each
+ADD_NODE = (
+    "INSERT INTO device(id, name, kind, parent, serial, adapter, model, settings, attributes, enabled, position)"
+    " VALUES (?1, ?1, ?2, ?3, ?4, 'lem', '', '{}', '{}', 1, 0)"
+)
 
 Item = dict[str, Any]
 
@@ -60,10 +66,17 @@ def rate(name: str, value: float, bound: float, budget: float) -> Item:
             "ok": ratio >= budget}  # fmt: skip
 
 
-def cost(name: str, value: float, bound: float, budget: float, limit: float | None = None) -> Item:
-    """Milliseconds; less is better. ``limit``: milliseconds that may not be exceeded whatever the bound is."""
+def cost(
+    name: str, value: float, bound: float, budget: float, limit: float | None = None, floor: float = 0.0
+) -> Item:
+    """Milliseconds; less is better.
+
+    Args:
+        limit: milliseconds that may not be exceeded whatever the bound is.
+        floor: so many milliseconds are never too many: what looking up words costs where the bound finds two rows.
+    """
     ratio = value / bound if bound else 0.0
-    ok = ratio <= budget and (limit is None or value <= limit)
+    ok = (ratio <= budget or value <= floor) and (limit is None or value <= limit)
     figures = {"value": round(value, 4), "bound": round(bound, 4), "ratio": round(ratio, 3)}
     return {"name": name, **figures, "budget": budget, "ok": ok}
 
@@ -220,7 +233,10 @@ def committing(folder: Path, count: int) -> list[Item]:
 
 
 def build(path: Path, count: int) -> None:
-    """``count`` finished interactions, made inside SQLite; one in ten failed, 1,000 devices, a little of everything."""
+    """``count`` finished interactions, made inside SQLite; one in ten failed, 1,000 devices, a little of everything.
+
+    Each has an attempt, a frame and a history line; one in twenty a finding, one in a hundred a follow-up.
+    """
     with LogWriter(path):
         pass
     db = sqlite3.connect(path, isolation_level=None)
@@ -229,7 +245,7 @@ def build(path: Path, count: int) -> None:
     db.execute("PRAGMA cache_size=-400000")
     texts = [f"meter-{n:04d}" for n in range(1000)] + list(COMMANDS)
     texts += ["lem", "read", "control", "QUEUED", "SUCCESSFUL", "FAILED", "OUTCOME_UNKNOWN", "USER"]
-    texts += ["TIMEOUT", "CRC", "REFUSED"]
+    texts += ["TIMEOUT", "CRC", "REFUSED", "ANSWERED", "in", "memory", "app", "warning", "CLOCK", "TAMPER"]
     db.executemany("INSERT INTO word(text) VALUES (?)", [(text,) for text in texts])
     words = {text: number for number, text in db.execute("SELECT id, text FROM word")}
     indexes = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall()
@@ -242,7 +258,7 @@ def build(path: Path, count: int) -> None:
         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}),
         k(i, h) AS (SELECT i, ((i * 2654435761) & 4294967295) FROM n)
         INSERT INTO interaction(id, seq, device_w, adapter_w, command_w, kind_w, status_w, origin_w, is_open, created,
-            updated, finished, priority, attempts, code_w, params, failure, result)
+            updated, finished, priority, attempts, code_w, followup_of, params, failure, result)
         SELECT i, 4, {words["meter-0000"]} + h % 1000, {words["lem"]}, {words["READ_LIVE"]} + (h >> 12) % 8,
             CASE WHEN (h >> 12) % 8 IN (3, 4, 6) THEN {words["control"]} ELSE {words["read"]} END,
             CASE WHEN i > {count - OPEN} THEN {words["QUEUED"]} WHEN (h >> 7) % 10 THEN {words["SUCCESSFUL"]}
@@ -250,6 +266,7 @@ def build(path: Path, count: int) -> None:
             {words["USER"]}, i > {count - OPEN}, {first} + i * 1000000, {first} + i * 1000000 + 130000,
             {first} + i * 1000000 + 130000,
             10, 1, CASE WHEN (h >> 7) % 10 THEN NULL ELSE {words["TIMEOUT"]} + (h >> 9) % 3 END,
+            CASE WHEN i % 100 = 0 THEN i - 1 WHEN i % 100 = 1 AND i > 1 THEN i - 1 END,
             '{{"register":"1-0:' || ((h >> 5) % 9) || '.8.0"}}',
             CASE WHEN (h >> 7) % 10 THEN NULL
                 ELSE '["The meter did not answer in 12 s.","","",0,' || {first} || ']' END,
@@ -257,6 +274,33 @@ def build(path: Path, count: int) -> None:
                 CASE WHEN (h >> 3) % 5 THEN 'idle' ELSE 'charging' END || '"}}' ELSE NULL END
         FROM k"""
     )
+    hanging = "SELECT id, created, device_w, ((id * 2654435761) & 4294967295) AS h FROM interaction"
+    db.execute(
+        "INSERT INTO attempt(interaction, message, number, started, end_w, ended)"
+        f" SELECT id, id, 1, created + 1000, {words['ANSWERED']}, created + 100000 + CASE WHEN h % 1000 THEN 0"
+        f" ELSE 5000000 END FROM ({hanging})"
+    )
+    db.execute(
+        "INSERT INTO frame(at, device_w, link_w, direction_w, interaction, attempt, truncated, data)"
+        f" SELECT created + 100000, device_w, {words['memory']}, {words['in']}, id, 1, 0,"
+        " CAST('h' || char(h % 120) || 'h' || printf('%016d', h) || char((h >> 8) % 120) AS BLOB)"
+        f" FROM ({hanging})"
+    )
+    db.execute(
+        "INSERT INTO step(interaction, at, step, event_w, actor_w)"
+        f" SELECT id, created, 5 + h % 8, {words['QUEUED']}, {words['app']} FROM ({hanging})"
+    )
+    db.execute(
+        "INSERT INTO finding(at, device_w, severity_w, code_w, interaction, cleared, text)"
+        f" SELECT created, device_w, {words['warning']}, CASE WHEN h % 5000 THEN {words['CLOCK']}"
+        f" ELSE {words['TAMPER']} END, id, 0, 'The clock is late.' FROM ({hanging}) WHERE id % 20 = 0"
+    )
+    for site in range(SITES):
+        db.execute(ADD_NODE, (f"site-{site}", "site", "", ""))
+        for grid in range(5):
+            db.execute(ADD_NODE, (f"grid-{site * 5 + grid:02d}", "grid", f"site-{site}", ""))
+    for meter in range(1000):
+        db.execute(ADD_NODE, (f"meter-{meter:04d}", "meter", f"grid-{meter % (SITES * 5):02d}", f"SN{meter:04d}"))
     db.execute("COMMIT")
     for _name, sql in indexes:
         db.execute(sql)
@@ -334,6 +378,11 @@ def filters(path: Path, count: int) -> list[Item]:
     select = r.SELECT_INTERACTION
     newest = "ORDER BY id DESC LIMIT 200"
     text = "id IN (SELECT rowid FROM log_text WHERE log_text MATCH ? ORDER BY rowid DESC LIMIT 200)"
+    device_in = "device_w IN (SELECT w.id FROM device AS d JOIN word AS w ON w.text = d.id WHERE d.parent = ?)"
+    device_in_site = device_in.replace("= ?", "IN (SELECT g.id FROM device AS g WHERE g.parent = ?)")
+    latency = (
+        "(SELECT max(ended) - min(started) FROM attempt WHERE attempt.interaction = interaction.id) {} 2000000"
+    )
     cases: list[tuple[str, str, tuple[Any, ...]]] = [
         ("device:meter-0042", "device_w = ?", (words["meter-0042"],)),
         ("command:SET_RELAY", "command_w = ?", (words["SET_RELAY"],)),
@@ -350,6 +399,26 @@ def filters(path: Path, count: int) -> list[Item]:
         ("charging live", text, ('"charging" AND "live"',)),
         ('"meter 0042" relay', text, ('"meter 0042" AND "relay"',)),
         ("charg*", text, ('"charg"*',)),
+        ("device ~ r-0042", "device_w = ?", (words["meter-0042"],)),
+        ("serial:SN0042", "device_w = ?", (words["meter-0042"],)),
+        ("grid:grid-07", device_in, ("grid-07",)),
+        ("site:site-1", device_in_site, ("site-1",)),
+        (f"created > {middle:%Y-%m-%dT%H:%M:%SZ}", "id > ?", (count // 2,)),
+        (f"parent:{count // 200 * 100 - 1}", "followup_of = ?", (count // 200 * 100 - 1,)),
+        (f"follows:{count // 200 * 100 - 1}", "id IN (?, ?)", (count // 200 * 100, count // 200 * 100 + 1)),
+        ("finding:CLOCK", "id IN (SELECT interaction FROM finding WHERE code_w = ?)", (words["CLOCK"],)),
+        ("finding:TAMPER", "id IN (SELECT interaction FROM finding WHERE code_w = ?)", (words["TAMPER"],)),
+        ("finding:CLOCK status:FAILED", "status_w = ? AND EXISTS (SELECT 1 FROM finding WHERE interaction ="
+         " interaction.id AND code_w = ?)", (words["FAILED"], words["CLOCK"])),
+        ("duration > 100ms", "finished - created > 100000", ()),
+        ("latency < 2s", latency.format("<"), ()),
+        ("step:meter", "EXISTS (SELECT 1 FROM step WHERE interaction = interaction.id AND step = 8)", ()),
+        ("param.register:1-0:1.8.0", "json_extract(params, '$.register') = '1-0:1.8.0'", ()),
+        ("result.value < 2000000000", "json_extract(result, '$.value') < CAST(2e9 AS REAL)", ()),
+        ("bytes ~ 68 41 68", "EXISTS (SELECT 1 FROM frame WHERE interaction = interaction.id AND"
+         " instr(data, X'684168') > 0)", ()),
+        ("bytes.in ~ 68 ?? 68 30", "EXISTS (SELECT 1 FROM frame WHERE interaction = interaction.id AND"
+         " hex(data) GLOB '*68??6830*')", ()),
     ]  # fmt: skip
     assert first
     items: list[Item] = []
@@ -364,7 +433,9 @@ def filters(path: Path, count: int) -> list[Item]:
                 lambda s=statement, p=parameters: db.execute(s, p).fetchall(),  # type: ignore[misc]
                 21,
             )
-            items.append(cost(f"newest 200 of {query}, ms", median(ours), median(bound), 2.0, 20.0))
+            # Without an index two readings of the JSON stand against one; how far back they go is the log's affair.
+            budget, limit = (4.0, None) if query.startswith(UNINDEXED) else (2.0, 20.0)
+            items.append(cost(f"newest 200 of {query}, ms", median(ours), median(bound), budget, limit, 0.2))
         took = timed(reader.anchors)
         items.append(below("row index of the whole log, ms", took, 1000.0))
         items.append(below("row index of the whole log, MB", reader.anchors().nbytes / 1e6 * 10_000_000 / count, 1.0))
@@ -378,7 +449,10 @@ def filters(path: Path, count: int) -> list[Item]:
 def cancelling(reader: LogReader, now: datetime) -> Item:
     """How long a search that finds nothing goes on after it was cancelled."""
     worst = 0.0
-    for query in ("adapter:nothing-of-that-name or origin:BATCH", "not charging and not idle and not meter"):
+    for query in (
+        *("adapter:nothing-of-that-name or origin:BATCH", "not charging and not idle and not meter"),
+        *("result.nothing > 5", "result.value ~ x", "bytes ~ 00 ?? 00 ?? 00", "latency > 1h", "waited > 1h or actor:x"),
+    ):
         where = parse(query, now)
         ended: list[float] = []
         begun = threading.Event()

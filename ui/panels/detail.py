@@ -47,6 +47,7 @@ from app.model.command import CommandSpec
 from app.model.interaction import Attempt, AttemptEnd, Direction, Frame, Interaction, Step, StepEntry
 from app.model.reading import Finding
 from app.model.status import Status
+from app.pipeline.dispatch import NOT_CANCELLED
 from app.workbench import CancelResult, Workbench
 from ui.log_access import LogAccess, Ticket
 from ui.models.directives import DELETE_DIRECTIVE, is_directive
@@ -71,7 +72,6 @@ _READ_AGAIN_MS: Final = 150  # changes come in batches; the story is read at mos
 _CATCH_UP_MS: Final = 250  # the change was seen before its commit: look again
 _CATCH_UPS: Final = 40
 _CANCELLABLE: Final = frozenset({Status.QUEUED, Status.SUSPENDED, Status.DEFERRED})
-_NOT_GIVEN_BACK: Final = "not cancelled"  # event in the history of a command that whoever has it keeps
 _UNITS: Final[Mapping[str, str]] = {
     "V": "V",
     "A": "A",
@@ -977,7 +977,7 @@ class DetailPanel(QWidget):
         return self.tr("{step}: {text}").format(step=step_title(line.step), text=line.text) if line is not None else ""
 
     def _refusals(self) -> list[StepEntry]:
-        return [line for line in self._steps if line.event == _NOT_GIVEN_BACK]
+        return [line for line in self._steps if line.event == NOT_CANCELLED]
 
     def _show_why(self, item: Interaction) -> None:
         text = self.why_text(item)

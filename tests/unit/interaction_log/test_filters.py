@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,12 +15,17 @@ from hypothesis import strategies as st
 
 from app.errors import FilterError
 from app.interaction_log import filters as f
-from app.interaction_log.filters import Filter, complete, parse
+from app.interaction_log.filters import Context, Filter, complete, parse, parse_for_devices
 from app.interaction_log.reader import LogReader
+from app.interaction_log.rows import to_us
 from app.interaction_log.writer import LogWriter
+from app.model.device import Device
+from app.model.interaction import Interaction
+from app.model.reading import DeviceState
 from app.model.status import Status
 from tests.unit.interaction_log.logs import START, fresh, queued
 
+T = TypeVar("T")
 NOW = datetime(2026, 5, 4, 12, 0, tzinfo=UTC)
 
 # ---------------------------------------------------------------- trees and texts
@@ -36,6 +43,29 @@ def _span(field: str, low: int | None, high: int | None) -> f.Node:
     return f.Span(field, 5 if low is None and high is None else low, high)
 
 
+COMPARISONS = [f.Op.EQUAL, f.Op.DIFFERENT, f.Op.BELOW, f.Op.AT_MOST, f.Op.ABOVE, f.Op.AT_LEAST]
+durations = st.integers(0, 1 << 60) | st.sampled_from([0, 1_000, 2_000_000, 60_000_000, 86_400_000_000])
+octets = st.lists(st.none() | st.integers(0, 255), min_size=1, max_size=6).map(tuple)
+names = st.sampled_from(["voltage", "a.b", "1-0:1.8.0", "größer", "a b", "x>y", "12", "a'); --"])
+paths = st.lists(names | st.integers(0, 999), min_size=1, max_size=3).map(tuple)
+literals = st.one_of(
+    values.map(lambda text: f.Literal(f.Kind.TEXT, text)),
+    st.sampled_from(["200", "-5.5", "1e3", ".5", "true", "0200"]).map(lambda text: f.Literal(f.Kind.TEXT, text)),
+    st.sampled_from(["200", "-5.5", "1e3", ".5", "+7"]).map(lambda text: f.Literal(f.Kind.NUMBER, text)),
+)
+heads = st.sampled_from(["param", "result"])
+cells = st.one_of(
+    st.builds(f.Cell, heads, paths, st.sampled_from(COMPARISONS), literals),
+    st.builds(f.Cell, heads, paths, st.just(f.Op.EQUAL), st.just(f.Literal(f.Kind.FLAG, "true"))),
+    st.builds(
+        f.Cell,
+        heads,
+        paths,
+        st.sampled_from([f.Op.CONTAINS, f.Op.BEGINS]),
+        values.filter(bool).map(lambda text: f.Literal(f.Kind.TEXT, text)),
+    ),
+    st.builds(f.Cell, heads, paths, st.just(f.Op.EXISTS)),
+)
 leaf = st.one_of(
     st.builds(f.Match, st.sampled_from(["device", "command", "adapter", "reason"]), values, st.booleans()),
     st.one_of(
@@ -47,6 +77,15 @@ leaf = st.one_of(
     st.builds(f.Until, moments),
     st.builds(f.Is, st.sampled_from(f.STATES)),
     st.builds(f.Text, words, st.booleans()),
+    st.builds(f.Match, st.sampled_from(["finding", "actor", "site", "serial", "meter"]), values, st.booleans()),
+    st.builds(f.Contains, st.sampled_from(["device", "reason", "gateway", "finding"]), values.filter(bool)),
+    st.builds(f.Span, st.sampled_from(["batch", "parent"]), st.none(), st.none()),
+    st.builds(f.Compare, st.sampled_from(["latency", "duration", "waited"]), st.sampled_from(COMPARISONS), durations),
+    st.builds(f.Compare, st.just("finished"), st.sampled_from([f.Op.BELOW, f.Op.AT_LEAST]), moments.map(to_us)),
+    st.builds(f.Compare, st.sampled_from(["latency", "finished"]), st.just(f.Op.EXISTS)),
+    st.builds(f.Follows, st.integers(0, 450)),
+    st.builds(f.Bytes, st.sampled_from(["bytes", "bytes.in", "bytes.out"]), octets),
+    cells,
 )
 trees = st.recursive(
     leaf,
@@ -60,7 +99,7 @@ trees = st.recursive(
 
 
 @given(trees)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_a_tree_printed_parses_to_itself(node: f.Node) -> None:
     assert parse(str(Filter(node)), NOW).node == node
     assert parse(str(Filter(node)), NOW + timedelta(days=400)).node == node
@@ -75,25 +114,33 @@ def test_any_text_gives_a_filter_or_a_filter_error(text: str) -> None:
 PIECES = [
     *("device:", "since:", "until:", "id:", "is:", "status:", "(", ")", '"', "not ", "and ", "or ", "*", "-2h", ".."),
     *("2026-05-01", "T10:00", "+02:00", "\\", " ", "lem-1", "failed", "today", "99:99", "0001-01-01", "9999-12-31"),
+    *("latency", "result.", "param.a", '."a b"', "bytes", "finished", " > ", "!=", "~", "<=", "=", " 2s", "5 ms", "2 "),
+    *("68 71", "??", "true", "1e3", "follows", "site:", "step", "created:", "text:", "fact.x", "actor", ".5", "9e999"),
     *("\0", "ſ", "-999999999w", "2026-02-30", "٣", "id:٣", "since:-٣h", "9" * 20),
 ]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=800, deadline=None)
 def test_any_mixture_of_its_own_words_too(text: str) -> None:
     _try(text)
 
 
-def _outcome(text: str) -> Filter | FilterError:
+PIECES_OF_DEVICES = [
+    *("name:", "link:", "status:on*", "fact.", "fact.x", " > ", "!=", "~", "site:", "serial", "kind:", "(", ")", '"'),
+    *("not ", "or ", "a", "5", "*", " ", "latency", "result.x", "text:", ":"),
+]
+
+
+def _outcome(text: str, how: Callable[[str, datetime], T]) -> T | FilterError:
     try:
-        return parse(text, NOW)
+        return how(text, NOW)
     except FilterError as error:
         return error
 
 
 def _try(text: str) -> None:
-    where = _outcome(text)
+    where = _outcome(text, parse)
     if isinstance(where, FilterError):
         assert 0 <= where.position <= len(text)
         assert str(where)
@@ -102,7 +149,18 @@ def _try(text: str) -> None:
     sql, parameters = where.sql()
     assert sql.count("?") == len(parameters)
     where.matches(fresh(1))
-    complete(text, len(text))
+    complete(text, len(text), lambda field: ["a b", 'q"', field])
+
+
+@given(st.lists(st.sampled_from([*PIECES_OF_DEVICES]), max_size=10).map("".join))
+@settings(max_examples=300, deadline=None)
+def test_any_mixture_gives_a_filter_of_devices_or_a_filter_error(text: str) -> None:
+    where = _outcome(text, parse_for_devices)
+    if isinstance(where, FilterError):
+        assert 0 <= where.position <= len(text)
+        return
+    assert parse_for_devices(str(where), NOW) == where
+    where.matches_device(Device(id="a", name="b"), DeviceState(device="a"), {})
 
 
 @pytest.mark.parametrize("depth", [39, 3000])
@@ -137,6 +195,30 @@ def test_too_many_terms_are_refused() -> None:
         ("since:2026*", 6, "takes no"),
         ("--", 0, "no letter or digit"),
         ("is:gone", 3, "must be one of open"),
+        ("latency > 2", 10, "takes a duration such as 2s"),
+        ("latency:5..6s", 8, "takes a duration"),
+        ("latency >", 9, "value is missing after latency >"),
+        ("latency ~ 2s", 8, "latency takes : or ="),
+        ("a result > 5", 8, "needs a name behind it"),
+        ("result.x:", 9, "missing after result.x:"),
+        ("result.x < true", 9, "can be compared with = and !="),
+        ("result.x > a*", 11, r"takes no \*"),
+        ("colour > 5", 0, "no field colour"),
+        ("fact.x:1", 0, "not known of interactions"),
+        ("bytes = 68", 6, "bytes takes ~ or :"),
+        ("bytes ~ 6", 8, "takes octets such as"),
+        ("bytes.up ~ 68", 0, "bytes.in and bytes.out"),
+        ("site != a", 5, "site takes"),
+        ("status ~ zz", 9, "must be one of QUEUED"),
+        ("step:lunch", 5, "must be one of click"),
+        ("created ~ 5", 8, "created takes"),
+        ("finished > 9999-12-31", 11, "takes a time"),
+        ("id > 9223372036854775807", 5, "too large"),
+        ("batch:5*", 6, r"takes no \*"),
+        ("follows:1..2", 8, "whole number"),
+        ("a \ud800 b", 2, "half of a character"),
+        ("not " * 40 + "latency:1s..2s", 0, "too long when it is written out"),
+        ("since:-2h " * 200, 0, "too long when it is written out"),
     ],
 )
 def test_faults_are_told_with_their_place(text: str, position: int, said: str) -> None:
@@ -166,6 +248,23 @@ def test_faults_are_told_with_their_place(text: str, position: int, said: str) -
         ("id:5..5 id:7.. id:..9", "id:5 id:7.. id:..9"),
         ('"1-0:1.8.0"', '"1-0:1.8.0"'),
         ("1-0:1.8.0", '"1-0:1.8.0"'),
+        ("latency>150 ms", "latency > 150ms"),
+        ("latency = 0.5s duration:1s..2s", "latency = 500ms duration >= 1s duration <= 2s"),
+        ("not waited:..90s", "not waited <= 90s"),
+        ("created > 2026-05-01", "since:2026-05-02T00:00:00Z"),
+        ("created = yesterday", "since:2026-05-03T00:00:00Z until:2026-05-04T00:00:00Z"),
+        ("finished <= 10:30", "finished < 2026-05-04T10:30:00.000001Z"),
+        ("attempts > 1 parent:12 batch != 3", "attempts:2.. parent:12 batch:* not batch:3"),
+        ("code != TIMEOUT device != a*", "reason:* not reason:TIMEOUT not device:a*"),
+        ("device ~ em", "device ~ em"),
+        ("Result.Voltage<200", "result.Voltage < 200"),
+        ('result."1-0:1.8.0":5 result."a".b.0 = "5"', 'result."1-0:1.8.0" = 5 result.a.b.0 = "5"'),
+        ("params.x = TRUE param.y:1*", "param.x = true param.y:1*"),
+        ("bytes ~ 68 71 ?? ab status:failed", 'bytes ~ "68 71 ?? ab" status:FAILED'),
+        ("bytes.in:6871 relay", 'bytes.in ~ "68 71" relay'),
+        ('text:"gateway off"* text ~ relay', '"gateway off"* relay'),
+        ("x=5 a<b", '"x=5" "a<b"'),
+        ("latency result bytes", "latency result bytes"),
     ],
 )
 def test_canonical_text(text: str, canonical: str) -> None:
@@ -181,23 +280,44 @@ def test_times_without_a_zone_are_in_the_zone_of_now() -> None:
 # ---------------------------------------------------------------- meaning
 
 
-@given(trees)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_sql_pages_counts_and_memory_agree(kept_log: Path, node: f.Node) -> None:
-    where = Filter(node)
+@dataclass
+class Kept:
+    """A log that is open, with its interactions and what stands beside each."""
+
+    reader: LogReader
+    contexts: list[tuple[Interaction, Context]]
+
+
+@pytest.fixture(scope="module")
+def kept(kept_log: Path) -> Iterator[Kept]:
     with LogReader(kept_log) as reader:
-        everything = reader.page(limit=100_000)
-        expected = [item.id for item in everything if where.matches(item)]
-        sql, parameters = where.sql()
-        bare = reader.query(f"SELECT id FROM interaction WHERE {sql} ORDER BY id", parameters)
-        assert [row[0] for row in bare] == expected
-        assert reader.page(where=where, limit=100_000).ids == expected
-        assert reader.page(where=where, limit=7).ids == expected[-7:]
-        assert reader.page(where=where, limit=7, before=150).ids == [n for n in expected if n < 150][-7:]
-        assert reader.page(where=where, limit=7, after=150).ids == [n for n in expected if n > 150][:7]
-        assert reader.count(where) == len(expected)
-        assert reader.anchors(where, 5).tolist() == expected[::5]
-        assert reader.more_anchors(reader.anchors(where, 5), where, 5).tolist() == expected[::5]
+        devices = {device.id: device for device in reader.snapshot().devices}
+        chains: dict[int, set[int]] = {}
+        contexts: list[tuple[Interaction, Context]] = []
+        for item in reader.page(limit=1000):
+            parent = item.followup_of
+            chains[item.id] = set() if parent is None else {parent, *chains.get(parent, ())}
+            story = reader.story(item.id)
+            assert story is not None
+            contexts.append((item, Context.of(story, devices, chains[item.id])))
+        yield Kept(reader, contexts)
+
+
+@given(trees)
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_sql_pages_counts_and_memory_agree(kept: Kept, node: f.Node) -> None:
+    where, reader = Filter(node), kept.reader
+    expected = [item.id for item, context in kept.contexts if where.matches(item, context=context)]
+    sql, parameters = where.sql()
+    bare = reader.query(f"SELECT id FROM interaction WHERE {sql} ORDER BY id", parameters)
+    assert [row[0] for row in bare] == expected
+    assert reader.page(where=where, limit=100_000).ids == expected
+    assert reader.page(where=where, limit=7).ids == expected[-7:]
+    assert reader.page(where=where, limit=7, before=150).ids == [n for n in expected if n < 150][-7:]
+    assert reader.page(where=where, limit=7, after=150).ids == [n for n in expected if n > 150][:7]
+    assert reader.count(where) == len(expected)
+    assert reader.anchors(where, 5).tolist() == expected[::5]
+    assert reader.more_anchors(reader.anchors(where, 5), where, 5).tolist() == expected[::5]
 
 
 def test_a_log_whose_clock_was_set_back_is_searched_right(tmp_path: Path) -> None:
@@ -221,6 +341,28 @@ def test_a_log_whose_clock_was_set_back_is_searched_right(tmp_path: Path) -> Non
             assert reader.page(where=Filter(f.Since(since)), limit=5).ids == [
                 i.id for i in everything if since <= i.created
             ][-5:]
+
+
+VALUE = "zq'\\\");-- DROP"
+ASKED = [
+    *(f"{name}:{{}}" for name in ("device", "reason", "finding", "actor", "site", "meter", "serial", "text")),
+    *(f"{name}:{{}}*" for name in ("device", "finding", "actor", "grid", "meter", "serial", "result.a", "text")),
+    *(f"{name} ~ {{}}" for name in ("device", "finding", "gateway", "meter", "param.a")),
+    *(f"result.a {sign} {{}}" for sign in ("=", "!=", "<", ">=")),
+    '{}',
+]
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_values_are_parameters_only(kept_log: Path, asked: str) -> None:
+    where = parse(asked.format(f.quoted(VALUE)), NOW)
+    sql, parameters = where.sql()
+    assert "zq" not in sql.lower()
+    assert any("zq" in str(value) for value in parameters)
+    assert "DROP" not in parse('result."a\'); DROP.b" > 1', NOW).sql()[0]
+    with LogReader(kept_log) as reader:
+        reader.page(where=where)
+        assert reader.span()[2] == 400
 
 
 INJECTIONS = ['"; DROP TABLE interaction; --', "device:\"' OR 1=1 --\"", '"a\\" OR b" NEAR(x y)', "body:*"]
@@ -278,17 +420,42 @@ def test_matches_takes_the_text_it_is_given() -> None:
         ("is:o", "is:open"),
         ("device:a a", "and"),
         ("origin:rec", "origin:RECONCILER"),
+        ("step:ga", "step:gatekeeper"),
+        ("status = fa", "FAILED"),
+        ("status!=fa", "status!=FAILED"),
+        ("not latency > 2", "2s"),
+        ("latency>", "latency>2s"),
+        ("created >= yes", "yesterday"),
+        ("result.x = t", "true"),
     ],
 )
 def test_completion_offers(text: str, some: str) -> None:
     offered = complete(text, len(text))
     assert some in offered
     for one in offered:
-        if one.endswith(":"):
+        if one.endswith((":", " ", ".")):
             continue
         start = len(text) - len(text.split()[-1].lstrip("(")) if not text.endswith(" ") else len(text)
         if one not in f.KEYWORDS:
-            parse(text[:start].lstrip("(").replace("not ", "") + one, NOW)
+            parse(text[:start].lstrip("(") + one, NOW)
+
+
+def test_completion_offers_what_it_is_told_of() -> None:
+    occurring = {"device": ["lem-1", "Lem 2", "ems-1"], "result": ["voltage", "1-0:1.8.0", 'b"d'], "finding": ["CLOCK"]}
+
+    def known(field: str) -> list[str]:
+        return occurring.get(field, [])
+
+    assert complete("x device:LE", 11, known) == ["device:lem-1", 'device:"Lem 2"']
+    assert complete("device ~ e", 10, known) == ["ems-1"]
+    assert complete("result.", 7, known) == ["result.voltage", 'result."1-0:1.8.0"']
+    assert complete("result.vo", 9, known) == ["result.voltage"]
+    assert complete("finding:", 8, known) == ["finding:CLOCK"]
+    assert complete("fact.", 5, lambda _: ["serial"], language=f.OF_DEVICES) == ["fact.serial"]
+    assert complete("status:o", 8, language=f.OF_DEVICES) == ["status:off", "status:online"]
+    assert complete("bat", 3, known) == ["batch:"]
+    assert complete("lat", 3) == ["latency > "]
+    assert "result." in complete("re", 2)
 
 
 def test_completion_stays_silent_in_quotes_and_values() -> None:
