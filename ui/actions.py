@@ -61,7 +61,19 @@ class ActionHost(Protocol):
     def switch_way(self, way: str) -> None: ...
     def add_way(self) -> None: ...
     def forget_way(self, way: str) -> None: ...
+    def new_chart(self) -> None: ...
+    def rename_chart(self) -> None: ...
+    def duplicate_chart(self) -> None: ...
+    def close_chart(self) -> None: ...
+    def share_time(self) -> None: ...
     def toggle_chart(self) -> None: ...
+    def add_note(self) -> None: ...
+    def toggle_recording(self) -> None: ...
+    def show_recordings(self) -> None: ...
+    def add_threshold(self) -> None: ...
+    def add_derived(self) -> None: ...
+    def add_reference(self) -> None: ...
+    def show_accuracy(self) -> None: ...
     def find_here(self) -> None: ...
     def show_palette(self) -> None: ...
     def show_layout(self, layout: Layout) -> None: ...
@@ -72,6 +84,7 @@ class ActionHost(Protocol):
 class Menu(StrEnum):
     FILE = QT_TRANSLATE_NOOP("Actions", "&File")
     DEVICE = QT_TRANSLATE_NOOP("Actions", "&Device")
+    CHART = QT_TRANSLATE_NOOP("Actions", "&Chart")
     VIEW = QT_TRANSLATE_NOOP("Actions", "&View")
     HELP = QT_TRANSLATE_NOOP("Actions", "&Help")
 
@@ -96,6 +109,7 @@ class Need(Enum):
     GATEWAY = "gateway"
     METER = "meter"
     CHART = "chart"
+    CHARTS = "charts"
     UNDO = "undo"
 
 
@@ -109,7 +123,7 @@ class Situation:
     device: Device | None = None
     link: LinkState = LinkState.OFF
     ways: tuple[Way, ...] = ()  # to the device
-    has_chart: bool = False
+    charts: int = 0
     undo: str = ""  # what would be undone
 
 
@@ -132,6 +146,8 @@ class ActionSpec:
     on_devices: bool = False  # the shortcut counts only in the device list
     only_on: NodeKind | None = None  # a right click on any other kind of device leaves it out
     has_menu: bool = False  # opens a menu of its own
+    on_charts: bool = False  # the shortcut counts only among the charts
+    is_toggle: bool = False  # carries a mark of its own
     inside: str = ""  # id of the action whose menu it stands in
 
 
@@ -172,7 +188,7 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         text=QT_TRANSLATE_NOOP("Actions", "&Replay a log..."),
         tip=QT_TRANSLATE_NOOP("Actions", "Watch a kept log again as if it were live. Nothing is sent to a meter."),
         menu=Menu.FILE,
-        shortcut="Ctrl+R",
+        shortcut="Ctrl+Shift+R",
         icon="mdi6.history",
         separated=True,
         handler=lambda host: host.replay_log(),
@@ -372,25 +388,143 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
     ActionSpec(
         id="undo",
         text=QT_TRANSLATE_NOOP("Actions", "&Undo the last change"),
-        tip=QT_TRANSLATE_NOOP("Actions", "Take back the last device that was added, changed or removed."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Take back what was added, changed or removed last."),
         menu=Menu.DEVICE,
         shortcut="Ctrl+Z",
         icon="mdi6.undo",
-        needs=(Need.WORKSPACE, Need.LIVE, Need.UNDO),
+        needs=(Need.WORKSPACE, Need.UNDO),
         separated=True,
         handler=lambda host: host.undo(),
+    ),
+    ActionSpec(
+        id="chart.new",
+        text=QT_TRANSLATE_NOOP("Actions", "&New chart"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Another chart beside these, with curves of its own."),
+        menu=Menu.CHART,
+        shortcut="Ctrl+T",
+        icon="mdi6.chart-box-plus-outline",
+        needs=(Need.CHART,),
+        handler=lambda host: host.new_chart(),
+    ),
+    ActionSpec(
+        id="chart.rename",
+        text=QT_TRANSLATE_NOOP("Actions", "Rena&me the chart"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Give the chart that is shown another name."),
+        menu=Menu.CHART,
+        icon="mdi6.rename-outline",
+        needs=(Need.CHART,),
+        handler=lambda host: host.rename_chart(),
+    ),
+    ActionSpec(
+        id="chart.duplicate",
+        text=QT_TRANSLATE_NOOP("Actions", "&Duplicate the chart"),
+        tip=QT_TRANSLATE_NOOP("Actions", "The same curves, axes and range of time once more."),
+        menu=Menu.CHART,
+        icon="mdi6.content-copy",
+        needs=(Need.CHART,),
+        handler=lambda host: host.duplicate_chart(),
+    ),
+    ActionSpec(
+        id="chart.close",
+        text=QT_TRANSLATE_NOOP("Actions", "&Close the chart"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Take the chart that is shown away. Its samples stay in the log."),
+        menu=Menu.CHART,
+        shortcut="Ctrl+W",
+        icon="mdi6.chart-box-outline",
+        needs=(Need.CHART, Need.CHARTS),
+        handler=lambda host: host.close_chart(),
+    ),
+    ActionSpec(
+        id="chart.share",
+        text=QT_TRANSLATE_NOOP("Actions", "&Same time in all charts"),
+        tip=QT_TRANSLATE_NOOP("Actions", "All charts show the same range of time and move together."),
+        menu=Menu.CHART,
+        icon="mdi6.link-variant",
+        needs=(Need.CHART,),
+        separated=True,
+        is_toggle=True,
+        handler=lambda host: host.share_time(),
     ),
     ActionSpec(
         id="chart.pause",
         text=QT_TRANSLATE_NOOP("Actions", "&Pause or resume the chart"),
         short=QT_TRANSLATE_NOOP("Actions", "Pause"),
         tip=QT_TRANSLATE_NOOP("Actions", "Hold the picture still; recording goes on."),
-        menu=Menu.VIEW,
+        menu=Menu.CHART,
         shortcut="Space",
         icon="mdi6.pause",
         needs=(Need.CHART,),
         places=_BAR,
         handler=lambda host: host.toggle_chart(),
+    ),
+    ActionSpec(
+        id="chart.note",
+        text=QT_TRANSLATE_NOOP("Actions", "N&ote..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Write a note at the time under the pointer, at cursor A, or in the middle."),
+        menu=Menu.CHART,
+        shortcut="N",
+        icon="mdi6.flag-outline",
+        needs=(Need.CHART,),
+        separated=True,
+        on_charts=True,
+        handler=lambda host: host.add_note(),
+    ),
+    ActionSpec(
+        id="chart.record",
+        text=QT_TRANSLATE_NOOP("Actions", "Start a &recording"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Name the time from now on, to find, export and compare it later."),
+        menu=Menu.CHART,
+        shortcut="Ctrl+R",
+        icon="mdi6.record-circle-outline",
+        needs=(Need.CHART,),
+        handler=lambda host: host.toggle_recording(),
+    ),
+    ActionSpec(
+        id="chart.recordings",
+        text=QT_TRANSLATE_NOOP("Actions", "Show the record&ings"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Go to, rename, export, compare or remove what was recorded."),
+        menu=Menu.CHART,
+        icon="mdi6.format-list-bulleted",
+        needs=(Need.WORKSPACE,),
+        handler=lambda host: host.show_recordings(),
+    ),
+    ActionSpec(
+        id="chart.threshold",
+        text=QT_TRANSLATE_NOOP("Actions", "&Threshold..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Say when a quantity goes beyond a limit."),
+        menu=Menu.CHART,
+        icon="mdi6.arrow-collapse-up",
+        needs=(Need.CHART,),
+        separated=True,
+        handler=lambda host: host.add_threshold(),
+    ),
+    ActionSpec(
+        id="chart.derived",
+        text=QT_TRANSLATE_NOOP("Actions", "Deri&ved quantity..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "A curve computed from others, for example U * I."),
+        menu=Menu.CHART,
+        icon="mdi6.function-variant",
+        needs=(Need.CHART,),
+        handler=lambda host: host.add_derived(),
+    ),
+    ActionSpec(
+        id="chart.reference",
+        text=QT_TRANSLATE_NOOP("Actions", "Re&ference curves..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Curves of a CSV file, a recording or another workspace to compare with."),
+        menu=Menu.CHART,
+        icon="mdi6.chart-multiple",
+        needs=(Need.CHART,),
+        handler=lambda host: host.add_reference(),
+    ),
+    ActionSpec(
+        id="accuracy.show",
+        text=QT_TRANSLATE_NOOP("Actions", "&Accuracy test"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Test a meter against a reference: errors, uncertainty and verdict by class."),
+        menu=Menu.CHART,
+        icon="mdi6.target",
+        needs=(Need.WORKSPACE,),
+        separated=True,
+        handler=lambda host: host.show_accuracy(),
     ),
     ActionSpec(
         id="find",
@@ -520,7 +654,9 @@ def _missing(need: Need, now: Situation) -> str:
                 return ""
             return translate("Actions", "{name} is not a meter; choose one.").format(name=now.device.name)
         case Need.CHART:
-            return "" if now.has_chart else translate("Actions", "There is no chart to pause yet.")
+            return "" if now.charts else translate("Actions", "There is no chart yet.")
+        case Need.CHARTS:
+            return "" if now.charts > 1 else translate("Actions", "There is only this chart; one stays.")
         case Need.UNDO:
             return "" if now.undo else translate("Actions", "There is nothing to undo.")
         case _:
@@ -537,6 +673,8 @@ class Actions(QObject):
         self._menus: dict[Menu, QMenu] = {}
         self._groups: dict[str, QActionGroup] = {}
         self._submenus: dict[str, QMenu] = {}
+        self._contexts: dict[str, Qt.ShortcutContext] = {}
+        self._offered: dict[str, QAction] = {}  # by panels, for a while
         self._ways: tuple[str, tuple[Way, ...]] = ("", ())  # device, and how it can be reached
         self._of_ways: dict[str, QAction] = {}
         self._use: dict[str, QAction] = {}  # way -> what switches to it
@@ -553,8 +691,12 @@ class Actions(QObject):
         return self._made[action]
 
     def all(self) -> Mapping[str, QAction]:
-        """Every action by id, those of the ways to the chosen device too."""
-        return {**self._made, **self._of_ways}
+        """Every action by id, those of the ways to the chosen device and those that are offered too."""
+        return {**self._made, **self._of_ways, **self._offered}
+
+    def offer(self, actions: Mapping[str, QAction]) -> None:
+        """Let the palette find these as well, in place of those offered before. Whoever made them removes them."""
+        self._offered = dict(actions)
 
     def submenu(self, action: str) -> QMenu:
         return self._submenus[action]
@@ -572,13 +714,18 @@ class Actions(QObject):
             action.setToolTip("\n".join(part for part in (tip, why, keys) if part))
         self._show_ways(now)
 
-    def choose(self, action: str) -> None:
-        """Put the mark of its group on ``action`` without running it."""
-        self._made[action].setChecked(True)
+    def choose(self, action: str, *, is_chosen: bool = True) -> None:
+        """Put its mark on ``action`` or take it off, without running it."""
+        self._made[action].setChecked(is_chosen)
+
+    def rename(self, action: str, text: str = "") -> None:
+        """Let ``action`` say what it would do now; "": what the table says."""
+        row = next(spec for spec in ACTIONS if spec.id == action)
+        self._made[action].setText(text or translate("Actions", row.text))
 
     def yield_key(self, action: str, yields: bool) -> None:
         """Leave the shortcut of ``action`` to the widget that has the focus, or take it back."""
-        context = Qt.ShortcutContext.WidgetShortcut if yields else Qt.ShortcutContext.WindowShortcut
+        context = Qt.ShortcutContext.WidgetShortcut if yields else self._contexts[action]
         made = self._made[action]
         if made.shortcutContext() != context:
             made.setShortcutContext(context)
@@ -632,17 +779,18 @@ class Actions(QObject):
             action.setIconText(translate("Actions", spec.short))
         if spec.shortcut:
             action.setShortcut(QKeySequence(spec.shortcut))
-        if spec.on_devices:
+        if spec.on_devices or spec.on_charts:
             action.setShortcutContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
         else:
             parent.addAction(action)
+        self._contexts[spec.id] = action.shortcutContext()
         if spec.has_menu:
             submenu = self._submenus[spec.id] = QMenu(parent)
             submenu.setObjectName(f"menu.{spec.id}")
             submenu.setToolTipsVisible(True)
             action.setMenu(submenu)
+        action.setCheckable(spec.is_toggle or bool(spec.group))
         if spec.group:
-            action.setCheckable(True)
             group = self._groups.get(spec.group)
             if group is None:
                 group = self._groups[spec.group] = QActionGroup(self)

@@ -24,6 +24,7 @@ from PySide6.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QMainWindow,
+    QMenu,
     QPushButton,
     QSizePolicy,
     QTabWidget,
@@ -46,12 +47,17 @@ from ui.theme import Role, Theme, ThemeMode, space
 from ui.welcome import WelcomePage
 
 if TYPE_CHECKING:
+    from app.lab.session import Recording
     from app.workbench import Workbench
     from ui.bridge import ChangeBridge
-    from ui.curves import CurveKeeper
     from ui.dialogs.connection import SecretKeeper
+    from ui.dialogs.lab import CurveChoice
+    from ui.lab_records import LabRecords
+    from ui.lab_verbs import LabVerbs
     from ui.log_access import LogAccess
     from ui.palette import CommandPalette
+    from ui.panels.accuracy import AccuracyPanel
+    from ui.panels.charts import ChartBook
     from ui.panels.command import CommandPanel
     from ui.panels.commissioning import CommissioningPanel
     from ui.panels.detail import DetailPanel
@@ -60,6 +66,7 @@ if TYPE_CHECKING:
     from ui.panels.objects import ObjectsPanel
     from ui.panels.ocmf import RecordsPanel
     from ui.panels.readings import ReadingsPanel
+    from ui.panels.recordings import RecordingsPanel
     from ui.panels.system import SystemPanel
     from ui.replay_bar import ReplayBar, ReplayControls
     from ui.team_state import Team
@@ -74,6 +81,7 @@ TREE_LEAST: Final = 55  # letters: 330 pixels
 BESIDE_TREE: Final = 173  # letters for charts and commands before the tree gets more
 FIRST_SIZE: Final = (1440, 900)  # unless the screen is smaller
 WORKSPACE_FILES: Final = "*.mwk"
+LAB_VERBS: Final = ("chart.note", "chart.threshold", "chart.derived", "chart.reference", "chart.recordings")
 EXPORT_FILES: Final = "*.jsonl *.csv *.mwk"
 
 
@@ -90,16 +98,41 @@ class Session:
     team: Team | None = None  # the push to a team's database
 
 
+def clock_of(session: Session) -> Callable[[], int]:
+    """The clock of a session's samples, in microseconds: recorded time stands still with its replay."""
+    from ui.widgets.chart.curve import clock_us, to_us
+
+    clock = session.workbench.clock
+    return (lambda: to_us(clock.now())) if session.mode is Mode.REPLAY else clock_us
+
+
 class Panels:
     """Makes the panels, each imported when it is needed."""
 
-    def chart(self, session: Session, theme: Theme) -> LiveChart:
+    def charts(self, session: Session, theme: Theme, records: LabRecords) -> ChartBook:
+        from ui.panels.charts import ChartBook
         from ui.widgets.live_chart import LiveChart
 
-        if session.mode is not Mode.REPLAY:
-            return LiveChart(theme)
-        clock = session.workbench.clock  # recorded time: it stands still with the replay
-        return LiveChart(theme, clock=lambda: round(clock.now().timestamp() * 1e6))
+        now_us = clock_of(session)
+        return ChartBook(
+            session.workbench,
+            session.log,
+            theme,
+            records,
+            lambda: LiveChart(theme, clock=now_us),
+            is_live=session.mode is not Mode.REPLAY,
+            now_us=now_us,
+        )
+
+    def recordings(self, session: Session, theme: Theme) -> RecordingsPanel:
+        from ui.panels.recordings import RecordingsPanel
+
+        return RecordingsPanel(theme, now_us=clock_of(session))
+
+    def accuracy(self, session: Session, theme: Theme) -> AccuracyPanel:
+        from ui.panels.accuracy import AccuracyPanel
+
+        return AccuracyPanel(session.workbench, theme, is_live=session.mode is Mode.LIVE)
 
     def log(self, session: Session, theme: Theme) -> LogPanel:
         from ui.panels.log import LogPanel
@@ -210,12 +243,13 @@ class MainWindow(QMainWindow):
         self._last_id = 0  # highest seen
         self._counted: tuple[int, int] | None = None  # interactions in the file, and the last of them
         self._wants_device = False  # Connect a meter was asked for before a workspace was open
-        self._curves: CurveKeeper | None = None
+        self._records: LabRecords | None = None
+        self._lab: LabVerbs | None = None
         self._palette: CommandPalette | None = None
         self._banner: QToolBar | None = None
 
         self.devices: DevicesPanel | None = None
-        self.chart: LiveChart | None = None
+        self.charts: ChartBook | None = None
         self.log: LogPanel | None = None
         self.command: CommandPanel | None = None
         self.detail: DetailPanel | None = None
@@ -224,6 +258,8 @@ class MainWindow(QMainWindow):
         self.objects: ObjectsPanel | None = None
         self.system: SystemPanel | None = None
         self.commissioning: CommissioningPanel | None = None
+        self.recordings: RecordingsPanel | None = None
+        self.accuracy: AccuracyPanel | None = None
         self.replay_bar: ReplayBar | None = None
 
         self.verbs = Actions(self, self)
@@ -240,7 +276,7 @@ class MainWindow(QMainWindow):
         self.tabs.setDocumentMode(True)
         self._tab_live, self._tab_log, self._tab_records = QWidget(), QWidget(), QWidget()
         self._tab_readings, self._tab_objects, self._tab_commissioning = QWidget(), QWidget(), QWidget()
-        self._tab_system = QWidget()
+        self._tab_system, self._tab_recordings, self._tab_accuracy = QWidget(), QWidget(), QWidget()
         for page, title in (
             (self.welcome, self.tr("Welcome")),
             (self._tab_live, self.tr("Live")),
@@ -250,6 +286,8 @@ class MainWindow(QMainWindow):
             (self._tab_objects, self.tr("Objects")),
             (self._tab_system, self.tr("System")),
             (self._tab_commissioning, self.tr("Commissioning")),
+            (self._tab_recordings, self.tr("Recordings")),
+            (self._tab_accuracy, self.tr("Accuracy")),
         ):
             if page is not self.welcome:
                 _fill(page, None)
@@ -294,6 +332,11 @@ class MainWindow(QMainWindow):
     # ---------------------------------------------------------------- session
 
     @property
+    def chart(self) -> LiveChart | None:
+        """The chart that is shown."""
+        return self.charts.chart if self.charts is not None else None
+
+    @property
     def session(self) -> Session | None:
         return self._session
 
@@ -329,12 +372,14 @@ class MainWindow(QMainWindow):
             self._build_log,
             self._build_command,
             self._build_detail,
-            self._build_chart,
+            self._build_charts,
             self._build_records,
             self._build_readings,
             self._build_objects,
             self._build_system,
             self._build_commissioning,
+            self._build_recordings,
+            self._build_accuracy,
             self._finish_building,
         ]
         self._update_actions()
@@ -346,9 +391,12 @@ class MainWindow(QMainWindow):
         self._builder.stop()
         self._steps = []
         self._log_sizer.stop()
-        if self._curves is not None:
-            self._curves.save_soon()
-            self._curves = None
+        if self.accuracy is not None:
+            self.accuracy.close_session()
+        if self._records is not None and self.charts is not None:
+            self._records.end_recordings(self.charts.chart.now_us)
+            self.charts.save_soon()
+        self.verbs.offer({})
         if self._bridge is not None:
             self._bridge.close()
             self._bridge.deleteLater()
@@ -361,6 +409,8 @@ class MainWindow(QMainWindow):
             self._tab_objects,
             self._tab_system,
             self._tab_commissioning,
+            self._tab_recordings,
+            self._tab_accuracy,
         ):
             _fill(page, None)
         self._show_system_tab(is_shown=False)
@@ -374,8 +424,11 @@ class MainWindow(QMainWindow):
             self.removeToolBar(self._banner)
             self._banner.deleteLater()
             self._banner = self.replay_bar = None
-        self.devices = self.chart = self.log = self.command = self.detail = self.records = None
+        self.devices = self.charts = self.log = self.command = self.detail = self.records = None
         self.readings = self.objects = self.system = self.commissioning = None
+        self.recordings = self.accuracy = self._records = self._lab = None
+        self.verbs.choose("chart.share", is_chosen=False)
+        self.verbs.rename("chart.record")
         self._session = None
         self._under_way.clear()
         self._undo.clear()
@@ -453,17 +506,82 @@ class MainWindow(QMainWindow):
         self.detail.commandRequested.connect(self._on_command_requested)
         self._put(self.dock_detail, self.detail)
 
-    def _build_chart(self) -> None:
+    def _build_charts(self) -> None:
         session = self._session
         if session is None:
             return
-        self.chart = self._panels.chart(session, self._theme)
-        self.chart.markerActivated.connect(self.show_interaction)
-        self.chart.exportFailed.connect(self._on_chart_fault)
-        from ui.curves import CurveKeeper
+        from ui.lab_records import LabRecords
+        from ui.lab_verbs import LabVerbs
 
-        self._curves = CurveKeeper(self.chart, session.workbench, session.log, is_live=session.mode is not Mode.REPLAY)
-        _fill(self._tab_live, self.chart)
+        records = self._records = LabRecords(session.workbench, is_live=session.mode is not Mode.REPLAY)
+        records.refused.connect(self._on_fault)
+        records.load()
+        book = self.charts = self._panels.charts(session, self._theme, records)
+        records.setParent(book)
+        lab = self._lab = LabVerbs(
+            session.workbench, self._theme, book, records, self, path=session.log.path, known=self._known_curves
+        )
+        for done in (records.done, book.done):
+            done.connect(self._on_done)
+        for failed in (book.failed, lab.failed):
+            failed.connect(self._on_fault)
+        for said in (book.said, lab.said):
+            said.connect(self.say)
+        book.markerActivated.connect(self.show_interaction)
+        book.newWanted.connect(self.new_chart)
+        book.recordWanted.connect(self.toggle_recording)
+        book.countChanged.connect(lambda _count: self._update_actions())
+        book.sharingChanged.connect(lambda is_shared: self.verbs.choose("chart.share", is_chosen=is_shared))
+        book.alarms.raised.connect(self._on_alarm)
+        book.alarms.cleared.connect(self._on_alarm_over)
+        records.recordingsChanged.connect(self._show_recording)
+        lab.listed.connect(self.verbs.offer)
+        lab.list_rows()
+        menu = QMenu(book)
+        menu.aboutToShow.connect(lambda: lab.fill_menu(menu, [self.verbs.action(verb) for verb in LAB_VERBS]))
+        book.lab_button.setMenu(menu)
+        book.addAction(self.verbs.action("chart.note"))
+        self.verbs.choose("chart.share", is_chosen=book.is_shared)
+        self._show_recording()
+        _fill(self._tab_live, book)
+
+    def _known_curves(self) -> list[CurveChoice]:
+        """Every quantity that a device has told of."""
+        from ui.dialogs.lab import CurveChoice
+        from ui.widgets.chart.curve import CurveKey
+
+        if self.devices is None or self._session is None:
+            return []
+        return [
+            CurveChoice(CurveKey(device.id, quantity.name, quantity.unit), quantity.title, device.name)
+            for device in self._session.workbench.devices()
+            for quantity in self.devices.model.quantities(device.id)
+        ]
+
+    def _build_recordings(self) -> None:
+        session, records, book, lab = self._session, self._records, self.charts, self._lab
+        if session is None or records is None or book is None or lab is None:
+            return
+        panel = self.recordings = self._panels.recordings(session, self._theme)
+        panel.set_recordings(records.recordings)
+        panel.changed.connect(records.set_recordings)
+        panel.removed.connect(self._on_recording_removed)
+        panel.goToWanted.connect(self._go_to_recording)
+        panel.exportWanted.connect(lab.export)
+        panel.referenceWanted.connect(self._compare)
+        book.curvesChanged.connect(self._show_recordable)
+        book.activeChanged.connect(lambda _chart: self._show_recordable())
+        self._show_recordable()
+        panel.setMinimumWidth(1)  # a narrow window cuts its row of buttons; a right click on a row offers the same
+        _fill(self._tab_recordings, panel)
+
+    def _build_accuracy(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        self.accuracy = self._panels.accuracy(session, self._theme)
+        self.accuracy.told.connect(self.say)
+        _fill(self._tab_accuracy, self.accuracy)
 
     def _build_records(self) -> None:
         session = self._session
@@ -546,6 +664,7 @@ class MainWindow(QMainWindow):
             self.objects,
             self.system,
             self.commissioning,
+            self.accuracy,
         ):
             if panel is not None:
                 panel.on_batch(changes)
@@ -557,16 +676,18 @@ class MainWindow(QMainWindow):
             self._update_actions()
 
     def _on_facts(self, states: list[DeviceState]) -> None:
-        if self._curves is not None:
-            self._curves.on_facts(states)
+        if self.charts is not None:
+            self.charts.on_facts(states)
 
     def _on_samples(self, samples: list[SampleSet]) -> None:
-        if self._curves is not None:
-            self._curves.on_samples(samples)
+        if self.charts is not None:
+            self.charts.on_samples(samples)
         if self.devices is not None:
             self.devices.on_samples(samples)
         if self.system is not None:
             self.system.on_samples(samples)
+        if self.accuracy is not None:
+            self.accuracy.on_samples(samples)
         self.status.on_samples(samples)
 
     def _follow(self, interaction: Interaction) -> None:
@@ -578,17 +699,17 @@ class MainWindow(QMainWindow):
             self._under_way.pop(interaction.id, None)
 
     def _mark(self, interaction: Interaction) -> None:
-        """Show on the chart when a command was sent and when it was answered."""
-        if self.chart is None or interaction.kind is CommandKind.UNSOLICITED:
+        """Show on the charts when a command was sent and when it was answered."""
+        if self.charts is None or interaction.kind is CommandKind.UNSOLICITED:
             return
         number, text = interaction.id, interaction.command
         if interaction.status is Status.PROCESSING and number not in self._marked:
             self._marked.add(number)
-            self.chart.add_marker(interaction.updated, number, text, "sent")
+            self.charts.add_marker(interaction.updated, number, text, "sent")
         elif interaction.is_settled and interaction.attempts and interaction.finished is not None:
             self._marked.discard(number)
             kind = "answered" if interaction.status is Status.SUCCESSFUL else "failed"
-            self.chart.add_marker(interaction.finished, number, text, kind)
+            self.charts.add_marker(interaction.finished, number, text, kind)
 
     def _measure_log(self) -> None:
         session = self._session
@@ -642,21 +763,21 @@ class MainWindow(QMainWindow):
 
     def add_curve(self, device: str, quantity: Quantity) -> None:
         """Put a quantity on the chart."""
-        if self._curves is None:
+        if self.charts is None:
             return
-        self._curves.add(device, quantity)
+        self.charts.add_curve(device, quantity)
         self.tabs.setCurrentWidget(self._tab_live)
 
     def show_curves(self, device: str) -> None:
         """Put the live quantities of a device on the chart: those known now, the others when they first come."""
-        if self.devices is not None and self._curves is not None:
-            self._curves.add_whole(device, self.devices.model.quantities(device))
+        if self.devices is not None and self.charts is not None:
+            self.charts.add_whole(device, self.devices.model.quantities(device))
 
     def clear_chart(self) -> None:
         """A replay went to another moment: what was drawn until now is of no use."""
         self._marked.clear()
-        if self.chart is not None:
-            self.chart.clear_samples()
+        if self.charts is not None:
+            self.charts.clear_samples()
 
     def say(self, text: str, severity: Severity = Severity.INFO) -> None:
         """One sentence above the tabs, until it is dismissed or the next one comes."""
@@ -867,9 +988,72 @@ class MainWindow(QMainWindow):
             text = self.tr("The way {way} to {name} is forgotten.").format(way=way, name=device.name)
             self.notice.say(text, Severity.INFO, self.tr("Undo"), self.undo)
 
+    def new_chart(self) -> None:
+        if self.charts is not None:
+            self.charts.add_chart()
+            self._show_charts()
+
+    def rename_chart(self) -> None:
+        if self.charts is not None:
+            self._show_charts()
+            self.charts.edit_name()
+
+    def duplicate_chart(self) -> None:
+        if self.charts is not None:
+            self.charts.duplicate_chart()
+            self._show_charts()
+
+    def close_chart(self) -> None:
+        """Not from behind another tab, where nobody sees which one it is."""
+        if self.charts is None:
+            return
+        if self.tabs.currentWidget() is self._tab_live:
+            self.charts.close_chart()
+        else:
+            self._show_charts()
+
+    def share_time(self) -> None:
+        if self.charts is not None:
+            self.charts.set_shared(not self.charts.is_shared)
+
     def toggle_chart(self) -> None:
         if self.chart is not None:
             self.chart.toggle_pause()
+
+    def add_note(self) -> None:
+        if self.chart is not None:
+            self.chart.ask_for_note()
+
+    def toggle_recording(self) -> None:
+        """Start a recording of all curves, or end the one that runs."""
+        if self.recordings is None:
+            return
+        if self.recordings.running() is None:
+            self.recordings.start()
+        else:
+            self.recordings.stop()
+
+    def show_recordings(self) -> None:
+        """Go to the list of recordings."""
+        self.tabs.setCurrentWidget(self._tab_recordings)
+        if self.recordings is not None:
+            self.recordings.list.setFocus(Qt.FocusReason.ShortcutFocusReason)
+
+    def add_threshold(self) -> None:
+        if self._lab is not None:
+            self._lab.add_threshold()
+
+    def add_derived(self) -> None:
+        if self._lab is not None:
+            self._lab.add_derived()
+
+    def add_reference(self) -> None:
+        if self._lab is not None:
+            self._lab.add_reference()
+
+    def show_accuracy(self) -> None:
+        """Go to the test of a meter against a reference."""
+        self.tabs.setCurrentWidget(self._tab_accuracy)
 
     def find_here(self) -> None:
         """Filter where the person is: in the device list, or else the log."""
@@ -1100,8 +1284,58 @@ class MainWindow(QMainWindow):
         if self.detail is not None and self.dock_detail.isVisible():
             self.detail.show_interaction(interaction)
 
-    def _on_chart_fault(self, text: str) -> None:
+    # ---------------------------------------------------------------- the lab
+
+    def _show_charts(self) -> None:
+        self.tabs.setCurrentWidget(self._tab_live)
+
+    def _on_fault(self, text: str) -> None:
         self.say(text, Severity.BAD)
+
+    def _on_done(self, what: str, back: Callable[[], bool], is_gone: bool) -> None:
+        """What a person did among the charts can be taken back; where something is gone by it, this is offered."""
+        self._remember(what, back)
+        if is_gone:
+            self.notice.say(f"{what[0].upper()}{what[1:]}.", Severity.INFO, self.tr("Undo"), self.undo)
+
+    def _on_alarm(self, text: str, severity: Severity) -> None:
+        self.say(text, severity)
+        if severity is not Severity.INFO:
+            QApplication.alert(self)
+
+    def _on_alarm_over(self, before: str, text: str) -> None:
+        """The sentence that does not hold any more goes; another one stays."""
+        if self.notice.isVisible() and self.notice.text.text() == before:
+            self.say(text)
+
+    def _show_recording(self) -> None:
+        running = self._records.running if self._records is not None else None
+        name = running.name.replace("&", "&&") if running is not None else ""
+        text = self.tr("End the &recording: {name}").format(name=name) if name else ""
+        self.verbs.rename("chart.record", text)
+
+    def _show_recordable(self) -> None:
+        """A recording can be limited to the curves of the chart that is shown."""
+        if self.recordings is not None and self.charts is not None:
+            self.recordings.set_curves(self.charts.active.keeper.keys)
+
+    def _on_recording_removed(self, recording: Recording, place: int) -> None:
+        def back() -> bool:
+            if self.recordings is not None:
+                self.recordings.put_back(recording, place)
+            return True
+
+        self._remember(self.tr("{name} removed").format(name=recording.name), back)
+
+    def _go_to_recording(self, recording: Recording) -> None:
+        if self._lab is not None:
+            self._show_charts()
+            self._lab.go_to(recording)
+
+    def _compare(self, recording: Recording) -> None:
+        if self._lab is not None:
+            self._show_charts()
+            self._lab.compare(recording)
 
     def _on_command_requested(self, device: str, command: str, params: Mapping[str, Any]) -> None:
         if self.command is None:
@@ -1128,7 +1362,7 @@ class MainWindow(QMainWindow):
                 device=device,
                 link=link,
                 ways=self._ways(device) if device is not None else (),
-                has_chart=self.chart is not None,
+                charts=len(self.charts.sheets) if self.charts is not None else 0,
                 undo=self._undo[-1][0] if self._undo else "",
             )
         )
@@ -1269,7 +1503,9 @@ class MainWindow(QMainWindow):
         """Two widgets must not claim one key: the one with the focus goes first."""
         if now is None:
             return
-        in_chart = self.chart is not None and self.chart.isAncestorOf(now)
+        chart = self.chart
+        in_chart = chart is not None and chart.isAncestorOf(now)
+        self.verbs.yield_key("chart.note", chart is not None and now is chart.canvas)
         self.verbs.yield_key("chart.pause", in_chart or isinstance(now, QAbstractButton | QComboBox))
         finders = (self.log, self.command)
         self.verbs.yield_key("find", any(p is not None and p.isAncestorOf(now) for p in finders))

@@ -27,7 +27,7 @@ from app.model.command import (
 from app.model.device import Device, NodeKind
 from app.model.flow import Commissioning, CommissioningStep, FlowStatus, Issue, IssueKind, IssueStatus
 from app.model.interaction import Failure, Interaction, Origin, Step, StepEntry
-from app.model.reading import DeviceState, LinkState, Quantity, SampleSet
+from app.model.reading import DeviceState, Finding, LinkState, Quantity, SampleSet
 from app.model.records import DeviceRemoved, Setting
 from app.model.status import UNFINISHED, Event, Status
 from app.pipeline.changes import ChangeFeed
@@ -283,6 +283,7 @@ class FakeWorkbench(Workbench):
         self.states: dict[str, DeviceState] = {}
         self.interactions: dict[int, Interaction] = {}
         self.settings: dict[str, Any] = {}
+        self.findings: list[Finding] = []
         self.calls: list[tuple[Any, ...]] = []
         self.stoppable: set[int] = set()
         self.runs: dict[str, Commissioning] = {}
@@ -436,6 +437,11 @@ class FakeWorkbench(Workbench):
     def save_setting(self, key: str, value: Any) -> None:
         self.settings[key] = value
         self.feed.publish(Setting(key=key, value=value))
+
+    def tell(self, finding: Finding) -> None:
+        self.device(finding.device)
+        self.findings.append(finding)
+        self.feed.publish(finding)
 
     # -- the field, commissionings and issues
     def set_field_state(self, device: str, *, is_up: bool, actor: str = "user") -> None:

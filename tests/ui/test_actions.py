@@ -20,7 +20,7 @@ METER = Device(id="m", name="Meter", adapter="fake-http")
 GRID = Device(id="g", name="Grid", kind=NodeKind.GRID)
 GATEWAY = Device(id="gw", name="Gateway", kind=NodeKind.GATEWAY)
 SITE = Device(id="s", name="Site", kind=NodeKind.SITE)
-GOOD = Situation(has_workspace=True, device=METER, link=LinkState.FAULT, has_chart=True, undo="that")
+GOOD = Situation(has_workspace=True, device=METER, link=LinkState.FAULT, charts=2, undo="that")
 
 
 def make(qtbot: QtBot) -> tuple[QMainWindow, Actions, Mock]:

@@ -1,4 +1,4 @@
-"""Which curves stand on the chart, what of them is remembered, and how their past is read."""
+"""Which curves stand on one chart, what is said of them to be remembered, and how their past is read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.errors import StoreError
 from app.model.reading import SampleSet
 from tests.ui.fakes import CURRENT, POWER, START, VOLTAGE, FakeClock, FakeWorkbench, site
 from tests.ui.log_fakes import MemoryReader, memory_log
-from ui.curves import SETTING, CurveKeeper
+from ui.curves import CurveKeeper
 from ui.log_access import LogAccess
 from ui.theme import Theme, ThemeMode
 from ui.widgets.chart.curve import CurveKey, to_us
@@ -48,10 +48,8 @@ class Past(MemoryReader):
 class Desk:
     """A chart, a keeper and the log below them."""
 
-    def __init__(self, qtbot: QtBot, theme: Theme, *, is_live: bool = True, settings: Any = None) -> None:
+    def __init__(self, qtbot: QtBot, theme: Theme, *, is_live: bool = True) -> None:
         self.workbench = FakeWorkbench(site(), FakeClock(START))
-        if settings is not None:
-            self.workbench.settings[SETTING] = settings
         self.past = Past()
         self.log: LogAccess = memory_log(self.past)
         self.chart = LiveChart(theme, clock=lambda: to_us(self.workbench.clock.now()))
@@ -78,7 +76,7 @@ def desk(qapp: QApplication, qtbot: QtBot, made: list[Desk]) -> Desk:
     return made[-1]
 
 
-def test_what_is_shown_is_remembered_and_comes_back(
+def test_what_is_shown_is_said_and_comes_back(
     desk: Desk, qapp: QApplication, qtbot: QtBot, made: list[Desk]
 ) -> None:
     desk.keeper.add("lem-1", VOLTAGE)
@@ -86,28 +84,47 @@ def test_what_is_shown_is_remembered_and_comes_back(
     desk.keeper.add("lem-1", VOLTAGE)
     desk.chart.remove_curve("lem-1", POWER)
     desk.keeper.add("lem-1", CURRENT)
-    desk.keeper.save_soon()
-    kept = desk.workbench.settings[SETTING]
-    assert [one["name"] for one in kept["curves"]] == ["voltage", "current"]
-    kept["curves"].append({"device": "gone", "name": "voltage", "unit": "V"})
-    made.append(Desk(qtbot, Theme(qapp, ThemeMode.LIGHT), settings=kept))
+    rows = desk.keeper.state()
+    assert [row["name"] for row in rows] == ["voltage", "current"]
+    made.append(Desk(qtbot, Theme(qapp, ThemeMode.LIGHT)))
     again = made[-1]
+    unlike: list[Any] = [{"device": "gone", "name": "voltage", "unit": "V"}, "?", {"device": 4}]
+    again.keeper.restore([*unlike, *rows])
     assert again.names() == ["voltage", "current"]
     qtbot.waitUntil(lambda: len(again.past.pieces) == 2)
-    again.keeper.save_soon()
-    assert again.workbench.settings[SETTING] is kept, "coming back is no change"
-    again.keeper.on_samples([SampleSet(device="lem-1", received=START, values=((POWER, Decimal(1)),))])
-    assert again.names() == ["voltage", "current"], "a removed curve does not come back by itself"
+    assert again.keeper.state() == rows
 
 
-def test_a_replay_remembers_nothing_and_has_no_past(qapp: QApplication, qtbot: QtBot, made: list[Desk]) -> None:
-    kept = {"curves": [{"device": "lem-1", "name": "voltage", "unit": "V"}], "met": []}
-    made.append(Desk(qtbot, Theme(qapp, ThemeMode.LIGHT), is_live=False, settings=kept))
-    desk = made[-1]
+def test_a_removed_curve_does_not_come_back_by_itself(desk: Desk) -> None:
+    sample = SampleSet(device="lem-1", received=START, values=((POWER, Decimal(1)), (VOLTAGE, Decimal(2))))
+    desk.keeper.on_samples([sample])
+    assert desk.names() == ["power", "voltage"]
+    desk.chart.remove_curve("lem-1", POWER)
+    desk.keeper.on_samples([sample])
+    assert desk.names() == ["voltage"]
+
+
+def test_first_curves_come_only_to_the_chart_that_takes_them(desk: Desk) -> None:
+    desk.keeper.takes_first = False
+    sample = SampleSet(device="lem-1", received=START, values=((POWER, Decimal(1)),))
+    desk.keeper.on_samples([sample])
     assert desk.names() == []
+    desk.keeper.takes_first = True
+    desk.keeper.on_samples([sample])
+    assert desk.names() == ["power"]
+
+
+def test_a_dropped_quantity_is_kept_like_any_other(desk: Desk, qtbot: QtBot) -> None:
+    desk.chart.add_curve("lem-1", VOLTAGE)  # as the chart does when something is dropped on it
+    assert [row["name"] for row in desk.keeper.state()] == ["voltage"]
+    assert desk.chart.curves[0].device_name == "LEM 4711"
+    qtbot.waitUntil(lambda: len(desk.past.pieces) == 1)
+
+
+def test_without_a_past_nothing_is_read(qapp: QApplication, qtbot: QtBot, made: list[Desk]) -> None:
+    made.append(Desk(qtbot, Theme(qapp, ThemeMode.LIGHT), is_live=False))
+    desk = made[-1]
     desk.keeper.add("lem-1", POWER)
-    desk.keeper.save()
-    assert desk.workbench.settings[SETTING] is kept
     assert desk.past.pieces == []
 
 

@@ -459,6 +459,118 @@ def test_space_is_left_to_a_focused_button(bench: Bench) -> None:
     assert pause.shortcutContext() == Qt.ShortcutContext.WindowShortcut
 
 
+# ---------------------------------------------------------------- charts and the lab
+
+
+def test_charts_come_and_go_by_the_verbs(bench: Bench) -> None:
+    window, verbs = bench.window, bench.window.verbs
+    assert window.charts is not None
+    assert not verbs.action("chart.close").isEnabled(), "one chart stays"
+    first = window.chart
+    window.add_curve("lem-1", VOLTAGE)
+    bench.trigger("chart.new")
+    assert window.chart is not first
+    window.add_curve("lem-1", CURRENT)
+    assert [len(sheet.chart.curves) for sheet in window.charts.sheets] == [1, 1]
+    bench.trigger("chart.share")
+    assert window.charts.is_shared
+    assert verbs.action("chart.share").isChecked()
+    window.tabs.setCurrentWidget(window._tab_log)
+    bench.trigger("chart.close")
+    assert len(window.charts.sheets) == 2, "nobody saw which one it is"
+    assert window.tabs.currentWidget() is window._tab_live
+    bench.trigger("chart.close")
+    assert len(window.charts.sheets) == 1
+    assert window.notice.text.text() == "Chart 2 closed."
+    window.notice.action.click()
+    assert [len(sheet.chart.curves) for sheet in window.charts.sheets] == [1, 1]
+    bench.trigger("chart.duplicate")
+    bench.trigger("undo")
+    assert len(window.charts.sheets) == 2
+    window.detach()
+    assert window.chart is None
+    assert not verbs.action("chart.new").isEnabled()
+    assert not verbs.action("chart.share").isChecked()
+
+
+def test_a_recording_is_started_ended_shown_and_brought_back(bench: Bench) -> None:
+    window = bench.window
+    assert window.charts is not None
+    assert window.recordings is not None
+    record = window.verbs.action("chart.record")
+    bench.trigger("chart.record")
+    assert record.text() == "End the &recording: Recording 1"
+    assert window.charts.record_button.text().startswith("Stop 00:0")
+    assert [one["name"] for one in bench.workbench.settings["recordings"]] == ["Recording 1"]
+    window.charts.record_button.click()
+    assert record.text() == "Start a &recording"
+    bench.trigger("chart.recordings")
+    assert window.tabs.tabText(window.tabs.currentIndex()) == "Recordings"
+    window.recordings.choose(1)
+    window.recordings.go_to()
+    assert window.tabs.tabText(window.tabs.currentIndex()) == "Live"
+    assert window.chart is not None
+    left, right = window.chart.visible_range_us
+    kept = bench.workbench.settings["recordings"][0]
+    assert left < kept["start_us"] <= kept["end_us"] < right
+    window.recordings.remove()
+    assert bench.workbench.settings["recordings"] == []
+    bench.trigger("undo")
+    assert bench.workbench.settings["recordings"] == [kept]
+    bench.trigger("chart.record")
+    window.detach()
+    assert bench.workbench.settings["recordings"][1]["end_us"] is not None, "it ends with the session"
+
+
+def test_the_dialogs_of_the_lab_open_over_the_window(bench: Bench) -> None:
+    window = bench.window
+    window.add_curve("lem-1", VOLTAGE)
+    for verb, title in (
+        ("chart.note", "Add a note"),
+        ("chart.threshold", "Add a threshold"),
+        ("chart.derived", "Add a derived quantity"),
+        ("chart.reference", "Reference curves"),
+    ):
+        bench.trigger(verb)
+        (dialog,) = [one for one in window.findChildren(QDialog) if one.isVisible()]
+        assert dialog.windowTitle() == title
+        dialog.reject()
+    bench.trigger("accuracy.show")
+    assert window.tabs.tabText(window.tabs.currentIndex()) == "Accuracy"
+
+
+def test_a_threshold_is_told_above_the_tabs_until_it_is_over(bench: Bench) -> None:
+    from ui.widgets.chart.curve import Threshold
+
+    window = bench.window
+    window.add_curve("lem-1", VOLTAGE)
+    assert window._records is not None
+    window._records.put_threshold(Threshold("V", 400.0))
+    assert window._bridge is not None
+    for volts, text in (
+        ("401", "DC voltage of LEM 4711 is 401 V, above the threshold > 400 V."),
+        ("402", "DC voltage of LEM 4711 is 401 V, above the threshold > 400 V."),
+        ("399", "DC voltage of LEM 4711 is 399 V again, within the threshold > 400 V."),
+    ):
+        bench.workbench.fake_clock.move(1)
+        bench.workbench.measure("lem-1", (VOLTAGE, volts))
+        window._bridge.flush()
+        assert window.notice.text.text() == text
+    assert [one.cleared for one in bench.workbench.findings] == [False, True]
+
+
+def test_the_key_for_a_note_belongs_to_the_charts(bench: Bench) -> None:
+    window, note = bench.window, bench.window.verbs.action("chart.note")
+    assert window.charts is not None
+    assert window.chart is not None
+    assert note.shortcutContext() == Qt.ShortcutContext.WidgetWithChildrenShortcut
+    assert note in window.charts.actions()
+    window._on_focus(None, window.chart.canvas)  # it has the key itself
+    assert note.shortcutContext() == Qt.ShortcutContext.WidgetShortcut
+    window._on_focus(None, window.charts.tabs)
+    assert note.shortcutContext() == Qt.ShortcutContext.WidgetWithChildrenShortcut
+
+
 # ---------------------------------------------------------------- the field and commissioning
 
 
