@@ -141,6 +141,7 @@ class Desk:
     def __init__(
         self, app: QApplication, theme: Theme, settings: QSettings, folders: Profile, options: argparse.Namespace
     ) -> None:
+        from ui.garbage import Collector
         from ui.main_window import MainWindow
 
         self._app = app
@@ -157,6 +158,7 @@ class Desk:
         self.window: MainWindow = MainWindow(
             theme, settings, self._spawn, on_close_requested=self._closing.set, about=_about
         )
+        self._collector = Collector(self.window)
         self.window.painted.connect(self._painted.set)
         if options.first_paint:
             self.window.painted.connect(_say_painted)
@@ -179,8 +181,7 @@ class Desk:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(FIRST_PAINT_S):
                         await self._painted.wait()
-                gc.freeze()  # what is there now stays; collections do not look at it again
-                gc.enable()
+                self._collector.start()
                 self._has_begun = True
                 if self._closing.is_set():
                     pass

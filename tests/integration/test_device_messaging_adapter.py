@@ -985,11 +985,11 @@ async def test_a_service_without_its_store_is_named_and_gets_nothing(path: Path)
 
 
 async def test_one_command_that_fails_again_and_again_is_not_the_store(path: Path) -> None:
-    async with engine(path, faults=("http-error=500@/message/mw-1",), uplink_s=600.0) as held:
+    async with engine(path, faults=("http-error=500@/message/mw-1", "engine-off")) as held:
         number = held.workbench.submit("m1", "TURN_OFF", {})
         await held.sim.wait_until(lambda: request_count(held.sim, "GET", "/message/mw-test") > 1)
         assert held.workbench.state("m1").link is LinkState.ONLINE
-        held.sim.clock.advance(600)
+        held.sim.faults.clear("engine-off")
         assert (await held.settled(number)).status is Status.SUCCESSFUL
 
 

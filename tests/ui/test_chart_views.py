@@ -184,24 +184,26 @@ def test_many_samples_are_worked_out_a_slice_at_a_time(
 # ---- statistics
 
 
-def test_the_statistics_are_of_the_visible_range_or_from_a_to_b(chart: LiveChart) -> None:
+def test_the_statistics_are_of_the_visible_range_or_from_a_to_b(chart: LiveChart, qtbot: QtBot) -> None:
+    def comes(count: str, mean: str) -> None:
+        """They are computed slice by slice."""
+        chart.tabs.refresh()
+        qtbot.waitUntil(lambda: (figure(chart, Figure.COUNT), figure(chart, Figure.MEAN)) == (count, mean))
+
     ramp(chart, POWER)
     chart.tabs.setCurrentIndex(STATISTICS)
     chart.set_visible_range(T0 + 20 * SECOND, T0 + 40 * SECOND)
-    chart.tabs.refresh()
-    assert (figure(chart, Figure.COUNT), figure(chart, Figure.MEAN)) == ("21", "30")
+    comes("21", "30")
     assert (figure(chart, Figure.FIRST), figure(chart, Figure.LAST), figure(chart, Figure.CHANGE)) == ("20", "40", "20")
     assert figure(chart, Figure.INTEGRAL) == f"{30 * 20 / 3600:.6g} kWh"
     assert figure(chart, Figure.COVERED) == "20 s"
     assert chart.tabs.statistics_view.findChildren(QToolButton) == []
     chart.set_cursor("A", T0)
     chart.set_cursor("B", T0 + 10 * SECOND)
-    chart.tabs.refresh()
-    assert (figure(chart, Figure.COUNT), figure(chart, Figure.MEAN)) == ("11", "5")
+    comes("11", "5")
     chart.set_visible_range(T0 + 5000 * SECOND, T0 + 5001 * SECOND)
     chart.clear_cursors()
-    chart.tabs.refresh()
-    assert (figure(chart, Figure.COUNT), figure(chart, Figure.MEAN)) == ("0", "")
+    comes("0", "")
 
 
 def test_figures_of_an_earlier_range_are_dimmed(

@@ -1,0 +1,28 @@
+"""What all tests share.
+
+Garbage is collected between tests, on the main thread: a collection by itself may run in a thread of the program under
+test and destroy widgets there (see ui/garbage.py). Examples of hypothesis have no time limit of their own: the machine
+may be busy, and every test has one.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+
+from hypothesis import HealthCheck, settings
+
+EVERYTHING_EVERY = 50  # tests
+
+_ended = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    gc.disable()
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
+
+
+def pytest_runtest_teardown() -> None:
+    gc.unfreeze()  # a window that was opened has frozen what was there
+    gc.collect() if next(_ended) % EVERYTHING_EVERY == 0 else gc.collect(1)
