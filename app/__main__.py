@@ -26,7 +26,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "order": ("app.commands.flows", "order"),
     "issues": ("app.commands.flows", "issues"),
     "reconcile": ("app.commands.flows", "reconcile"),
-    "log": ("app.commands.logs", "log"),
+    "log": ("app.commands.share", "log"),
     "replay": ("app.commands.logs", "replay"),
     "explain": ("app.commands.tools", "explain"),
     "conformance": ("app.commands.tools", "conformance"),

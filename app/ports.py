@@ -18,7 +18,7 @@ from app.errors import WorkbenchError
 from app.model.command import CommandSpec, ParamSpec
 from app.model.device import Device, NodeKind
 from app.model.flow import FlowRecord
-from app.model.interaction import Direction, Interaction
+from app.model.interaction import Direction, Frame, Interaction
 from app.model.reading import Finding, LinkState, SampleSet
 from app.model.records import Change, OutboxItem
 from app.model.status import Status
@@ -413,6 +413,22 @@ class AttributeForm(Protocol):
 
     def attribute_form(self, kind: NodeKind) -> tuple[ParamSpec, ...]:
         """Fields among the attributes of a device of this kind; what is left empty there is not entered."""
+        ...
+
+
+@runtime_checkable
+class Rereader(Protocol):
+    """An adapter type that can decode the recorded bytes of a command once more has this as well."""
+
+    def reread(self, spec: CommandSpec, params: Mapping[str, Any], frames: Sequence[Frame]) -> Answer | None:
+        """What the frames of one successful command say, as ``submit`` decoded them then. Pure.
+
+        ``result`` holds the fields that come from the frames alone (not from this computer's clock, nor from earlier
+        commands); each has to be as it was recorded. None: this command cannot be read from its frames.
+
+        Raises:
+            RemoteProtocolError: the frames cannot be decoded.
+        """
         ...
 
 

@@ -35,7 +35,7 @@ from app.model.interaction import HIDDEN_TOKEN, Failure, Interaction, Message, O
 from app.model.jsonable import jsonable
 from app.model.reading import DeviceState, Finding, LinkState, SampleSet, Severity
 from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Seen, Setting
-from app.model.status import UNFINISHED, Event, Status
+from app.model.status import SETTLED, TRANSITIONS, UNFINISHED, Event, Status, next_status
 from app.pipeline import intake
 from app.pipeline.admission import Admission
 from app.pipeline.batch_runner import BatchRunner
@@ -385,8 +385,11 @@ class Workbench:
         clicked: datetime | None = None,
         batch: int | None = None,
         replay_of: int | None = None,
+        verdict: Verdict | None = None,
     ) -> int:
         """Check a command at the door and take it in; returns the interaction's id at once.
+
+        ``replay_of`` and ``verdict``: of a replay, the recorded interaction and what the gatekeeper said of it.
 
         Raises:
             WorkbenchError: unknown device or command (the text lists what exists).
@@ -412,6 +415,7 @@ class Workbench:
             context=Context(from_user=origin is Origin.USER, force=force),
             batch=batch,
             replay_of=replay_of,
+            verdict=verdict,
         )
         hidden = {name: given[name] for name in intake.secret_names(spec) if given.get(name)}
         if hidden:
@@ -422,6 +426,25 @@ class Workbench:
                     self._register_secret(intake.clean_token(str(words)))
         self._call(lambda: self._take_in(request, supported=context_supported))
         return request.id
+
+    def follow(self, interaction: int, event: Event, failure: Failure | None = None) -> bool:
+        """A replayed row goes where the recording says, and no rule is asked. On the engine's loop.
+
+        False: ``event`` is not possible from where it stands, and nothing was changed.
+        """
+        present = self._ledger.interaction(interaction)
+        if present is None or present.replay_of is None or (present.status, event) not in TRANSITIONS:
+            return False
+        status = next_status(present.status, event)
+        if status in SETTLED:
+            self._dispatcher.settle(present, event, failure=failure, step=Step.QUEUE, actor="replay")
+            return True
+        spec = self._tree.spec(present.device, present.command)
+        if spec is None:
+            return False
+        code, text, release = (failure.code, failure.text, failure.release) if failure is not None else ("", "", "")
+        self._admission.follow(present, spec, Verdict(status=status, code=code, text=text, release=release))
+        return True
 
     def cancel(self, interaction: int, actor: str = "user") -> CancelResult:
         """Cancel what has not left yet (4.8); claiming is atomic against the dispatcher, from any thread."""

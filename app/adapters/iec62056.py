@@ -17,7 +17,7 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from app.adapters import _iec62056_rules as rules
@@ -28,7 +28,7 @@ from app.adapters._live import Breakable, NeverAsked, Uplinks, beside, closed_he
 from app.errors import LinkError, LinkReason, LocalProtocolError, RemoteProtocolError
 from app.model.command import CommandSpec, ParamSpec
 from app.model.device import Device
-from app.model.interaction import Direction
+from app.model.interaction import Direction, Frame
 from app.model.line import LineFormat, plain
 from app.model.reading import LinkState
 from app.ports import (
@@ -146,11 +146,43 @@ class Iec62056:
     def _adapter(self, context: AdapterContext) -> Iec62056Adapter:
         return Iec62056Adapter(context, open_line=self._open_line, pace=self._pace, refused=self._refused)
 
+    def reread(self, spec: CommandSpec, params: Mapping[str, Any], frames: Sequence[Frame]) -> Answer | None:
+        """Sign-on and readout, heard as somebody who only listens would. See ``Rereader``.
+
+        Left out: the mode, which the settings may have chosen, and doubts, which know earlier answers.
+        """
+        if spec.name not in ("SIGN_ON", "READOUT"):
+            return None
+        session = Session(sess.Config())
+        session.listen(0.0)
+        heard = session.receive(b"".join(one.data for one in frames if one.direction is Direction.IN), 0.0)
+        ident = next((one for one in reversed(heard) if isinstance(one, sess.Identified)), None)
+        block = next((one for one in reversed(heard) if isinstance(one, sess.BlockReceived)), None)
+        if spec.name == "SIGN_ON":
+            if ident is None:
+                return None
+            result = rules.identity_result(ident.identification, ident.mode)
+            return Answer(result=_without(result, "mode", "summary"))
+        if block is None:
+            return None
+        found = rules.readout(
+            block.data, block.check, ident.identification if ident is not None else None, device="", now=_ANY_TIME,
+            interaction=None, is_complete=True,
+        )  # fmt: skip
+        return Answer(result=_without(found.result, "doubts"))
+
     async def probe(self, context: AdapterContext) -> Sequence[str]:
         """Open the line and ask the meter who it is; nothing is sent in mode D and where it is only listened."""
         adapter = self._adapter(context)
         async with adapter.open():
             return await adapter.look()
+
+
+_ANY_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)  # of samples, which a second reading does not keep
+
+
+def _without(result: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name not in names}
 
 
 # ---------------------------------------------------------------- the live side

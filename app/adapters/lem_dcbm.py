@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from app.adapters import _lem_rules as rules
 from app.adapters._lem_rules import Pace
@@ -23,6 +23,7 @@ from app.adapters._live import NeverAsked
 from app.errors import ConfigError, LinkError, LinkReason, LocalProtocolError, ParameterError, RemoteProtocolError
 from app.model.command import CommandSpec, ParamSpec
 from app.model.device import Device
+from app.model.interaction import Direction, Frame
 from app.model.reading import Finding, LinkState, Quantity, SampleSet, Severity
 from app.ports import (
     Adapter,
@@ -122,6 +123,20 @@ class LemDcbm:
 
     def create(self, context: AdapterContext) -> Adapter:
         return LemAdapter(context, pace=self._pace, make_link=self._make_link)
+
+    def reread(self, spec: CommandSpec, params: Mapping[str, Any], frames: Sequence[Frame]) -> Answer | None:
+        """Reads that one answer decides; the serial number of live values is known from before. See ``Rereader``."""
+        replies = _replies(frames)
+        match spec.name:
+            case "READ_STATUS":
+                return _reread(replies, "/v1/status", lem.judge_status)
+            case "READ_LIVE":
+                path = next((path for path in replies if path.endswith("/livemeasure")), "")
+                return _reread(replies, path, _judge_live, "meter_id")
+            case "READ_SETTINGS":
+                return _reread(replies, "/v1/settings", lem.judge_settings)
+            case _:
+                return None
 
     async def probe(self, context: AdapterContext) -> Sequence[str]:
         """Read the status once and say what answered. Nothing is written."""
@@ -1207,6 +1222,47 @@ class LemAdapter(NeverAsked):
             facts={"tls": True, "tls_certificate": certificate.pem},
             settings={"tls_certificate": certificate.pem},
         )
+
+
+# ---------------------------------------------------------------- recorded bytes
+
+
+class _Shown(Protocol):
+    """What a meter said, as a result."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+def _replies(frames: Sequence[Frame]) -> dict[str, tuple[lem.Request, int, bytes]]:
+    """The last whole exchange of each path that was asked by GET: request, status and body."""
+    found: dict[str, tuple[lem.Request, int, bytes]] = {}
+    asked: lem.Request | None = None
+    for frame in frames:
+        head, _blank, body = frame.data.partition(b"\r\n\r\n")
+        words = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
+        if len(words) < 2:
+            continue
+        if frame.direction is Direction.OUT:
+            asked = lem.Request(words[0], words[1]) if words[0] == "GET" else None
+        elif asked is not None and words[1].isdecimal():
+            found[asked.path] = (asked, int(words[1]), body)
+            asked = None
+    return found
+
+
+def _judge_live(request: lem.Request, code: int, body: bytes) -> lem.LiveSample:
+    """Of a meter whose serial number is not asked."""
+    return lem.judge_live(request, code, body, "")
+
+
+def _reread(
+    replies: Mapping[str, tuple[lem.Request, int, bytes]], path: str, judge: Judge[_Shown], *left_out: str
+) -> Answer | None:
+    reply = replies.get(path)
+    if reply is None:
+        return None
+    shown = judge(*reply).to_json()
+    return Answer(result={name: value for name, value in shown.items() if name not in left_out})
 
 
 # ---------------------------------------------------------------- small helpers

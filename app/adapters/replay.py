@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from app.adapters._live import NeverAsked
 from app.errors import LinkError, LinkReason
-from app.model.command import CommandKind, CommandSpec, ParamSpec, ReplyPattern
+from app.model.command import CommandKind, CommandSpec, ParamSpec
 from app.model.device import Device
 from app.model.interaction import Frame
 from app.model.reading import LinkState
@@ -28,28 +28,75 @@ from app.ports import (
     Disposition,
     Limits,
     LinkChange,
+    Tap,
     Uplink,
 )
+
+LONGEST_S: Final = 1e8  # three years; at a tenth of its speed a recorded command may well take hours
 
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """What the recording says became of one command."""
+    """What the recording says became of one command: an answer, or a failure before any."""
 
     answer: Answer | None
-    failure: tuple[str, str] | None = None  # code and text
-    frames: tuple[Frame, ...] = ()
+    failure: tuple[str, str] = ("", "")  # code and text
+    disposition: Disposition = Disposition.FINAL
+
+
+class Part:
+    """One recorded command on the stage: its bytes and its end, whichever of the two sides is first."""
+
+    def __init__(self, outcome: Recorded) -> None:
+        self._outcome = outcome
+        self._frames: list[Frame] = []
+        self._tap: Tap | None = None
+        self._ended = asyncio.Event()
+
+    def show(self, frame: Frame) -> None:
+        """Bytes came or went; shown when somebody carries the command out."""
+        if self._tap is None:
+            self._frames.append(frame)
+        else:
+            show(self._tap, frame)
+
+    def end(self) -> None:
+        """From now on it is answered."""
+        self._ended.set()
+
+    async def carry_out(self, tap: Tap) -> Answer:
+        """Show the bytes as they come, and wait for the end. Raises DeliveryFailure as it was recorded."""
+        self._tap = tap
+        for frame in self._frames:
+            show(tap, frame)
+        self._frames.clear()
+        await self._ended.wait()
+        if self._outcome.answer is not None:
+            return self._outcome.answer
+        raise DeliveryFailure(*self._outcome.failure, self._outcome.disposition)
+
+
+def show(tap: Tap, frame: Frame) -> None:
+    """Recorded bytes where a transport shows the bytes it moves."""
+    tap(frame.direction, frame.data, frame.note, link=frame.link)
 
 
 @dataclass
 class Stage:
     """What the player puts in front of the adapters of one replay."""
 
-    recorded: dict[int, Recorded] = field(default_factory=dict)  # by the recorded interaction's id
+    parts: dict[int, Part] = field(default_factory=dict)  # by the recorded interaction's id
+    taps: dict[str, Tap] = field(default_factory=dict)  # of the link itself, by device
     _queues: dict[str, asyncio.Queue[Uplink]] = field(default_factory=dict)
 
     def queue(self, device: str) -> asyncio.Queue[Uplink]:
         return self._queues.setdefault(device, asyncio.Queue())
+
+    def clear(self) -> None:
+        """Nobody waits for the end of a command any more."""
+        for part in self.parts.values():
+            part.end()
+        self.parts.clear()
 
 
 class ReplayType:
@@ -75,7 +122,7 @@ class ReplayType:
         return ()
 
     def limits(self, settings: Mapping[str, Any]) -> Limits:
-        return Limits(max_in_flight=1000, needs_link=True, accept_timeout_s=3600.0)
+        return Limits(max_in_flight=1000, needs_link=True, accept_timeout_s=LONGEST_S)
 
     def lane(self, device: Device) -> str:
         return device.id
@@ -87,10 +134,7 @@ class ReplayType:
         specs: dict[str, CommandSpec] = {}
         if self._real is not None:
             for spec in self._real.commands(device, facts):
-                # The recording has the answer and the follow-ups; limits of the time do not judge it again.
-                specs[spec.name] = replace(
-                    spec, params=(), pattern=ReplyPattern.DIRECT, follow_up="", follow_up_on_failure=""
-                )
+                specs[spec.name] = as_played(spec)
         for name, kind in self._recorded_commands(device.id):
             specs.setdefault(name, CommandSpec(name=name, title=name, kind=kind))
         return tuple(specs.values())
@@ -108,12 +152,29 @@ class ReplayType:
         return ["A recording needs no connection."]
 
 
+def as_played(spec: CommandSpec) -> CommandSpec:
+    """The command as it is shown, without all that would make the pipeline do more than the recording says: it holds
+    the answer of all phases and the follow-ups, and what the gatekeeper and the clock said then.
+    """
+    return CommandSpec(
+        name=spec.name,
+        title=spec.title,
+        kind=spec.kind,
+        risk=spec.risk,
+        verb=spec.verb,
+        help=spec.help,
+        shadow=spec.shadow,
+        pending_ttl_s=LONGEST_S,
+    )
+
+
 class ReplayAdapter(NeverAsked):
     """Answers from the recording."""
 
     def __init__(self, context: AdapterContext, stage: Stage) -> None:
         self._device = context.devices[0]
         self._stage = stage
+        stage.taps[self._device.id] = context.tap
 
     def open(self) -> AbstractAsyncContextManager[None]:
         return self._open()
@@ -129,19 +190,14 @@ class ReplayAdapter(NeverAsked):
             yield await queue.get()
 
     async def submit(self, request: Dispatch) -> Accepted | Answer:
-        recorded = self._stage.recorded.get(request.interaction.replay_of or -1)
-        if recorded is None:
+        part = self._stage.parts.get(request.interaction.replay_of or -1)
+        if part is None:
             raise LinkError(
                 "This is a replay: it answers only what was recorded and reaches no meter.",
                 LinkReason.DENIED,
                 may_have_arrived=False,
             )
-        for frame in recorded.frames:
-            request.tap(frame.direction, frame.data, frame.note, link=frame.link)
-        if recorded.answer is not None:
-            return recorded.answer
-        code, text = recorded.failure or ("NO_OUTCOME", "The recording ends before this command did.")
-        raise DeliveryFailure(code, text, Disposition.FINAL)
+        return await part.carry_out(request.tap)
 
     async def verify(self, request: Dispatch) -> Answer | None:
         return None

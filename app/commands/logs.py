@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import math
 import os
-import tempfile
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,18 +32,19 @@ from app.commands.common import (
     stop_on_signals,
     workspace_option,
 )
-from app.composition import open_session, running
 from app.errors import ParameterError
-from app.interaction_log import transfer
+from app.interaction_log import compare, transfer
 from app.interaction_log.filters import Filter, parse
+from app.interaction_log.open_any import open_for_reading
 from app.interaction_log.reader import LogReader
+from app.interaction_log.story import around
 from app.interaction_log.transfer_csv import import_csv
 from app.interaction_log.verify import verify
 from app.interaction_log.writer import LogWriter
 from app.model.interaction import Interaction
 from app.model.reading import SampleSet
 from app.model.records import Change
-from app.replaying import Player, scratch_path
+from app.replay_check import check, replayed
 from app.secrets import KeyringSecrets
 from app.team.address import TeamAddress, team_address, team_password
 from app.team.database import driver
@@ -58,6 +59,16 @@ STATUS_HELP = "For example: status:FAILED device:lem-1 since:-2h reason:LINK_DOW
 @click.group()
 def log() -> None:
     """The log of every interaction."""
+
+
+@contextlib.contextmanager
+def _reading(file: Path) -> Iterator[LogReader]:
+    """A workspace or an export of any age and state; what a person should know of it goes to stderr."""
+    opened = open_for_reading(file)
+    with contextlib.closing(opened.reader):
+        for note in opened.notes:
+            Printer.note(note)
+        yield opened.reader
 
 
 def _filter(text: str) -> Filter | None:
@@ -78,7 +89,7 @@ def log_list(
     def work() -> int:
         printer = Printer(as_json)
         where = _filter(" ".join(filter_text))
-        with contextlib.closing(LogReader(existing_workspace(context, workspace))) as reader:
+        with _reading(existing_workspace(context, workspace)) as reader:
             rows: list[Interaction] = []
             before: int | None = None
             while len(rows) < limit:
@@ -99,18 +110,25 @@ def log_list(
 
 @log.command("show")
 @click.argument("number", type=int)
+@click.option(
+    "--around", "around_s", type=click.FloatRange(0), default=None,
+    help="Also what happened on its device, gateway and grid within so many seconds.",
+)  # fmt: skip
 @workspace_option
 @json_option
 @click.pass_context
-def log_show(context: click.Context, number: int, workspace: Path | None, as_json: bool) -> None:
+def log_show(
+    context: click.Context, number: int, around_s: float | None, workspace: Path | None, as_json: bool
+) -> None:
     """One interaction with its steps, attempts and bytes."""
 
     def work() -> int:
         printer = Printer(as_json)
-        with contextlib.closing(LogReader(existing_workspace(context, workspace))) as reader:
+        with _reading(existing_workspace(context, workspace)) as reader:
             story = reader.story(number)
-        if story is None:
-            raise ParameterError(f"There is no interaction {number} in this workspace.", "number")
+            if story is None:
+                raise ParameterError(f"There is no interaction {number} in this workspace.", "number")
+            nearby = None if around_s is None else around(reader, number, around_s)
         record = interaction_json(story.interaction, list(story.steps))
         record["attempt_list"] = [
             {"number": a.number, "started": a.started, "ended": a.ended, "end": a.end, "ref": a.ref, "code": a.code,
@@ -129,6 +147,10 @@ def log_show(context: click.Context, number: int, workspace: Path | None, as_jso
         for frame in story.frames:
             lines.append(f"  {frame.direction.value:3} {frame.at:%H:%M:%S.%f} {len(frame.data)} octets on {frame.link}")
             lines += [f"      {text}" for text in frame.data[:2000].decode("utf-8", "replace").splitlines()]
+        if nearby is not None:
+            record["around"] = [one.to_json() for one in nearby]
+            lines.append(f"  around it ({len(nearby)}):")
+            lines += [f"  {o.offset_s:+10.3f} s {o.place} {o.device} {o.kind}: {o.text}" for o in nearby]
         printer.show(record, "\n".join(lines))
         return DONE
 
@@ -143,7 +165,7 @@ def log_stats(context: click.Context, workspace: Path | None, as_json: bool) -> 
     """Counts by status, command and device, and how long commands took."""
 
     def work() -> int:
-        with contextlib.closing(LogReader(existing_workspace(context, workspace))) as reader:
+        with _reading(existing_workspace(context, workspace)) as reader:
             stats = reader.stats()
         record = stats.to_json()
         Printer(as_json).show(record, "\n".join(_flat(record)))
@@ -176,7 +198,7 @@ def log_export(
 
     def work() -> int:
         where = _filter(filter_text)
-        with contextlib.closing(LogReader(existing_workspace(context, workspace))) as reader:
+        with _reading(existing_workspace(context, workspace)) as reader:
             if file.suffix.lower() == ".csv" and samples:
                 rows = transfer.export_samples_csv(reader, file)
             elif file.suffix.lower() == ".csv":
@@ -334,51 +356,57 @@ async def _follow(
 @log.command("compare")
 @click.argument("one", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("other", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--device", "devices", multiple=True, help="Only this one; given twice: that of ONE with that of OTHER.")
+@click.option("--interaction", "numbers", multiple=True, type=int, help="Given twice: that of ONE with that of OTHER.")
+@click.option("--slower", type=click.FloatRange(0), default=1.0, show_default=True, help="Seconds that are told.")
+@click.option("--csv", "as_csv", is_flag=True, help="A table with a header on stdout.")
+@click.option("--html", "as_html", is_flag=True, help="A page on stdout.")
 @json_option
-def log_compare(one: Path, other: Path, as_json: bool) -> None:
-    """Two logs side by side, aligned by device and command; only what differs."""
+def log_compare(
+    one: Path,
+    other: Path,
+    devices: tuple[str, ...],
+    numbers: tuple[int, ...],
+    slower: float,
+    as_csv: bool,
+    as_html: bool,
+    as_json: bool,
+) -> None:
+    """Two logs, devices or readings side by side, aligned by command; only what differs. Exit status 1 when any."""
 
     def work() -> int:
-        printer = Printer(as_json)
-        with contextlib.closing(LogReader(one)) as first, contextlib.closing(LogReader(other)) as second:
-            here, there = _by_command(first), _by_command(second)
-        differences = 0
-        for device, command in sorted(here.keys() | there.keys()):
-            mine, theirs = here.get((device, command), []), there.get((device, command), [])
-            for index in range(max(len(mine), len(theirs))):
-                left = mine[index] if index < len(mine) else None
-                right = theirs[index] if index < len(theirs) else None
-                if left is not None and right is not None and _same_end(left, right):
-                    continue
-                differences += 1
-                record = {
-                    "device": device,
-                    "command": command,
-                    "occurrence": index + 1,
-                    "one": interaction_json(left) if left is not None else None,
-                    "other": interaction_json(right) if right is not None else None,
-                }
-                said = " | ".join(interaction_sentence(i) if i is not None else "not there" for i in (left, right))
-                printer.show(record, said)
-        printer.show({"differences": differences}, f"{differences} differences.")
-        return FAILED if differences else DONE
+        if as_csv + as_html + as_json > 1:
+            raise ParameterError("Only one of --json, --csv and --html can be given.", "html")
+        if len(devices) > 2 or len(numbers) not in (0, 2):
+            raise ParameterError("--device is given once or twice, --interaction twice.", "device")
+        tolerance = compare.Tolerance(seconds=slower)
+        with _reading(one) as first, _reading(other) as second:
+            if numbers:
+                pair = [_known(log, number) for log, number in zip((first, second), numbers, strict=True)]
+                found = iter(compare.compare_interactions(*pair, tolerance=tolerance))
+            else:
+                named = (devices[0], devices[-1]) if devices else None
+                found = compare.compare_logs(first, second, devices=named, tolerance=tolerance)
+            if as_csv:
+                count = compare.write_csv(sys.stdout, found)
+            elif as_html:
+                count = compare.write_html(sys.stdout, found, str(one), str(other))
+            else:
+                count, printer = 0, Printer(as_json)
+                for difference in found:
+                    printer.show(difference.to_json(), str(difference))
+                    count += 1
+                printer.show({"differences": count}, f"{count} differences.")
+        return FAILED if count else DONE
 
     finish(work)
 
 
-def _by_command(reader: LogReader) -> dict[tuple[str, str], list[Interaction]]:
-    found: dict[tuple[str, str], list[Interaction]] = {}
-    after = 0
-    while page := reader.page(after=after, limit=1024):
-        for interaction in page:
-            found.setdefault((interaction.device, interaction.command), []).append(interaction)
-        after = page[-1].id
+def _known(reader: LogReader, number: int) -> Interaction:
+    found = reader.interaction(number)
+    if found is None:
+        raise ParameterError(f"There is no interaction {number} in {reader.path}.", "interaction")
     return found
-
-
-def _same_end(one: Interaction, other: Interaction) -> bool:
-    codes = [i.failure.code if i.failure is not None else "" for i in (one, other)]
-    return one.status is other.status and one.result == other.result and codes[0] == codes[1]
 
 
 @click.command()
@@ -386,12 +414,20 @@ def _same_end(one: Interaction, other: Interaction) -> bool:
 @click.option("--speed", default="inf", show_default=True, help="Times real speed (0.1 to 1000), or inf.")
 @click.option("--from", "since", default=None, help="ISO 8601 time to start at.")
 @click.option("--to", "until", default=None, help="ISO 8601 time to end at.")
+@click.option("--check", "is_check", is_flag=True, help="Say only what differs from the recording; exit 1 if any.")
 @json_option
-def replay(file: Path, speed: str, since: str | None, until: str | None, as_json: bool) -> None:
-    """Feed a kept log through the pipeline again. Never reaches hardware, never writes to FILE."""
+def replay(file: Path, speed: str, since: str | None, until: str | None, is_check: bool, as_json: bool) -> None:
+    """Feed a kept log through the pipeline again. Never reaches hardware, never writes to FILE.
+
+    With --check: the bytes of every frame, the end of every command, and what can be read from the bytes once more.
+    """
 
     def work() -> int:
         printer = Printer(as_json)
+        if is_check:
+            if speed != "inf" or since or until:
+                raise ParameterError("--check takes the whole log as fast as possible: leave the others out.", "check")
+            return run_async(lambda: _check(file, printer))
         try:
             factor = float(speed)
         except ValueError:
@@ -401,6 +437,15 @@ def replay(file: Path, speed: str, since: str | None, until: str | None, as_json
         return run_async(lambda: _replay(file, factor, parse_moment(since, "from"), parse_moment(until, "to"), printer))
 
     finish(work)
+
+
+async def _check(file: Path, printer: Printer) -> int:
+    count = 0
+    async for difference in check(file, Registry()):
+        count += 1
+        printer.show({"difference": difference.to_json()}, str(difference))
+    printer.show({"differences": count}, f"{count} differences.")
+    return FAILED if count else DONE
 
 
 async def _replay(
@@ -418,21 +463,13 @@ async def _replay(
                 values = {quantity.name: [value, quantity.unit] for quantity, value in change.values}
                 printer.show({"sample": {"at": change.received, "device": change.device, "values": values}})
 
-    with contextlib.closing(LogReader(file)) as reader, tempfile.TemporaryDirectory() as folder:
-        player = Player(reader, Registry(), since=since, until=until, speed=speed)
-        path = scratch_path(Path(folder), file)
-        with open_session(path, adapter_types=player.adapter_types(), clock=player.clock) as session:
-            for device in player.devices():
-                session.workbench.save_device(device)
-            session.workbench.feed.subscribe(show)
-            async with running(session.workbench):
-                await asyncio.sleep(0)
-                await player.play_to_end(session.workbench)
-                different = list(player.differences())
+    with contextlib.closing(LogReader(file)) as reader:
+        async with replayed(reader, Registry(), since=since, until=until, speed=speed) as (player, workbench):
+            workbench.feed.subscribe(show)
+            await player.play_to_end(workbench)
+            different = list(player.differences())
     for difference in different:
-        printer.note(
-            f"#{difference.recorded} {difference.command}: recorded {difference.expected}, replayed {difference.got}"
-        )
+        printer.note(str(difference))
     printer.show(
         {"played": player.played, "samples": samples, "differences": len(different)},
         f"{player.played} items replayed, {samples} sample sets, {len(different)} differences.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -11,18 +12,37 @@ from typing import Any
 import click
 
 from app.clock import SystemClock
-from app.commands.common import DONE, FAILED, Printer, fail, finish, json_option, run_async, stop_on_signals
-from app.errors import ConfigError
+from app.commands.common import (
+    DONE,
+    FAILED,
+    Printer,
+    existing_workspace,
+    fail,
+    finish,
+    json_option,
+    run_async,
+    stop_on_signals,
+    workspace_option,
+)
+from app.errors import ConfigError, ParameterError
 
 MAX_INPUT = 64 << 20
 
 
 @click.command()
+@click.option("--interaction", "number", type=int, default=None, help="Explain this one of a log, not stdin.")
+@workspace_option
 @json_option
-def explain(as_json: bool) -> None:
-    """Gatekeeper inputs as JSON on stdin -> verdict, code, reason, and what would release it."""
+@click.pass_context
+def explain(context: click.Context, number: int | None, workspace: Path | None, as_json: bool) -> None:
+    """Gatekeeper inputs as JSON on stdin -> verdict, code, reason, and what would release it.
+
+    With --interaction: every verdict that the log keeps of it, rule by rule.
+    """
 
     def work() -> int:
+        if number is not None:
+            return _explain_recorded(existing_workspace(context, workspace), number, Printer(as_json))
         from app.pipeline.gatekeeper import adjudicate, gate_input_from_json, trace
 
         gate = gate_input_from_json(_parse_json(sys.stdin.read(MAX_INPUT), "stdin"), SystemClock().now())
@@ -37,6 +57,29 @@ def explain(as_json: bool) -> None:
         return DONE
 
     finish(work)
+
+
+def _explain_recorded(file: Path, number: int, printer: Printer) -> int:
+    from app.interaction_log.open_any import open_for_reading
+    from app.pipeline.explaining import judgements
+
+    opened = open_for_reading(file)
+    with contextlib.closing(opened.reader):
+        for note in opened.notes:
+            printer.note(note)
+        story = opened.reader.story(number)
+    if story is None:
+        raise ParameterError(f"There is no interaction {number} in {file}.", "interaction")
+    found = judgements(story.steps)
+    if not found:
+        printer.note(f"The log keeps no verdict of interaction {number}.")
+    for one in found:
+        lines = [f"{one.at:%Y-%m-%d %H:%M:%S} {one.status} {one.code} {one.text}".rstrip()]
+        for rule in one.rules:
+            applies = rule["applies"]
+            lines.append(f"  {'?' if applies is None else 'yes' if applies else 'no':3} {rule['rule']}")
+        printer.show(one.to_json(), "\n".join([*lines, f"  {one.note}"] if one.note else lines))
+    return DONE
 
 
 @click.command()

@@ -22,6 +22,25 @@ else:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def _side(path: Path) -> Path:
+    return path.with_name(path.name + ".lock")
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a Meterwright has the workspace open for writing; False too where that cannot be asked."""
+    try:
+        handle = os.open(_side(path), os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
+    except OSError:
+        return False
+    try:
+        _lock(handle)  # given back when the handle is closed
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 class FileLock:
     """Holds ``<path>.lock`` from construction to ``release``.
 
@@ -33,9 +52,8 @@ class FileLock:
 
     def __init__(self, path: Path) -> None:
         self._handle = -1
-        side = path.with_name(path.name + ".lock")
         try:
-            handle = os.open(side, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+            handle = os.open(_side(path), os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
         except OSError as exc:
             raise explain(path, exc) from exc
         try:

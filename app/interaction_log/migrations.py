@@ -244,5 +244,11 @@ STEP_4: Final = (
     "CREATE INDEX seen_at ON seen(at)",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (STEP_1, STEP_2, STEP_3, STEP_4)
+# ``crc``: CRC-32 of ``data`` as it was written, NULL in rows of older formats.
+STEP_5: Final = (
+    "ALTER TABLE frame ADD COLUMN crc INTEGER",
+    "CREATE INDEX finding_code ON finding(code_w, interaction) WHERE interaction IS NOT NULL",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (STEP_1, STEP_2, STEP_3, STEP_4, STEP_5)
 """``MIGRATIONS[n]`` takes a file from version n to n + 1."""

@@ -177,19 +177,35 @@ class Stats:
 class LogReader:
     """A read-only connection to one workspace.
 
+    Args:
+        path: the workspace, ``*.mwk``.
+        untouched: nobody writes the file now, so leave nothing beside it (a plain reader leaves SQLite's side files).
+            Once somebody does write it, every query raises StoreError.
+        copy: ``path`` is a private copy in this folder; a reader that could be made removes it when it is closed.
+        source: the file that ``path`` is a copy of, for what is shown and said.
+
     Raises:
         StoreError: missing, not a workspace, newer than this program, or damaged.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        untouched: bool = False,
+        copy: tempfile.TemporaryDirectory[str] | None = None,
+        source: Path | None = None,
+    ) -> None:
+        self.path = Path(path) if source is None else source
+        self._file = Path(path)
         self._is_immutable = False
         self._notice = ""
-        self._copy: tempfile.TemporaryDirectory[str] | None = None
+        self._copies: list[tempfile.TemporaryDirectory[str]] = []
         self._closed = False
         self._guard = threading.Lock()  # the connection's life, for ``interrupt``
-        if not check_header(self.path):
-            raise StoreError(f"{self.path} " + ("is empty." if self.path.exists() else "does not exist."))
+        if not check_header(self._file):
+            raise StoreError(f"{self.path} " + ("is empty." if self._file.exists() else "does not exist."))
+        self._stamp = _stamp(self._file) if untouched else None  # of a file that must stay as it is
         self._db = self._open()
         try:
             if version_of(self._db, self.path) == 0:
@@ -207,6 +223,8 @@ class LogReader:
             self.close()
             raise
         self._planner = planner.Planner(self._records.words, self._all, self._ids_of_time)
+        if copy is not None:
+            self._copies.append(copy)
 
     def __enter__(self) -> LogReader:
         return self
@@ -219,9 +237,8 @@ class LogReader:
         with self._guard:
             self._closed = True
             self._db.close()
-        if self._copy is not None:
-            self._copy.cleanup()
-            self._copy = None
+        while self._copies:
+            self._copies.pop().cleanup()
 
     def interrupt(self) -> None:
         """End the running query of another thread; nothing happens when none is running."""
@@ -232,17 +249,18 @@ class LogReader:
     # ---------------------------------------------------------------- opening
 
     def _open(self) -> sqlite3.Connection:
-        uri = self.path.resolve().as_uri()
+        uri = self._file.resolve().as_uri()
         db: sqlite3.Connection | None = None
         try:
-            db = _connect(f"{uri}?mode=ro")
+            db = _connect(f"{uri}?mode=ro" + ("" if self._stamp is None else "&immutable=1"))
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            self._is_immutable = self._stamp is not None
             return db
         except sqlite3.OperationalError as exc:
             if db is not None:
                 db.close()
             name = exc.sqlite_errorname
-            if not name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")):
+            if self._stamp is not None or not name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")):
                 raise explain(self.path, exc) from exc
         except sqlite3.Error as exc:
             if db is not None:
@@ -255,30 +273,33 @@ class LogReader:
         except sqlite3.Error as exc:
             raise explain(self.path, exc) from exc
         self._is_immutable = True
-        wal = self.path.with_name(self.path.name + "-wal")
+        wal = self._file.with_name(self._file.name + "-wal")
         if wal.exists() and wal.stat().st_size:
             self._notice = f"The newest changes stand in {wal.name} and cannot be read here; copy both files elsewhere."
         return db
 
     def _read_a_copy(self) -> None:
         """An older format is not changed in place by a reader: a private copy is brought up to date instead."""
-        self._copy = tempfile.TemporaryDirectory(prefix="meterwright-")
-        target = sqlite3.connect(Path(self._copy.name) / self.path.name, isolation_level=None, check_same_thread=False)
+        self._copies.append(folder := tempfile.TemporaryDirectory(prefix="meterwright-"))
+        target = sqlite3.connect(Path(folder.name) / self._file.name, isolation_level=None, check_same_thread=False)
         try:
             self._db.backup(target)
             migrate(target, self.path)
-            _index_all_text(target)
+            index_all_text(target)
         except BaseException:
             target.close()
             raise
         self._db.close()
         self._db = target
+        self._stamp = None
         self._notice = "The file has an older format; a copy of it is shown."
 
     # ---------------------------------------------------------------- running queries
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
+        if self._stamp is not None and self._stamp != _stamp(self._file):
+            raise StoreError(f"{self.path} is written by another program now; open it again.")
         try:
             yield
         except sqlite3.Error as exc:
@@ -330,6 +351,11 @@ class LogReader:
         return tuple([make(row) for row in rows])
 
     # ---------------------------------------------------------------- the file
+
+    @property
+    def notice(self) -> str:
+        """What a person should know of how the file is read, as a sentence; mostly empty."""
+        return self._notice
 
     def info(self) -> Info:
         first, last, count = self.span()
@@ -554,6 +580,11 @@ class LogReader:
                 return np.array(found, dtype=np.int64)
             after = int(rows[0][0])
             found.append(after)
+
+    def ids_between(self, since: datetime, until: datetime) -> tuple[int, int]:
+        """Ids (first, end) outside of which nothing was created in [since, until]."""
+        low, high = self._ids_of_time(r.to_us(since), r.to_us(until) + 1)
+        return (0 if low is None else low), ((1 << 62) if high is None else high)
 
     def _ids_of_time(self, since: int | None, until: int | None) -> tuple[int | None, int | None]:
         """Bounds of the ids that can have been created in [since, until); ids grow with time inside an era."""
@@ -862,7 +893,17 @@ def _connect(uri: str) -> sqlite3.Connection:
     return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=2.0)
 
 
-def _index_all_text(db: sqlite3.Connection) -> None:
+def _stamp(file: Path) -> tuple[int, int, bool]:
+    """Changes when somebody writes the file."""
+    try:
+        known = file.stat()
+        wal = file.with_name(file.name + "-wal")
+        return known.st_mtime_ns, known.st_size, wal.exists() and wal.stat().st_size > 0
+    except OSError as exc:
+        raise explain(file, exc) from exc
+
+
+def index_all_text(db: sqlite3.Connection) -> None:
     """Full text of a private copy at once."""
     db.execute(f"INSERT INTO log_text(rowid, body) {r.SEARCH_TEXT_SQL} ORDER BY i.id")
     db.execute("UPDATE meta SET value = (SELECT coalesce(max(id), 0) FROM interaction) WHERE key = 'text_mark'")

@@ -102,6 +102,12 @@ class Redactor:
             self._secrets.add(secret)
             self._spellings = tuple({*self._spellings, *spellings(secret)})
 
+    @property
+    def words(self) -> frozenset[str]:
+        """The registered secrets, for an export that has to look for more spellings; never to be shown or kept."""
+        with self._mutex:
+            return frozenset(self._secrets)
+
     def redact(self, data: bytes) -> bytes:
         """``data`` without secrets; never fails, and takes time linear in its length."""
         data = bytes(data)

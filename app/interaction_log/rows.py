@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, Generic, TypeVar
+from zlib import crc32
 
 from app.errors import StoreError
 from app.model.command import CommandKind
@@ -547,14 +548,15 @@ def attempt_row(a: Attempt, words: WordIds) -> Row:
 
 FRAME_COLUMNS: Final = "id, at, device_w, link_w, direction_w, interaction, attempt, truncated, note, data"
 INSERT_FRAME: Final = (
-    "INSERT INTO frame(at, device_w, link_w, direction_w, interaction, attempt, truncated, note, data)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO frame(at, device_w, link_w, direction_w, interaction, attempt, truncated, note, data, crc)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
 def frame_row(f: Frame, words: WordIds) -> Row:
-    """Data beyond ``MAX_FRAME`` is cut, and the row says so."""
+    """Data beyond ``MAX_FRAME`` is cut, and the row says so. Its last cell is the CRC-32 of what is kept."""
     too_long = len(f.data) > MAX_FRAME
+    data = f.data[:MAX_FRAME] if too_long else f.data
     return (
         to_us(f.at),
         words[f.device],
@@ -564,7 +566,8 @@ def frame_row(f: Frame, words: WordIds) -> Row:
         f.attempt,
         int(f.truncated or too_long),
         f.note or None,
-        f.data[:MAX_FRAME] if too_long else f.data,
+        data,
+        crc32(data),
     )
 
 

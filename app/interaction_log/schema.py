@@ -13,6 +13,7 @@ APPLICATION_ID: Final = int.from_bytes(b"MWK1", "big")
 VERSION: Final = len(MIGRATIONS)
 SQLITE_MAGIC: Final = b"SQLite format 3\x00"
 _BUSY: Final = ("SQLITE_BUSY", "SQLITE_LOCKED")
+_DAMAGE: Final = ("SQLITE_CORRUPT", "SQLITE_IOERR", "SQLITE_NOTADB")
 
 
 def explain(path: Path | str, error: sqlite3.Error | OSError) -> StoreError:
@@ -40,8 +41,26 @@ def explain(path: Path | str, error: sqlite3.Error | OSError) -> StoreError:
     return StoreError(f"{path}: {text}.")
 
 
+def newer(path: Path | str, version: int) -> StoreError:
+    """A file this program is too old for."""
+    return StoreError(
+        f"{path} was made by a newer Meterwright (its format is {version}, this program knows up to {VERSION}). "
+        "Open it with that version, or update this one."
+    )
+
+
 def is_busy(error: sqlite3.Error) -> bool:
     return (getattr(error, "sqlite_errorname", "") or "").startswith(_BUSY)
+
+
+def is_damage(error: StoreError) -> bool:
+    """Whether the file itself is what was wrong."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, sqlite3.Error):
+            return (getattr(cause, "sqlite_errorname", "") or "").startswith(_DAMAGE)
+        cause = cause.__cause__
+    return False
 
 
 def check_header(path: Path) -> bool:
@@ -83,10 +102,7 @@ def version_of(connection: sqlite3.Connection, path: Path | str) -> int:
     if application != APPLICATION_ID:
         raise StoreError(f"{path} is not a Meterwright workspace: it is a database of another program.")
     if version > VERSION:
-        raise StoreError(
-            f"{path} was made by a newer Meterwright (its format is {version}, this program knows up to {VERSION}). "
-            "Open it with that version, or update this one."
-        )
+        raise newer(path, version)
     if version < 1:
         raise StoreError(f"{path} is not a usable workspace: its format number is {version}.")
     return int(version)

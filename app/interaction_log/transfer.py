@@ -9,6 +9,7 @@ hex, enumerations their words. Tokens are never exported. A file appears under i
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import math
@@ -79,7 +80,7 @@ def export_jsonl(reader: LogReader, file: Path | str, where: Filter | None = Non
     """
     count = 0
     whole = where is None or where.is_everything
-    with _whole_file(Path(file)) as out:
+    with whole_file(Path(file)) as out:
         head = {
             "type": TYPE,
             "format": FORMAT,
@@ -115,7 +116,7 @@ def export_jsonl(reader: LogReader, file: Path | str, where: Filter | None = Non
 def export_csv(reader: LogReader, file: Path | str, where: Filter | None = None) -> int:
     """Write interactions that match as CSV, one a row; returns the rows. Raises StoreError as ``export_jsonl``."""
     count = 0
-    with _whole_file(Path(file)) as out:
+    with whole_file(Path(file)) as out:
         table = csv.writer(out)
         table.writerow(INTERACTION_CSV)
         for i in _interactions(reader, where):
@@ -127,7 +128,7 @@ def export_csv(reader: LogReader, file: Path | str, where: Filter | None = None)
                 "" if failure is None else failure.text, i.attempts, took, _json(dict(i.params)),
                 "" if i.result is None else _json(dict(i.result)), i.followup_of, i.commissioning, i.batch, i.order,
             )  # fmt: skip
-            table.writerow([_cell(cell) for cell in cells])
+            table.writerow([spreadsheet_cell(cell) for cell in cells])
             count += 1
     return count
 
@@ -142,7 +143,7 @@ def export_samples_csv(
 ) -> int:
     """Write samples (all, or of ``devices`` in [since, until)) as CSV, curve by curve; returns the rows."""
     count = 0
-    with _whole_file(Path(file)) as out:
+    with whole_file(Path(file)) as out:
         table = csv.writer(out)
         table.writerow(SAMPLE_CSV)
         for series in reader.series():
@@ -151,7 +152,7 @@ def export_samples_csv(
             quantity = series.quantity
             for at, value, meter in _samples(reader, series, since, until):
                 meter_text = "" if meter is None else _time(from_us(meter))
-                curve = (_cell(series.device), _cell(quantity.name), _cell(quantity.unit))
+                curve = tuple(map(spreadsheet_cell, (series.device, quantity.name, quantity.unit)))
                 table.writerow([_time(from_us(at)), *curve, repr(value), meter_text])
                 count += 1
     return count
@@ -255,7 +256,7 @@ def _line(out: IO[str], record: Mapping[str, Any]) -> None:
     out.write(_json(record).replace("\u2028", "\\u2028").replace("\u2029", "\\u2029").replace("\x85", "\\u0085") + "\n")
 
 
-def _cell(value: Any) -> Any:
+def spreadsheet_cell(value: Any) -> Any:
     """A text that a spreadsheet would run as a formula gets an apostrophe in front."""
     if isinstance(value, str) and value.startswith(FORMULA) and not _is_number(value):
         return "'" + value
@@ -271,12 +272,27 @@ def _is_number(text: str) -> bool:
 
 
 @contextmanager
-def _whole_file(path: Path) -> Iterator[IO[str]]:
-    """A file beside ``path`` that takes its place when all went well, and vanishes otherwise."""
+def whole_file(path: Path) -> Iterator[IO[str]]:
+    """As ``whole_binary``, for text in UTF-8."""
+    with whole_binary(path) as out:
+        text = io.TextIOWrapper(out, encoding="utf-8", errors="replace", newline="")
+        try:
+            yield text
+        finally:
+            text.detach()  # written through; who opened the file closes it
+
+
+@contextmanager
+def whole_binary(path: Path) -> Iterator[IO[bytes]]:
+    """A file beside ``path`` that takes its place when all went well, and vanishes otherwise.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
     temporary = ""
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        with open(handle, "w", encoding="utf-8", errors="replace", newline="") as out:
+        with open(handle, "wb") as out:
             yield out
             out.flush()
             os.fsync(out.fileno())
@@ -502,7 +518,7 @@ def _read_story(record: dict[str, Any], shift: _Shift, close_unfinished: bool) -
     assert number is not None
     closing: tuple[StepEntry, ...] = ()
     if close_unfinished and not interaction.is_settled:
-        interaction, closing = _closed(interaction)
+        interaction, closing = closed(interaction)
     yield interaction
     for line in parts["steps"]:
         yield _read(StepEntry, {**line, "interaction": number}, at=_moment, step=Step, status=Status)
@@ -512,7 +528,7 @@ def _read_story(record: dict[str, Any], shift: _Shift, close_unfinished: bool) -
             Message, {**message, "interaction": number}, id=lambda n: _whole(n) + shift.messages, created=_moment,
             state=Delivery, state_since=_moment, due=_moment, accepted=_moment,
         )  # fmt: skip
-        yield replace(kept, state=_ended(kept.state), holds_slot=False) if closing else kept
+        yield replace(kept, state=ended(kept.state), holds_slot=False) if closing else kept
     for attempt in parts["attempt_list"]:
         tried: Attempt = _read(
             Attempt, {**attempt, "interaction": number}, message=lambda n: _whole(n) + shift.messages, started=_moment,
@@ -525,7 +541,7 @@ def _read_story(record: dict[str, Any], shift: _Shift, close_unfinished: bool) -
         yield _read_finding(finding, number)
 
 
-def _closed(interaction: Interaction) -> tuple[Interaction, tuple[StepEntry, ...]]:
+def closed(interaction: Interaction) -> tuple[Interaction, tuple[StepEntry, ...]]:
     """The end of a command that was under way in somebody else's log."""
     event = Event.ABORT if interaction.status in PENDING else Event.LOSE_SIGHT
     text = "It was still under way when this log was exported; it is not sent from here."
@@ -539,7 +555,8 @@ def _closed(interaction: Interaction) -> tuple[Interaction, tuple[StepEntry, ...
     return done, (line,)
 
 
-def _ended(state: Delivery) -> Delivery:
+def ended(state: Delivery) -> Delivery:
+    """Where a message of such a command ends."""
     if state in (Delivery.QUEUED, Delivery.TO_RETRY):
         return Delivery.CANCELLED
     if state in (Delivery.DELIVERY_SUCCESSFUL, Delivery.DELIVERY_FAILED, Delivery.CANCELLED):

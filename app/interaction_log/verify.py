@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby, pairwise
@@ -12,11 +11,12 @@ from typing import Any, Final
 from app.errors import StoreError
 from app.interaction_log import rows as r
 from app.interaction_log.flow_rows import FLOW_COLUMNS, flow_of, flow_row
+from app.interaction_log.frame_check import altered_frames
 from app.interaction_log.reader import LogReader
+from app.interaction_log.schema import is_damage
 from app.model.status import SETTLED, TRANSITIONS, Event, Status
 
 MAX_PROBLEMS: Final = 1_000
-_DAMAGE: Final = ("SQLITE_CORRUPT", "SQLITE_IOERR", "SQLITE_NOTADB")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,19 +52,10 @@ def verify(path: Path | str) -> list[Problem]:
                     problems.append(Problem(code="more", text=text))
                     break
     except StoreError as exc:
-        if not _is_damage(exc):
+        if not is_damage(exc):
             raise
         problems.append(Problem(code="file.damaged", text=str(exc)))
     return problems
-
-
-def _is_damage(error: StoreError) -> bool:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, sqlite3.Error):
-            return (getattr(cause, "sqlite_errorname", "") or "").startswith(_DAMAGE)
-        cause = cause.__cause__
-    return False
 
 
 class _Check:
@@ -86,6 +77,7 @@ class _Check:
         yield from self._leaders()
         yield from self._attempts()
         yield from self._flows()
+        yield from self._frames()
         yield from self._interactions()
 
     # -- rows that point nowhere
@@ -135,6 +127,10 @@ class _Check:
             if flow_row(record)[:-1] != row[:-1]:
                 text = f"The {kind} {number} is stored under columns that are not its own."
                 yield Problem(code="flow.differs", text=text)
+
+    def _frames(self) -> Iterator[Problem]:
+        for altered in altered_frames(self._reader):
+            yield Problem(code="frame.bytes", text=str(altered), interaction=altered.interaction)
 
     def _attempts(self) -> Iterator[Problem]:
         gaps = (

@@ -189,7 +189,7 @@ class Admission:
         gate = self.gate(
             node, spec, request.context, supported=supported, replaces=replaces, proposed=request.proposed
         )
-        verdict = adjudicate(gate)
+        verdict = request.verdict or adjudicate(gate)
         limits = self._tree.limits(node.id)
         interaction, changes = intake.taken_in(self._ledger, request, verdict, direct=limits.needs_link)
         if interaction.status is Status.ABORTED:
@@ -380,7 +380,7 @@ class Admission:
         if node is None or node.adapter not in self._tree.types:
             return
         for interaction in self._ledger.unfinished_of(device):
-            if interaction.status not in statuses:
+            if interaction.status not in statuses or interaction.replay_of is not None:
                 continue
             if interaction.failure is not None and interaction.failure.code in keep:
                 continue
@@ -407,6 +407,10 @@ class Admission:
             elif interaction.status is Status.DEFERRED:
                 edits |= {"deferred_kind": "", "expires_at": None}
             self._move(interaction, spec, verdict, "gatekeeper", **edits)
+
+    def follow(self, present: Interaction, spec: CommandSpec, verdict: Verdict) -> None:
+        """A replayed row gets the verdict of the recording."""
+        self._move(present, spec, verdict, "replay")
 
     def _move(
         self,
@@ -435,7 +439,7 @@ class Admission:
         for interaction in waiting[:MAX_REFRESHED]:
             spec = self._tree.spec(device, interaction.command)
             failure = interaction.failure
-            if spec is None or failure is None or failure.code != "LINK_DOWN":
+            if spec is None or failure is None or failure.code != "LINK_DOWN" or interaction.replay_of is not None:
                 continue
             verdict = adjudicate(self.gate(node, spec, Context(from_transition=True), interaction=interaction))
             if verdict.code == failure.code and verdict.text != failure.text:

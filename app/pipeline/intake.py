@@ -46,6 +46,7 @@ class Request:
     replay_of: int | None = None
     priority: int | None = None
     proposed: Status = Status.QUEUED
+    verdict: Verdict | None = None  # of a replay: what the gatekeeper said then; no rule is asked again
 
 
 def priority_of(spec: CommandSpec, origin: Origin) -> int:

@@ -21,7 +21,7 @@ from app.model.device import Device
 from app.model.interaction import Frame, Interaction
 from app.model.reading import LinkState, SampleSet
 from app.model.status import Status
-from app.replaying import Player, scratch_path
+from app.replaying import Player, Unit, scratch_path
 from app.simulators.lem_dcbm import LemDcbmConfig, LemDcbmSimulator
 from tests.integration.held import Held
 
@@ -102,12 +102,12 @@ async def test_pause_step_seek_and_speed(kept: Path, tmp_path: Path) -> None:
         player.pause()
         task = group.create_task(player.play(show.workbench))
         at = player.position
-        player.step()
-        await show.until(lambda: player.played == 1)
+        player.step(Unit.FRAME)
+        await show.until(lambda: len(show.of(Frame)) == 1)
         assert player.paused
         assert at <= player.position <= player.end
         player.step()
-        await show.until(lambda: player.played == 2)
+        await show.until(lambda: len(show.ended()) == 1)
         sought: list[bool] = []
         player.on_seek = lambda: sought.append(True)
         player.seek(player.start)

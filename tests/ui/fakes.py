@@ -32,6 +32,7 @@ from app.model.records import DeviceRemoved, Setting
 from app.model.status import UNFINISHED, Event, Status
 from app.pipeline.changes import ChangeFeed
 from app.pipeline.field_twin import HPS_ON, ONLINE, SWITCHED_OFF
+from app.pipeline.gatekeeper import Verdict
 from app.ports import Adapter, AdapterContext, AdapterType, Limits, Reach
 from app.workbench import CancelResult, Workbench
 
@@ -367,6 +368,7 @@ class FakeWorkbench(Workbench):
         clicked: datetime | None = None,
         batch: int | None = None,
         replay_of: int | None = None,
+        verdict: Verdict | None = None,
     ) -> int:
         found = self.device(device)
         spec = next((s for s in self.commands(device) if s.name == command), None)
