@@ -159,6 +159,7 @@ class Desk:
             theme, settings, self._spawn, on_close_requested=self._closing.set, about=_about
         )
         self._collector = Collector(self.window)
+        self.window.profile = folders
         self.window.painted.connect(self._painted.set)
         if options.first_paint:
             self.window.painted.connect(_say_painted)

@@ -45,6 +45,8 @@ class ActionHost(Protocol):
     def open_demo(self) -> None: ...
     def replay_log(self) -> None: ...
     def export_log(self) -> None: ...
+    def share_log(self) -> None: ...
+    def make_bundle(self) -> None: ...
     def edit_team(self) -> None: ...
     def quit(self) -> None: ...
     def new_device(self) -> None: ...
@@ -202,6 +204,24 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         icon="mdi6.export-variant",
         needs=(Need.WORKSPACE,),
         handler=lambda host: host.export_log(),
+    ),
+    ActionSpec(
+        id="log.share",
+        text=QT_TRANSLATE_NOOP("Actions", "&Share a part of the log..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Write what is filtered to a file for others, with names replaced."),
+        menu=Menu.FILE,
+        shortcut="Ctrl+Shift+E",
+        icon="mdi6.share-variant-outline",
+        needs=(Need.WORKSPACE,),
+        handler=lambda host: host.share_log(),
+    ),
+    ActionSpec(
+        id="support.bundle",
+        text=QT_TRANSLATE_NOOP("Actions", "Support &bundle..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Versions, settings and checks of this computer; secrets are left out."),
+        menu=Menu.HELP,
+        icon="mdi6.lifebuoy",
+        handler=lambda host: host.make_bundle(),
     ),
     ActionSpec(
         id="team.edit",

@@ -6,6 +6,7 @@ never stand before the first picture. A workspace is attached and detached; the 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,11 +48,13 @@ from ui.theme import Role, Theme, ThemeMode, space
 from ui.welcome import WelcomePage
 
 if TYPE_CHECKING:
+    from app.config import Profile
     from app.lab.session import Recording
     from app.workbench import Workbench
     from ui.bridge import ChangeBridge
     from ui.dialogs.connection import SecretKeeper
     from ui.dialogs.lab import CurveChoice
+    from ui.dialogs.share import What
     from ui.lab_records import LabRecords
     from ui.lab_verbs import LabVerbs
     from ui.log_access import LogAccess
@@ -229,6 +232,7 @@ class MainWindow(QMainWindow):
         self._spawn = spawn
         self._about = about
         self._panels = panels or Panels()
+        self.profile: Profile | None = None  # folders of the person, for a support bundle
         self._session: Session | None = None
         self._bridge: ChangeBridge | None = None
         self._may_close = False
@@ -828,6 +832,34 @@ class MainWindow(QMainWindow):
             lambda path: self.exportRequested.emit(path, wanted),
             saves=True,
         )
+
+    def share_log(self) -> None:
+        from ui.dialogs.share import What
+
+        self._share(What.LOG)
+
+    def make_bundle(self) -> None:
+        from ui.dialogs.share import What
+
+        self._share(What.BUNDLE)
+
+    def _share(self, what: What) -> None:
+        from app.team.address import PASSWORD_VARIABLES
+        from ui.dialogs.share import ShareDialog
+
+        session = self._session
+        dialog = ShareDialog(
+            self._theme,
+            session.log.path if session is not None else None,
+            self.log.filter_text if self.log is not None else "",
+            session.secrets if session is not None else None,
+            self,
+            words=[word for name in PASSWORD_VARIABLES if (word := os.environ.get(name))],
+            what=what,
+            profile=self.profile,
+        )
+        dialog.taken.connect(lambda path: self.say(self.tr("{path} was written.").format(path=path)))
+        dialog.open()
 
     def edit_team(self) -> None:
         from ui.dialogs.team import TeamDialog

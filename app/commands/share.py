@@ -30,6 +30,7 @@ from app.interaction_log.reader import LogReader
 from app.interaction_log.share import Form, Progress, Samples, form_of, preview, secrets_of, share
 from app.secrets import KeyringSecrets
 from app.support_bundle import Part, bundle_name, refuse_to_replace, write_bundle
+from app.team.address import PASSWORD_VARIABLES
 
 __all__ = ["log"]
 
@@ -167,7 +168,7 @@ def _kinds(text: str) -> frozenset[Kind]:
 def _redaction(kinds: frozenset[Kind], reader: LogReader) -> Redaction:
     """One that knows the secrets of the workspace's devices, and those this command was given."""
     secrets = secrets_of(reader.snapshot().devices, KeyringSecrets())
-    given = {os.environ.get(name, "") for name in ("METERWRIGHT_TEAM_PASSWORD", "PGPASSWORD")} - {""}
+    given = {os.environ.get(name, "") for name in PASSWORD_VARIABLES} - {""}
     return Redaction(kinds, secrets=secrets | given)
 
 

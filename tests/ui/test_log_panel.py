@@ -191,7 +191,7 @@ def test_apply_and_exclude_from_a_cell(make: Open, qtbot: QtBot) -> None:
     assert "Apply as filter: status:FAILED" in labels
     next(a for a in menu.actions() if a.text().startswith("Exclude")).trigger()
     assert panel.filter_text == "(device:lem-1 or device:m-0123) not status:FAILED"
-    other = panel.cell_menu(row, Column.DURATION)
+    other = panel.cell_menu(make_row(interaction(3, Status.QUEUED), UTC), Column.DURATION)
     assert not next(a for a in other.actions() if a.text().startswith("Exclude")).isEnabled()
     menu.close()
     other.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from PySide6.QtCore import QModelIndex, Qt
@@ -13,6 +14,9 @@ from pytestqt.modeltest import ModelTester
 from pytestqt.qtbot import QtBot
 
 from app.interaction_log.filters import parse
+from app.interaction_log.writer import LogWriter
+from app.model.interaction import Direction, Frame, Interaction
+from app.model.records import Change
 from app.model.status import Status
 from tests.ui.log_fakes import START, MemoryReader, interaction, memory_log, until
 from ui.log_access import LogAccess
@@ -234,6 +238,115 @@ def test_rows_that_come_while_the_list_is_read_are_not_lost(make: Make, qtbot: Q
     model.on_batch([interaction(33), interaction(34)])
     qtbot.waitUntil(until(lambda: not model.is_loading))
     assert [model.id_at(row) for row in range(model.rowCount())][-2:] == [30, 33]
+
+
+# ---------------------------------------------------------------- filters that the record alone does not decide
+
+
+def frame(number: int, data: str) -> Frame:
+    return Frame(
+        at=START + timedelta(seconds=number),
+        device=interaction(number).device,
+        link="serial",
+        direction=Direction.IN,
+        data=bytes.fromhex(data),
+        interaction=number,
+    )
+
+
+def stored(number: int, **more: object) -> Interaction:
+    return replace(interaction(number), **{"seq": 1, "attempts": 1, **more})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def writer(tmp_path: Path) -> Iterator[LogWriter]:
+    with LogWriter(tmp_path / "bench.mwk") as made:
+        made.put(*(stored(n) for n in range(1, 11)), frame(3, "10 68 14 71"), frame(4, "10 5b 16"))
+        made.flush()
+        yield made
+
+
+@pytest.fixture
+def real(writer: LogWriter, qapp: QApplication) -> Iterator[LogTableModel]:
+    log = LogAccess(writer.path)
+    yield LogTableModel(log, Theme(qapp, ThemeMode.LIGHT), zone=UTC)
+    log.close()
+
+
+def shown(model: LogTableModel) -> list[int | None]:
+    return [model.id_at(row) for row in range(model.rowCount())]
+
+
+def show(model: LogTableModel, words: str, qtbot: QtBot) -> None:
+    model.set_filter(parse(words, NOW))
+    qtbot.waitUntil(until(lambda: not model.is_loading))
+
+
+def test_bytes_decide_about_live_rows(writer: LogWriter, real: LogTableModel, qtbot: QtBot) -> None:
+    show(real, "bytes ~ 68", qtbot)
+    assert shown(real) == [3]
+    came: list[Change] = [stored(11), frame(11, "68"), stored(12), frame(12, "5b"), stored(13), frame(13, "68 68")]
+    writer.put(*came)
+    real.on_batch(came)
+    assert shown(real) == [3]  # nothing is guessed
+    qtbot.waitUntil(until(lambda: shown(real) == [3, 11, 13]))
+    later = frame(12, "68")  # no new version, but a frame that it did not have
+    writer.put(later)
+    writer.flush()
+    real.on_batch([later])
+    qtbot.waitUntil(until(lambda: shown(real) == [3, 11, 12, 13]))
+
+
+def test_tries_decide_about_live_rows(writer: LogWriter, real: LogTableModel, qtbot: QtBot) -> None:
+    show(real, "attempts > 1", qtbot)
+    assert shown(real) == []
+    came: list[Change] = [stored(11), stored(12, attempts=3)]
+    writer.put(*came)
+    real.on_batch(came)
+    assert shown(real) == [12]  # the record alone decides
+    came = [stored(11, attempts=2, seq=2), stored(13)]
+    writer.put(*came)
+    real.on_batch(came)
+    qtbot.waitUntil(until(lambda: 11 in shown(real) and 13 not in shown(real)), timeout=5000)
+
+
+def test_a_version_that_is_not_committed_yet_is_asked_for_again(
+    writer: LogWriter, real: LogTableModel, qtbot: QtBot
+) -> None:
+    show(real, "bytes ~ 68", qtbot)
+    came: list[Change] = [stored(11), frame(11, "68")]
+    real.on_batch([*came, stored(12), frame(12, "68")])
+    with qtbot.assertNotEmitted(real.rowsInserted, wait=200):
+        pass
+    writer.put(*came)
+    writer.flush()
+    qtbot.waitUntil(until(lambda: shown(real) == [3, 11]))
+    writer.put(stored(12), frame(12, "68"))
+    qtbot.waitUntil(until(lambda: shown(real) == [3, 11, 12]))
+
+
+def test_rows_that_the_log_decides_about_wait_too(writer: LogWriter, real: LogTableModel, qtbot: QtBot) -> None:
+    show(real, "bytes ~ 68", qtbot)
+    real.set_following(False)
+    came: list[Change] = [stored(11), frame(11, "68")]
+    writer.put(*came)
+    real.on_batch(came)
+    qtbot.waitUntil(until(lambda: real.waiting == 1))
+    assert shown(real) == [3]
+    real.set_following(True)
+    assert shown(real) == [3, 11]
+
+
+def test_a_new_filter_is_asked_about_what_was_still_open(
+    writer: LogWriter, real: LogTableModel, qtbot: QtBot
+) -> None:
+    show(real, "bytes ~ 68", qtbot)
+    came: list[Change] = [stored(11), frame(11, "5b")]
+    real.on_batch(came)
+    real.set_filter(parse("bytes ~ 5b", NOW))
+    qtbot.waitUntil(until(lambda: shown(real) == [4]))
+    writer.put(*came)
+    qtbot.waitUntil(until(lambda: shown(real) == [4, 11]))
 
 
 def test_cancelling_keeps_what_was_read(make: Make, qtbot: QtBot) -> None:

@@ -6,6 +6,8 @@ read. A page that is not there yet shows a placeholder and is asked for through 
 
 A filtered list is what matched when it was last read: new matches are appended as they come, a row that stops matching
 stays until the list is read again, at once when the newest rows are followed and never more than once in two seconds.
+Where the record alone does not decide (``Filter.needs``), the log is asked about every row that changed, a moment later
+and in the reader thread; changes are published before they are committed, so it is asked again until it knows them.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from decimal import Decimal
@@ -22,16 +24,20 @@ from time import monotonic
 from typing import Any, Final, TypeAlias
 
 from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt, QTimer, Signal
+from PySide6.QtGui import QBrush, QIcon
 
 from app.errors import WorkbenchError
 from app.interaction_log.filters import Filter
 from app.interaction_log.reader import LogReader
-from app.model.interaction import Interaction
+from app.model.device import Device
+from app.model.interaction import Attempt, Frame, Interaction, StepEntry
+from app.model.reading import Finding
+from app.model.records import DeviceRemoved
 from app.model.status import Status
 from ui.log_access import LogAccess, Ticket
 from ui.numbers import is_number, measured_text
 from ui.reasons import reason_text
-from ui.theme import Theme, fixed_font, status_word
+from ui.theme import Look, Theme, fixed_font, status_word
 
 AnyIndex: TypeAlias = QModelIndex | QPersistentModelIndex
 
@@ -43,6 +49,9 @@ _MASK: Final = PAGE - 1
 _LONGEST_VALUE: Final = 60  # characters of one value in a summary
 _RECENT: Final = 2048  # live versions kept to lay over a page that was read before they were written
 _REFRESH_MS: Final = 2000
+_JUDGE_MS: Final = 60  # from a change to asking the log about it; a group commit takes 20 ms
+_JUDGE_TRIES: Final = 30  # how often it is asked again for a version that is not committed yet
+_GAP: Final = 8  # ids this far apart are asked for in one query
 
 _DISPLAY: Final = int(Qt.ItemDataRole.DisplayRole)
 _DECORATION: Final = int(Qt.ItemDataRole.DecorationRole)
@@ -85,6 +94,7 @@ SAMPLES: Final[Mapping[Column, str]] = {
 }
 NUMBERS: Final = frozenset({Column.ID, Column.TIME, Column.DURATION, Column.ATTEMPTS})
 _NUMBERS: Final = frozenset(int(column) for column in NUMBERS)
+_ID: Final = int(Column.ID)
 _STATUS: Final = int(Column.STATUS)
 _COLUMNS: Final = len(Column)
 
@@ -102,6 +112,14 @@ class Row:
     def text(self, column: int) -> str:
         """The text of one column without its blank."""
         return self.texts[column].strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """How a row stands out, and the name of what says so."""
+
+    name: str
+    look: Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +276,54 @@ def _read_index(reader: LogReader, where: Filter | None, zone: tzinfo | None) ->
     return _Index(anchors, start * PAGE + len(tail), tuple(tail), start * PAGE)
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What the log says about some interactions.
+
+    Attributes:
+        seqs: the version that it holds, by id; an interaction that is not committed yet has none.
+        rows: those that match, by id.
+    """
+
+    seqs: Mapping[int, int]
+    rows: Mapping[int, Row]
+
+
+def _read_judged(reader: LogReader, where: Filter, ids: Sequence[int], zone: tzinfo | None) -> _Judged:
+    """Which of ``ids`` (ascending) match; the versions are read first, so the answer is never older than they are."""
+    seqs: dict[int, int] = {}
+    rows: dict[int, Row] = {}
+    for first, last in runs(ids):
+        items = reader.page(after=first - 1, before=last + 1, limit=last - first + 1)
+        seqs.update((item.id, item.seq) for item in items)
+        found = reader.page(limit=last - first + 1, where=where.among(first, last))
+        rows.update((row.id, row) for row in make_rows(found, zone))
+    return _Judged(seqs, rows)
+
+
+def runs(ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Ascending ids as spans of near ones, a page long at most."""
+    runs: list[tuple[int, int]] = []
+    for number in ids:
+        if runs and number - runs[-1][1] <= _GAP and number - runs[-1][0] < PAGE:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs
+
+
+def touched(changes: Iterable[object]) -> Iterator[int]:
+    """Interactions that something of a batch hangs on, beside their own records."""
+    for change in changes:
+        match change:
+            case Frame() | Finding() if change.interaction is not None:
+                yield change.interaction
+            case Attempt() | StepEntry():
+                yield change.interaction
+            case _:
+                pass
+
+
 def _id_of(row: Row) -> int:
     return row.id
 
@@ -280,6 +346,7 @@ class LogTableModel(QAbstractTableModel):
         self._zone = zone
         self._theme = theme
         self._where: Filter | None = None
+        self._mark_of: Callable[[int], Mark | None] | None = None
         self._anchors: array[int] = array("q")
         self._count = 0
         self._last_id = 0
@@ -296,6 +363,11 @@ class LogTableModel(QAbstractTableModel):
         self._fetching = -1
         self._page_ticket: Ticket | None = None
         self._list_ticket: Ticket | None = None
+        self._unjudged: dict[int, int] = {}  # id -> version that came live and the log has to decide about
+        self._judge_tries = 0
+        self._judge_ticket: Ticket | None = None
+        self._judge_timer = QTimer(self, singleShot=True, interval=_JUDGE_MS)
+        self._judge_timer.timeout.connect(self._judge)
         self._titles = self._make_titles()
         self._alignments = [_RIGHT if column in NUMBERS else _LEFT for column in Column]
         self._fetch_timer = QTimer(self, singleShot=True, interval=0)
@@ -338,15 +410,24 @@ class LogTableModel(QAbstractTableModel):
         if role == _FONT:
             return self._number_font if index.column() in _NUMBERS else None
         if role in (_DECORATION, _FOREGROUND):
-            if index.column() != _STATUS:
+            column = index.column()
+            if column != _STATUS and (self._mark_of is None or (role == _DECORATION and column != _ID)):
                 return None
             shown = self._row(index.row())
             if shown is None:
                 return None
+            if column != _STATUS:
+                return self._marked(shown, role)
             return (self._icons if role == _DECORATION else self._brushes)[shown.status]
         if role in (_TOOL_TIP, _ACCESSIBLE):
             return self._long_text(index, role)
         return None
+
+    def _marked(self, row: Row, role: int) -> QIcon | QBrush | None:
+        mark = self._mark_of(row.id) if self._mark_of is not None else None
+        if mark is None:
+            return None
+        return self._theme.icon(mark.look) if role == _DECORATION else QBrush(self._theme.colour(mark.look.role))
 
     def headerData(self, section: int, orientation: Qt.Orientation, role: int = _DISPLAY) -> Any:
         if orientation is Qt.Orientation.Horizontal and 0 <= section < _COLUMNS:
@@ -362,11 +443,16 @@ class LogTableModel(QAbstractTableModel):
             return None
         column = Column(index.column())
         text = self._words[row.status] if column is Column.STATUS else row.text(column)
+        mark = self._mark_of(row.id) if self._mark_of is not None else None
+        named = self.tr("Coloured by the rule {name}").format(name=mark.name) if mark is not None else ""
         if role == _ACCESSIBLE:
-            return f"{self._titles[column]}: {text}" if text else self._titles[column]
+            said = f"{self._titles[column]}: {text}" if text else self._titles[column]
+            return f"{said}. {named}" if named and column is Column.ID else said
         if column is Column.TIME:
-            return f"{text} {self._zone_text}"
-        return text if len(text) > 20 else None
+            text = f"{text} {self._zone_text}"
+        elif len(text) <= 20:
+            text = ""
+        return "\n".join(filter(None, (text, named))) or None
 
     def _make_titles(self) -> list[str]:
         self._zone_text = zone_text(datetime.now().astimezone(), self._zone)
@@ -393,6 +479,15 @@ class LogTableModel(QAbstractTableModel):
             self.dataChanged.emit(self.index(0, 0), self.index(self._count - 1, _COLUMNS - 1))
 
     # ---------------------------------------------------------------- rows and ids
+
+    def set_marks(self, mark_of: Callable[[int], Mark | None]) -> None:
+        """Where the mark of a row is found, by its id; it is asked while painting and has to know at once."""
+        self._mark_of = mark_of
+
+    def repaint(self, first: int, last: int) -> None:
+        """The marks of these rows may be other ones."""
+        if 0 <= first <= last < self._count:
+            self.dataChanged.emit(self.index(first, 0), self.index(last, _COLUMNS - 1))
 
     @property
     def where(self) -> Filter | None:
@@ -469,6 +564,11 @@ class LogTableModel(QAbstractTableModel):
     def reload(self) -> None:
         """Read the list anew."""
         self._cancel_all()
+        if self._judge_ticket is not None:  # asked with another filter; the new one is asked about the same rows
+            self._judge_ticket.cancel()
+            self._judge_ticket = None
+        self._judge_tries = 0
+        self._judge_later()
         self._is_stale = False
         self._came.clear()
         self._refresh_timer.stop()
@@ -684,52 +784,160 @@ class LogTableModel(QAbstractTableModel):
     def on_batch(self, changes: Sequence[object]) -> None:
         """Take a batch of the change feed: append new rows, repaint changed ones, nothing else."""
         last_version: dict[int, Interaction] = {c.id: c for c in changes if isinstance(c, Interaction)}
+        where = self._where
+        needs = where.needs if where is not None else frozenset()
         fresh: list[Row] = []
-        newest = max(self._last_id, self._waiting[-1] if self._waiting else 0)
+        newest = self._newest()
         for key in sorted(last_version):
             item = last_version[key]
             row = make_row(item, self._zone)
             self._recent[key] = row
             self._recent.move_to_end(key)
-            matches = self._where is None or self._where.matches(item)
-            if key > newest:
-                if matches:
-                    fresh.append(row)
-                    self._came.append(key)
-            else:
+            if needs:
+                self._repaint(row)
+                self._unjudged[key] = row.seq
+                continue
+            matches = where is None or where.matches(item)
+            if key <= newest:
                 self._update(row, matches)
+            elif matches:
+                fresh.append(row)
+        if needs:
+            self._doubt(changes, needs)
+        self._trim_recent()
+        self._take_fresh(fresh)
+
+    def _newest(self) -> int:
+        """The newest id of the list, and of what waits below it."""
+        return max(self._last_id, self._waiting[-1] if self._waiting else 0)
+
+    def _trim_recent(self) -> None:
         while len(self._recent) > _RECENT:
             self._recent.popitem(last=False)
-        del self._came[:-_RECENT]
-        if not fresh:
+
+    def _take_fresh(self, rows: Sequence[Row]) -> None:
+        """Matching rows newer than all others, in ascending order."""
+        if not rows:
             return
+        self._came += [row.id for row in rows]
+        del self._came[:-_RECENT]
         if self._is_following:
-            self._insert(fresh)
+            self._insert(rows)
         else:
-            self._waiting.extend(row.id for row in fresh)
+            self._waiting.extend(row.id for row in rows)
             self.waitingChanged.emit(len(self._waiting))
 
+    def _doubt(self, changes: Sequence[object], needs: frozenset[str]) -> None:
+        """Note what else in a batch may decide about a row, and ask the log soon."""
+        for interaction in touched(changes):
+            self._unjudged.setdefault(interaction, 0)
+        if "devices" in needs and any(isinstance(change, Device | DeviceRemoved) for change in changes):
+            self._mark_stale()
+        if len(self._unjudged) > _RECENT:  # more than can be asked one by one: read the list again
+            self._unjudged.clear()
+            self._mark_stale()
+        self._judge_later()
+
+    def _judge_later(self) -> None:
+        if self._unjudged and self._judge_ticket is None and not self._judge_timer.isActive():
+            self._judge_timer.start()
+
+    def _judge(self) -> None:
+        """Ask the log about the rows that changed; one question at a time keeps the answers in order."""
+        where, zone = self._where, self._zone
+        if where is None or not where.needs:
+            self._unjudged.clear()
+        if where is None or not self._unjudged or self._judge_ticket is not None:
+            return
+        asked = dict(self._unjudged)
+        ids = sorted(asked)
+        self._judge_ticket = self._log.ask(
+            lambda reader: _read_judged(reader, where, ids, zone),
+            lambda judged: self._take_judged(asked, judged),
+            self._judge_failed,
+            owner=self,
+        )
+
+    def _judge_failed(self, error: WorkbenchError) -> None:
+        """What was asked is asked again with the next batch."""
+        self._judge_ticket = None
+        self.failed.emit(str(error))
+
+    def _take_judged(self, asked: Mapping[int, int], judged: _Judged) -> None:
+        self._judge_ticket = None
+        behind = {key for key, seq in asked.items() if judged.seqs.get(key, -1) < seq}
+        if behind and self._judge_tries < _JUDGE_TRIES:
+            self._judge_tries += 1
+            settled = [key for key in asked if key not in behind]
+        else:
+            self._judge_tries = 0
+            settled = [*asked]
+        fresh: list[Row] = []
+        newest = self._newest()
+        first_behind = min(behind, default=0) if len(settled) < len(asked) else 0
+        for key in sorted(settled):
+            found = judged.rows.get(key)
+            if found is not None and key > newest and 0 < first_behind < key:
+                continue  # an older one that may come before it is not committed yet
+            if self._unjudged.get(key) == asked[key]:
+                del self._unjudged[key]
+            if found is None:
+                if self._place_of(key) is not None:
+                    self._mark_stale()
+                continue
+            row = self._newer(found)
+            self._recent[key] = row
+            self._recent.move_to_end(key)
+            if key > newest:
+                fresh.append(row)
+            elif self._place_of(key) is None:
+                self._begin(row)
+            else:
+                self._repaint(row)
+        self._trim_recent()
+        self._take_fresh(fresh)
+        self._judge_later()
+
     def _update(self, row: Row, matches: bool) -> None:
-        place = bisect_right(self._anchors, row.id) - 1
-        rows = self._pages.get(place)
+        if self._place_of(row.id) is None:
+            if matches:
+                self._begin(row)
+        elif self._repaint(row) and not matches:
+            self._mark_stale()
+
+    def _place_of(self, interaction: int) -> tuple[int, int] | None:
+        """Page and place in it of a row that has been read; None where it is not."""
+        page = bisect_right(self._anchors, interaction) - 1
+        rows = self._pages.get(page)
         if rows is None:
+            return None
+        offset = bisect_left(rows, interaction, key=_id_of)
+        return (page, offset) if offset < len(rows) and rows[offset].id == interaction else None
+
+    def _begin(self, row: Row) -> None:
+        """Put a row that begins to match in its place; of one in a page not read yet it is not known whether it did."""
+        page = bisect_right(self._anchors, row.id) - 1
+        if row.id in self._waiting or (page >= 0 and page not in self._pages):
             return
-        offset = bisect_left(rows, row.id, key=_id_of)
-        if offset >= len(rows) or rows[offset].id != row.id:
-            if matches and row.id not in self._waiting and not self._insert_between(row, place):
-                self._mark_stale()
-            return
-        old = rows[offset]
+        if page < 0 or not self._insert_between(row, page):
+            self._mark_stale()
+
+    def _repaint(self, row: Row) -> bool:
+        """Show a newer version of a row that has been read; False where there is none or it is older."""
+        place = self._place_of(row.id)
+        if place is None:
+            return False
+        page, offset = place
+        old = self._pages[page][offset]
         if row.seq <= old.seq:
-            return
-        rows[offset] = row
-        number = place * PAGE + offset
+            return False
+        self._pages[page][offset] = row
+        number = page * PAGE + offset
         for column in range(_COLUMNS):
             if row.texts[column] != old.texts[column] or (column == _STATUS and row.status is not old.status):
                 cell = self.index(number, column)
                 self.dataChanged.emit(cell, cell)
-        if not matches:
-            self._mark_stale()
+        return True
 
     def _insert(self, rows: Sequence[Row]) -> None:
         self.beginInsertRows(ROOT, self._count, self._count + len(rows) - 1)

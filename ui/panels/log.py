@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, tzinfo
+from decimal import Decimal
 from functools import partial
 from typing import Final
 
@@ -54,16 +55,20 @@ from PySide6.QtWidgets import (
 )
 
 from app.errors import FilterError, WorkbenchError
-from app.interaction_log.filters import Filter, complete, parse, quoted
+from app.interaction_log.filters import Filter, Or, complete, parse, quoted
 from app.workbench import Workbench
 from ui.log_access import LogAccess
+from ui.log_colours import ColourButton, RowColours, colour_rules
+from ui.log_words import LogWords
 from ui.models.log_table import NUMBERS, SAMPLES, Column, LogTableModel, Row
+from ui.saved_filters import SavedFilterBar
 from ui.theme import Role, Theme, fixed_font, space, status_word
 
 _HISTORY: Final = 20
 _SLOW_MS: Final = 200  # reading longer than this shows progress and a way to stop it
 _TYPING_MS: Final = 350
 _HOLD_MS: Final = 30  # the longest a picture is kept while the rows scrolled to are read
+_COLOUR_MS: Final = 80  # from a change in sight to asking for the colours of its rows
 _HISTORY_KEY: Final = "log.filters"
 
 
@@ -83,8 +88,19 @@ def cell_term(row: Row, column: Column) -> str:
             return _value_term(text)
         case Column.ID | Column.DEVICE | Column.COMMAND:
             return f"{column.name.lower()}:{quoted(text)}" if text else ""
-        case Column.DURATION | Column.ATTEMPTS:
-            return ""
+        case Column.DURATION:
+            return f"duration >= {_shortest_ms(text)}ms" if text else ""
+        case Column.ATTEMPTS:
+            return f"attempts:{text or 0}"
+
+
+def _shortest_ms(text: str) -> int:
+    """The least milliseconds that ``duration_text`` shows as ``text``."""
+    if text.endswith(" s"):
+        return max(0, int(Decimal(text[:-2]) * 1000) - 1)  # it is rounded
+    days, _, clock = text.rpartition(" d ")
+    hours, minutes, seconds = (int(part) for part in clock.split(":"))
+    return (((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000
 
 
 def _value_term(text: str) -> str:
@@ -202,12 +218,16 @@ class LogPanel(QWidget):
         self._kept_id: int | None = None
         self._has_been_read = False
         self._message_role = Role.TEXT
+        self._words = LogWords(workbench, log)
         self.model = LogTableModel(log, theme, self, zone=zone)
+        self._colours = RowColours(log, self._local_now, self)
+        self.model.set_marks(self._colours.mark_of)
         self.setAccessibleName(self.tr("Log"))
         self._build()
         self._connect()
         theme.changed.connect(self._colour)
         self._colour()
+        self._take_rules()
         self.model.reload()
 
     # ---------------------------------------------------------------- construction
@@ -216,7 +236,9 @@ class LogPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
+        self.saved = SavedFilterBar(self._workbench)
         layout.addLayout(self._build_bar())
+        layout.addWidget(self.saved)
         layout.addLayout(self._build_message())
         layout.addWidget(self._build_progress())
         layout.addWidget(self._build_table(), 1)
@@ -254,6 +276,9 @@ class LogPanel(QWidget):
         self._history_menu.aboutToShow.connect(self._fill_history)
         self.history.setMenu(self._history_menu)
         bar.addWidget(self.history)
+        bar.addWidget(self.saved.button)
+        self.colours = ColourButton(self._workbench, self._theme, self._local_now)
+        bar.addWidget(self.colours)
         self.follow = QCheckBox(self.tr("Follow"))
         self.follow.setToolTip(self.tr("Stay at the newest row"))
         self.follow.setChecked(True)
@@ -326,7 +351,8 @@ class LogPanel(QWidget):
         for column in Column:
             title = str(self.model.headerData(column, Qt.Orientation.Horizontal) or "")
             own = (fixed if column in NUMBERS else plain).horizontalAdvance(SAMPLES[column])
-            self._least[column] = max(own, plain.horizontalAdvance(title)) + space(4)
+            room = space(7) if column is Column.ID else space(4)  # a mark may stand before the id
+            self._least[column] = max(own, plain.horizontalAdvance(title)) + room
             header.resizeSection(column, self._least[column])
         header.sectionResized.connect(self._on_resized)
 
@@ -376,6 +402,14 @@ class LogPanel(QWidget):
         self.filter.textChanged.connect(self._on_text)
         self.filter.returnPressed.connect(self.apply)
         self.filter.installEventFilter(self)
+        self.saved.chosen.connect(self.set_filter)
+        self.saved.failed.connect(partial(self._say, role=Role.BAD))
+        self.colours.chosen.connect(self.set_filter)
+        self.colours.failed.connect(partial(self._say, role=Role.BAD))
+        self.colours.rulesChanged.connect(self._take_rules)
+        self._colours.changed.connect(self._repaint_seen)
+        self._colour_timer = QTimer(self, singleShot=True, interval=_COLOUR_MS)
+        self._colour_timer.timeout.connect(self._ask_colours)
         self.follow.toggled.connect(self._on_follow)
         self.export_button.clicked.connect(self._on_export)
         self.again.clicked.connect(self.model.reload)
@@ -395,6 +429,8 @@ class LogPanel(QWidget):
         self.model.loadingChanged.connect(self._on_loading)
         self.model.failed.connect(self._on_failed)
         self.model.counted.connect(self._show_count)
+        for seen in (self.model.dataChanged, self.model.rowsInserted, self.model.modelReset, bar.valueChanged):
+            seen.connect(self._colour_soon)
         self.model.waitingChanged.connect(self._show_waiting)
 
         find = QAction(self)
@@ -427,6 +463,8 @@ class LogPanel(QWidget):
         if where is None and text:
             return
         self._filter_text = text
+        self.saved.set_filter(text)
+        self.colours.set_filter(text)
         self._remember(text)
         self._kept_id = None
         self.follow.setChecked(True)
@@ -439,7 +477,7 @@ class LogPanel(QWidget):
             self.filter.set_wrong(-1)
             return None
         try:
-            where = parse(text, self._now().astimezone(self._zone))
+            where = parse(text, self._local_now())
         except FilterError as fault:
             self.filter.set_wrong(fault.position)
             self._say(str(fault), Role.BAD)
@@ -447,6 +485,9 @@ class LogPanel(QWidget):
         self.filter.set_wrong(-1)
         self._say("")
         return where
+
+    def _local_now(self) -> datetime:
+        return self._now().astimezone(self._zone)
 
     def _check_text(self) -> None:
         self._parsed(self.filter.text())
@@ -477,16 +518,7 @@ class LogPanel(QWidget):
 
     def completions(self) -> list[str]:
         """What may stand in the place of the word under the cursor, best first."""
-        text, at = self.filter.text(), self.filter.cursorPosition()
-        word = text[:at].split()[-1] if text[:at].strip() and not text[at - 1 : at].isspace() else ""
-        field, colon, value = word.lstrip("(").lower().partition(":")
-        if not colon or field not in ("device", "command"):
-            return complete(text, at)
-        devices = self._workbench.devices()
-        names = {device.id for device in devices}
-        if field == "command":
-            names = {spec.name for device in devices for spec in self._workbench.commands(device.id)}
-        return [f"{field}:{quoted(name)}" for name in sorted(names) if name.lower().startswith(value)]
+        return complete(self.filter.text(), self.filter.cursorPosition(), self._words)
 
     def take_completion(self, text: str) -> None:
         """Put ``text`` in the place of the word under the cursor."""
@@ -499,6 +531,8 @@ class LogPanel(QWidget):
         self.filter.setText(filled)
         self.filter.setCursorPosition(start + len(text))
         self._typing.start()
+        if self.filter.hasFocus() and text[-1:] in (":", ".", " "):
+            QTimer.singleShot(0, self, self._offer)  # the list just used is still being closed
 
     def _recent(self) -> list[str]:
         kept = self._workbench.setting(_HISTORY_KEY)
@@ -524,22 +558,26 @@ class LogPanel(QWidget):
         if not recent:
             self._history_menu.addAction(self.tr("No filter used yet")).setEnabled(False)
 
-    def _combine(self, term: str, exclude: bool) -> None:
-        text = self.filter.text().strip()
-        addition = f"not {term}" if exclude else term
-        if not text:
-            self.set_filter(addition)
-        elif addition in text:
-            self.apply()
-        else:
-            left = f"({text})" if " or " in text.lower() else text
-            self.set_filter(f"{left} {addition}")
+    def _combine(self, term: str) -> None:
+        """Show what matches the filter in force and ``term``."""
+        text = self._filter_text
+        if text in ("", term):
+            self.set_filter(term)
+            return
+        try:
+            has_choice = isinstance(parse(text, self._local_now()).node, Or)
+        except FilterError:
+            has_choice = True  # brackets are never wrong
+        self.set_filter(f"({text}) {term}" if has_choice else f"{text} {term}")
 
     # ---------------------------------------------------------------- live
 
     def on_batch(self, changes: Sequence[object]) -> None:
         """Take a batch of the change feed."""
+        self._words.on_batch(changes)
+        self._colours.on_batch(changes)
         self.model.on_batch(changes)
+        self._colour_soon()
 
     def follow_newest(self) -> None:
         """Go to the newest row and stay there."""
@@ -637,6 +675,29 @@ class LogPanel(QWidget):
             self._place_overlays()
             self.pill.raise_()
 
+    # ---------------------------------------------------------------- colours
+
+    def _take_rules(self) -> None:
+        self._colours.set_rules(colour_rules(self._workbench))
+
+    def _colour_soon(self) -> None:
+        if not self._colour_timer.isActive():
+            self._colour_timer.start()
+
+    def _seen(self) -> range:
+        """The rows in sight."""
+        first = max(0, self.table.rowAt(0))
+        last = self.table.rowAt(self.table.viewport().height() - 1)
+        return range(first, (last if last >= 0 else self.model.rowCount() - 1) + 1)
+
+    def _ask_colours(self) -> None:
+        self._colours.want(row for number in self._seen() if (row := self.model.row_at(number)) is not None)
+
+    def _repaint_seen(self) -> None:
+        seen = self._seen()
+        if seen:
+            self.model.repaint(seen[0], seen[-1])
+
     # ---------------------------------------------------------------- states
 
     def _on_loading(self, loading: bool) -> None:
@@ -719,6 +780,8 @@ class LogPanel(QWidget):
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         if watched is self.filter and isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
             return self._on_filter_key(event)
+        if watched is self.filter and event.type() == QEvent.Type.FocusIn:
+            self._words.refresh()
         if watched is self.table.viewport() and event.type() == QEvent.Type.Resize:
             self._share_room()
             self._place_overlays()
@@ -780,12 +843,13 @@ class LogPanel(QWidget):
         menu.addSeparator()
         term = cell_term(row, column)
         shown = term if len(term) <= 40 else f"{term[:39]}…"
-        apply_words = self.tr("Apply as filter: {term}").format(term=shown).replace("&", "&&")
-        exclude_words = self.tr("Exclude: {term}").format(term=shown).replace("&", "&&")
-        only = menu.addAction(apply_words, partial(self._combine, term, False))
-        other = menu.addAction(exclude_words, partial(self._combine, term, True))
-        only.setEnabled(bool(term))
-        other.setEnabled(bool(term))
+        also = bool(term and self._filter_text)
+        for words, needed, offer in (
+            (self.tr("Apply as filter: {term}"), bool(term), partial(self.set_filter, term)),
+            (self.tr("Apply also: {term}"), also, partial(self._combine, term)),
+            (self.tr("Exclude: {term}"), bool(term), partial(self._combine, f"not {term}")),
+        ):
+            menu.addAction(words.format(term=shown).replace("&", "&&").rstrip(": "), offer).setEnabled(needed)
         menu.addSeparator()
         text = status_word(row.status) if column is Column.STATUS else row.text(column)
         menu.addAction(self.tr("Copy cell"), partial(_copy, text))
