@@ -37,6 +37,7 @@ BATCH_CELLS: Final = 16 << 20  # characters and octets of one batch
 SPOTS: Final = 1_000  # rows looked at in each table of a large file
 LOWEST: Final = -(1 << 63)
 HIGHEST: Final = (1 << 63) - 1
+_MOST_WORDS: Final = 1 << 40  # a number above is damage
 _FIRST_US: Final = -62_135_596_800_000_000  # year 1
 _LAST_US: Final = 253_402_300_799_999_999  # year 9999
 
@@ -332,12 +333,16 @@ class _Recovery:
                 new.execute("INSERT OR IGNORE INTO word(id, text) VALUES (?, ?)", (number, text))
             if found := new.total_changes - before:
                 self._mended.append(f"{found} of the lost words were found again in their index.")
-        used = " UNION ".join(
-            f"SELECT {column} FROM {table.name}"
+        places = [
+            (table.name, column)
             for table in _TABLES
             for column in _columns(new, table.name)
             if column.endswith("_w")
-        )
+        ]
+        for table_name, column in places:  # no word ever has such a number, so readers do not look for it
+            impossible = f"{column} NOT BETWEEN 1 AND {_MOST_WORDS}"
+            new.execute(f"UPDATE {table_name} SET {column} = {_MOST_WORDS} WHERE {impossible}")
+        used = " UNION ".join(f"SELECT {column} FROM {table_name}" for table_name, column in places)
         missing = [
             number for (number,) in new.execute(f"SELECT * FROM ({used}) EXCEPT SELECT id FROM word")
             if number is not None
