@@ -22,7 +22,7 @@ import tempfile
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -31,6 +31,7 @@ import numpy as np
 
 from app.errors import ConfigError
 from app.lab.series import Series, SeriesKey, Times, Values, series_of, union_times
+from app.model.moments import EPOCH, MICROSECOND, to_us
 
 TIME_COLUMN: Final = "time_utc"
 MAX_BYTES: Final = 1 << 30
@@ -43,12 +44,10 @@ _READ_CHARS: Final = 1 << 22
 _SNIFF_BYTES: Final = 1 << 16
 _DELIMITERS: Final = ("\t", ";", ",")
 _NAMES: Final = {"\t": "tab", ";": ";", ",": ","}
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _OWN_TIME_CHARS: Final = len("2026-01-31T12:00:00.000000Z")
 _FIRST_US: Final = -62_135_596_800_000_000  # the years 1 to 9999
 _LAST_US: Final = 253_402_300_799_999_999
-_EPOCH_FROM_S: Final = 1e8  # 1973; a smaller number of seconds is counted from a start
+EPOCH_FROM_S: Final = 1e8  # 1973; a smaller number of seconds is counted from a start
 _US_PER: Final = {"ns": 1e-3, "us": 1.0, "ms": 1e3, "s": 1e6, "min": 6e7, "h": 3.6e9}
 _BY_SIZE: Final = ((1e17, "ns"), (1e14, "us"), (1e11, "ms"), (0.0, "s"))  # each reaches from 1973 to 5138
 _EXPECTED_TIME: Final = "ISO 8601, or seconds, ms, µs or ns since 1970, or seconds from the start"
@@ -391,9 +390,9 @@ class _Reader:
         stated = _time_unit(head)
         unit = stated or next(name for size, name in _BY_SIZE if abs(first) >= size)
         self._us_per = _US_PER[unit]
-        if abs(first) * self._us_per / _US_PER["s"] < _EPOCH_FROM_S:
+        if abs(first) * self._us_per / _US_PER["s"] < EPOCH_FROM_S:
             self._offset_us = self._start_us
-            start = (_EPOCH + self._start_us * _MICROSECOND).isoformat().replace("+00:00", "Z")
+            start = (EPOCH + self._start_us * MICROSECOND).isoformat().replace("+00:00", "Z")
             self._say(f"The times count from a start, in {unit}; the start was set to {start}.")
         else:
             self._say(f"The times are numbers; they were read as {unit} since 1970, UTC.")
@@ -431,7 +430,7 @@ class _Reader:
             if moment.tzinfo is None:
                 is_zoned = False
                 moment = moment.replace(tzinfo=self._zone)
-            out[index] = (moment - _EPOCH) // _MICROSECOND
+            out[index] = to_us(moment)
         if not is_zoned:
             self._say(f"The times name no zone; they were read as {self._zone}.")
         return out

@@ -10,7 +10,6 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from app.errors import ParameterError
@@ -27,14 +26,13 @@ from app.lab.expression import (
     used_curves,
 )
 from app.lab.series import BLOCK, SeriesKey, Times, Values
+from app.model.moments import to_us
 from app.model.reading import SampleSet
 
 PATIENCE_US: Final = 200_000  # two devices are read by two tasks: their samples come in the order of time but for this
 MAX_MOMENTS: Final = 1024  # that may wait for the samples of other curves
 MAX_DIGITS: Final = 12
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,7 +397,7 @@ class DerivedFeed:
 
     def push(self, samples: SampleSet) -> list[tuple[Derived, int, float]]:
         """Take samples; returns the quantity, time in microseconds and value of each result that is now certain."""
-        t_us = (samples.received - _EPOCH) // _MICROSECOND
+        t_us = to_us(samples.received)
         touched: dict[str, _Stream] = {}
         for quantity, number in samples.values:
             listeners = self._listeners.get(SeriesKey(samples.device, quantity.name, quantity.unit))

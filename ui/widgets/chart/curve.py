@@ -6,7 +6,7 @@ import json
 import math
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -16,6 +16,8 @@ from PySide6.QtCore import QMimeData
 from PySide6.QtGui import QPolygonF
 
 from app.lab.series import GAP_FACTOR, Series, SeriesKey, Statistics, Values
+from app.model.moments import EPOCH
+from app.model.moments import to_us as to_us  # charts and panels take it from here
 from app.model.reading import Quantity, Severity
 from ui.widgets.ring import Columns, Ring
 
@@ -23,8 +25,6 @@ MOST_CURVES: Final = 64
 DERIVED_DEVICE: Final = "derived"  # the device of curves that are computed from others
 QUANTITY_MIME: Final = "application/x-meterwright-quantity"
 _FLOAT32: Final = 6e-8  # relative; half of what parts two neighbours
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 CurveKey = SeriesKey
@@ -172,13 +172,8 @@ class Curve:
         return len(self.ring) > 0 and period > 0 and now_us - self.ring.last_us > GAP_FACTOR * max(period, 100_000)
 
 
-def to_us(at: datetime) -> int:
-    """Microseconds since 1970, exact."""
-    return (at - _EPOCH) // _MICROSECOND
-
-
 def from_us(t_us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=t_us)
+    return EPOCH + timedelta(microseconds=t_us)
 
 
 def clock_us() -> int:
