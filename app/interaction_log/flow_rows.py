@@ -1,4 +1,4 @@
-"""Flow records and their rows. The five kinds share a table: columns for finding one, and the record itself as JSON.
+"""Flow records and their rows. The six kinds share a table: columns for finding one, and the record itself as JSON.
 
 Decimals are text, times ISO 8601. A record that is read back is equal to the one that was stored.
 """
@@ -16,7 +16,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from app.errors import StoreError
 from app.interaction_log.rows import Row, from_json, to_json, to_us, upsert
-from app.model.flow import Batch, BatchRule, Commissioning, FlowRecord, Issue, Order
+from app.model.flow import Batch, BatchRule, Commissioning, FlowRecord, FlowRun, Issue, Order
 from app.model.jsonable import jsonable
 
 KINDS: Final[Mapping[type[Any], str]] = {
@@ -25,6 +25,7 @@ KINDS: Final[Mapping[type[Any], str]] = {
     BatchRule: "rule",
     Batch: "batch",
     Issue: "issue",
+    FlowRun: "flow",
 }
 _NOUNS: Final = {kind: noun for noun, kind in KINDS.items()}
 
@@ -44,7 +45,7 @@ def is_open(record: FlowRecord) -> bool:
             return not record.is_deleted
         case Batch():
             return record.completed_at is None
-        case Issue():
+        case Issue() | FlowRun():
             return record.is_open
 
 
@@ -55,6 +56,8 @@ def interactions_of(record: FlowRecord) -> tuple[int, ...]:
             return tuple(step.interaction for step in record.steps)
         case Order():
             return () if record.interaction is None else (record.interaction,)
+        case FlowRun():
+            return tuple(number for step in record.steps for number in step.interactions)
         case _:
             return ()
 
@@ -67,7 +70,7 @@ def flow_row(record: FlowRecord) -> Row:
             device, state = record.device, record.status.value
         case Order():
             device, state = record.device, record.delivery.value
-        case Issue():
+        case Issue() | FlowRun():
             device, state = record.device, record.status.value
         case BatchRule():
             state = "DELETED" if record.is_deleted else "KEPT"

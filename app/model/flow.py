@@ -166,6 +166,9 @@ class Batch:
     superseded: int = 0  # part of what failed, shown in a column of its own (G4)
     qualified_at: datetime | None = None
     completed_at: datetime | None = None
+    flow: str = ""  # of a batch of flows: its name; its members are ``FlowRun`` records, not interactions
+    retry_of: int | None = None  # the batch whose failed members these are
+    is_stopped: bool = False  # by a person: nothing of it leaves until it goes on
 
     @property
     def processed(self) -> int:
@@ -204,4 +207,87 @@ class Issue:
         return self.status is IssueStatus.OPEN
 
 
-FlowRecord: TypeAlias = Commissioning | Order | BatchRule | Batch | Issue
+class RunStatus(StrEnum):
+    """Of one run of a flow."""
+
+    RUNNING = "RUNNING"
+    WAITING = "WAITING"  # a person is asked: a check, or what to do after a step that did not pass
+    PAUSED = "PAUSED"  # by a person
+    PASSED = "PASSED"
+    FAILED = "FAILED"
+    STOPPED = "STOPPED"  # by a person, before its end
+
+
+RUN_OPEN = frozenset({RunStatus.RUNNING, RunStatus.WAITING, RunStatus.PAUSED})
+
+
+class StepStatus(StrEnum):
+    """Of one step of a run."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    WAITING = "WAITING"  # for a person
+    PASSED = "PASSED"
+    WARNED = "WARNED"  # it did not meet what was expected, and the flow goes on
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"  # ``text`` says why
+
+
+STEP_ENDED = frozenset({StepStatus.PASSED, StepStatus.WARNED, StepStatus.FAILED, StepStatus.SKIPPED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowCheck:
+    """One expectation of a step beside what was found. Texts are shown as they are; ``wanted`` is a sentence part."""
+
+    what: str
+    found: str
+    wanted: str
+    is_met: bool
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowStepRun:
+    """One step of a run. ``interactions``: every one that it gave, oldest first; the last one counts."""
+
+    name: str
+    status: StepStatus = StepStatus.PENDING
+    interactions: tuple[int, ...] = ()
+    checks: tuple[FlowCheck, ...] = ()
+    text: str = ""  # why it failed, was skipped, or what it waits for
+    answer: str = ""  # of a person's check: yes, no, or the value entered
+    note: str = ""
+    attachments: tuple[str, ...] = ()  # SHA-256 of each, in the workspace's ``attachment`` table
+    by: str = ""  # who answered, skipped, or asked for it again
+    started: datetime | None = None
+    ended: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRun:
+    """One run of a flow on one device. ``definition`` is the flow as it was then (app/model/flow_spec.py)."""
+
+    id: int
+    device: str
+    flow: str
+    created: datetime
+    updated: datetime
+    status: RunStatus = RunStatus.RUNNING
+    definition: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)  # no secrets: the flow's file may not ask for any
+    header: Mapping[str, str] = field(default_factory=dict)  # site, engineer, instrument, customer: of the report
+    steps: tuple[FlowStepRun, ...] = ()
+    actor: str = "user"
+    attended: bool = True  # False: nobody can be asked; a step that needs a person fails
+    batch: int | None = None
+    retry_of: int | None = None
+    ended: datetime | None = None
+    text: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in RUN_OPEN
+
+
+FlowRecord: TypeAlias = Commissioning | Order | BatchRule | Batch | Issue | FlowRun

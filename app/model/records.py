@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 from app.model.device import Device
-from app.model.flow import Batch, BatchRule, Commissioning, Issue, Order
+from app.model.flow import Batch, BatchRule, Commissioning, FlowRun, Issue, Order
 from app.model.interaction import Attempt, Frame, Interaction, Message, StepEntry
 from app.model.reading import DeviceState, Finding, SampleSet
 
@@ -72,5 +72,6 @@ Change: TypeAlias = (
     | BatchRule
     | Batch
     | Issue
+    | FlowRun
     | Seen
 )
