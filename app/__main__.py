@@ -20,9 +20,13 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "commands": ("app.commands.field", "commands"),
     "send": ("app.commands.field", "send"),
     "cancel": ("app.commands.cancel", "cancel"),
+    "put-back": ("app.commands.put_back", "put_back"),
     "run": ("app.commands.field", "run"),
     "watch": ("app.commands.field", "watch"),
     "commission": ("app.commands.flows", "commission"),
+    "batch": ("app.commands.batch", "batch"),
+    "flow": ("app.commands.flow_runs", "flow"),
+    "report": ("app.commands.flow_runs", "report"),
     "order": ("app.commands.flows", "order"),
     "issues": ("app.commands.flows", "issues"),
     "reconcile": ("app.commands.flows", "reconcile"),
@@ -71,7 +75,7 @@ def main(context: click.Context, profile_dir: Path | None, verbose: int) -> None
     sys.setswitchinterval(SWITCH_S)
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
     logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    context.obj = {"profile": profile_dir}
+    context.obj = {**(context.obj or {}), "profile": profile_dir}  # beside what the window's program gave along
 
 
 if __name__ == "__main__":

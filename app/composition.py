@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from app.adapters.registry import Registry
-from app.clock import SystemClock
-from app.errors import ConfigError
+from app.clock import StandingClock, SystemClock
+from app.errors import ConfigError, StoreError
+from app.interaction_log.open_any import devices_in
 from app.interaction_log.reader import LogReader
 from app.interaction_log.redaction import Redactor
+from app.interaction_log.replay import span as recorded_span
 from app.interaction_log.writer import LogWriter
 from app.model.interaction import Interaction, Message
 from app.model.records import Change, Setting
-from app.ports import AdapterType, Clock, Secrets, Snapshot
-from app.secrets import KeyringSecrets
+from app.pipeline.put_back import kept_before
+from app.ports import AdapterType, Clock, KeptBatch, Secrets, Snapshot
+from app.secrets import KeyringSecrets, SessionSecrets
 from app.team.address import TeamAddress, team_address, team_password
 from app.team.identity import ADDRESS, IDENTITY, new_identity
 from app.team.live import PushState, PushStatus, TeamPush
 from app.workbench import Workbench
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +51,11 @@ def open_session(
     adapter_types: Mapping[str, AdapterType] | None = None,
     clock: Clock | None = None,
     secrets: Secrets | None = None,
+    on_secret: Callable[[str], None] = lambda _secret: None,
 ) -> Iterator[Session]:
     """Open (or create) a workspace for writing and build a workbench on it.
+
+    ``on_secret`` is told of every secret that is hidden in the log, from any thread.
 
     Raises:
         StoreError: it cannot be opened, is newer than this program, or another Meterwright holds it.
@@ -63,9 +73,21 @@ def open_session(
             snapshot = replace(snapshot, settings={**snapshot.settings, named.key: named.value})
         redactor = Redactor()
 
+        def register(secret: str) -> None:
+            redactor.add(secret)
+            on_secret(secret)
+
         def recall(number: int) -> tuple[Interaction, tuple[Message, ...]] | None:
             with contextlib.closing(LogReader(path)) as reader:
                 return reader.recall(number)
+
+        def recall_batch(number: int) -> KeptBatch | None:
+            with contextlib.closing(LogReader(path)) as reader:
+                return reader.batch(number)
+
+        def look_back(row: Interaction, commands: Collection[str]) -> tuple[Mapping[str, Any], Sequence[Interaction]]:
+            with contextlib.closing(LogReader(path)) as reader:
+                return kept_before(reader.saved_lines(row.id)), reader.later(row, commands)
 
         used_secrets = secrets if secrets is not None else KeyringSecrets()
         workbench = Workbench(
@@ -75,13 +97,49 @@ def open_session(
             clock=clock if clock is not None else SystemClock(),
             secrets=used_secrets,
             redact=redactor.redact,
-            register_secret=redactor.add,
+            register_secret=register,
             recall=recall,
+            recall_batch=recall_batch,
+            look_back=look_back,
             identity=identity,
         )
         yield Session(path, writer, workbench, redactor, used_secrets)
     finally:
         writer.close()
+
+
+class _NoStore:
+    """Stands where a log is only read: a sealed workbench never comes here."""
+
+    def __init__(self, sealed: str) -> None:
+        self._sealed = sealed
+
+    def put(self, *_changes: Change) -> None:
+        raise StoreError(self._sealed)
+
+    def commit(self, *_changes: Change) -> asyncio.Future[None]:
+        raise StoreError(self._sealed)
+
+
+def reading_workbench(reader: LogReader, *, adapter_types: Mapping[str, AdapterType] | None = None) -> Workbench:
+    """A workbench on a log that is only read: it shows how everything stood at the end of the log.
+
+    It has no engine: it opens no link, sends nothing, runs no task and writes nothing; whatever would raises StoreError
+    in words. Its clock stands at the last moment of the log.
+
+    Raises:
+        StoreError: the log cannot be read.
+    """
+    sealed = f"{reader.path.name} is open for reading only: nothing is sent, and nothing in it is changed."
+    span = recorded_span(reader)
+    return Workbench(
+        store=_NoStore(sealed),
+        snapshot=replace(reader.snapshot(), devices=tuple(devices_in(reader).values())),
+        adapter_types=adapter_types if adapter_types is not None else Registry(),
+        clock=StandingClock(span[1]) if span is not None else SystemClock(),
+        secrets=SessionSecrets(),
+        sealed=sealed,
+    )
 
 
 @asynccontextmanager

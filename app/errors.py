@@ -78,6 +78,10 @@ class StoreError(WorkbenchError):
     """The workspace cannot be read or written. When it cannot be written, sending stops."""
 
 
+class NotArmed(WorkbenchError):
+    """Something would be changed while nobody has armed writing, or its time is over (``app.pipeline.arming``)."""
+
+
 class FilterError(WorkbenchError):
     """A filter text is wrong; ``position`` counts characters from 0."""
 

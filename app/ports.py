@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 from app.errors import WorkbenchError
 from app.model.command import CommandSpec, ParamSpec
 from app.model.device import Device, NodeKind
-from app.model.flow import FlowRecord
+from app.model.flow import Batch, FlowRecord, FlowRun
 from app.model.interaction import Direction, Frame, Interaction
 from app.model.reading import Finding, LinkState, SampleSet
 from app.model.records import Change, OutboxItem
@@ -421,10 +421,11 @@ class Rereader(Protocol):
     """An adapter type that can decode the recorded bytes of a command once more has this as well."""
 
     def reread(self, spec: CommandSpec, params: Mapping[str, Any], frames: Sequence[Frame]) -> Answer | None:
-        """What the frames of one successful command say, as ``submit`` decoded them then. Pure.
+        """What the frames of one command say that succeeded by its own answer, as ``submit`` decoded them then. Pure.
 
-        ``result`` holds the fields that come from the frames alone (not from this computer's clock, nor from earlier
-        commands); each has to be as it was recorded. None: this command cannot be read from its frames.
+        ``result`` holds the fields that come from the frames alone (not from this computer's clock, nor from settings,
+        nor from earlier commands); each has to be as it was recorded. None: this command cannot be read from its
+        frames, or a secret was taken out of them.
 
         Raises:
             RemoteProtocolError: the frames cannot be decoded.
@@ -445,6 +446,16 @@ class Store(Protocol):
     def commit(self, *changes: Change) -> asyncio.Future[None]:
         """As ``put``, and the returned future resolves when they and all before them are durable."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class KeptBatch:
+    """A batch of the log with the newest member of each device, by id."""
+
+    batch: Batch
+    rows: tuple[Interaction, ...] = ()  # of a batch of commands, with their tokens
+    runs: tuple[FlowRun, ...] = ()  # of a batch of flows
+    retried: Mapping[str, int] = field(default_factory=dict)  # device -> the newest later batch that tried it again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

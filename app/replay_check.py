@@ -1,8 +1,9 @@
 """Is a kept log still what it was, and does today's program make the same of it? (``meterwright replay --check``)
 
-Three questions: are the bytes of every frame those that were written; does every command, replayed through the
-pipeline, end with the recorded status, reason and result; and does an adapter that can decode recorded bytes again
-(``app.ports.Rereader``) get the recorded result from them. The file is only read, and nothing reaches a meter.
+Four questions: are the bytes of every frame those that were written; does the gatekeeper decide today as it did, on
+what each verdict depended on; does every command, replayed through the pipeline, end with the recorded status, reason
+and result; and does an adapter that can decode recorded bytes again (``app.ports.Rereader``) get the recorded result
+from them. The file is only read, and nothing reaches a meter.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from app.composition import open_session, running
 from app.errors import WorkbenchError
 from app.interaction_log.frame_check import altered_frames
 from app.interaction_log.reader import LogReader, Story
-from app.interaction_log.redaction import MARK
 from app.model.command import CommandSpec
 from app.model.device import Device
-from app.model.interaction import Frame
+from app.model.interaction import Interaction
 from app.model.jsonable import jsonable
 from app.model.status import Status
+from app.pipeline.explaining import Judgement, judgement
 from app.ports import AdapterType, Rereader
 from app.replaying import Difference, Player, first_difference, scratch_path
 from app.workbench import Workbench
 
 _PAGE: Final = 256
+TRIAGE: Final = "triage"  # actor of a later read that turned a failed write into a success
 
 
 @asynccontextmanager
@@ -59,7 +61,7 @@ async def replayed(
 
 
 async def check(path: Path, real_types: Mapping[str, AdapterType]) -> AsyncIterator[Difference]:
-    """Every difference: of the bytes, then of the ends, then of what was read from the bytes.
+    """Every difference: of the bytes, the verdicts, then of the ends, then of what was read from the bytes.
 
     An altered byte is told as that: bytes that are known not to be the recorded ones are not decoded again.
 
@@ -72,6 +74,8 @@ async def check(path: Path, real_types: Mapping[str, AdapterType]) -> AsyncItera
             if found.interaction is not None:
                 altered.add(found.interaction)
             yield _of_frame(reader, found.interaction, str(found), found.frame, found.offset, found.was, found.now)
+        for difference in verdicts(reader):
+            yield difference
         async with replayed(reader, real_types) as (player, workbench):
             await player.play_to_end(workbench)
         for difference in player.differences():
@@ -103,6 +107,28 @@ def _of_frame(
     )
 
 
+def verdicts(reader: LogReader) -> Iterator[Difference]:
+    """The gatekeeper asked again about every verdict whose inputs were kept; one difference for each other answer."""
+    after = 0
+    while lines := reader.verdict_lines(after, _PAGE):
+        after = lines[-1][0]
+        for _number, line in lines:
+            row = reader.interaction(line.interaction)
+            if row is not None and line.status is not None:
+                yield from _of_verdict(row, judgement(row, line))
+
+
+def _of_verdict(row: Interaction, found: Judgement) -> Iterator[Difference]:
+    difference = Difference(what="verdict", text="", interaction=row.id, device=row.device, command=row.command)
+    was = f"{found.status} {found.code}".rstrip()
+    if found.again is None:
+        yield replace(difference, text=f"the verdict {was} at {found.at.isoformat()}: {found.note}", recorded=was)
+    elif found.differs:
+        now = f"{found.again.status} {found.again.code}".rstrip()
+        text = f"the gatekeeper said {was} at {found.at.isoformat()}, and says {now} now."
+        yield replace(difference, text=text, recorded=was, now=now)
+
+
 def reread(
     reader: LogReader, real_types: Mapping[str, AdapterType], left_out: Collection[int] = ()
 ) -> Iterator[Difference]:
@@ -119,14 +145,9 @@ def reread(
             if adapter is None or row.status is not Status.SUCCESSFUL or row.id in left_out:
                 continue
             story = reader.story(row.id)
-            if story is not None and story.frames and all(map(_is_whole, story.frames)):
+            if story is not None and story.frames and not any(step.actor == TRIAGE for step in story.steps):
                 device = devices.get(row.device) or Device(id=row.device, name=row.device)
                 yield from _reread(adapter, real_types[row.adapter], device, story)
-
-
-def _is_whole(frame: Frame) -> bool:
-    """The log keeps all that was there: nothing is cut, and no secret taken out."""
-    return not frame.truncated and MARK not in frame.data
 
 
 def _reread(adapter: Rereader, kind: AdapterType, device: Device, story: Story) -> Iterator[Difference]:

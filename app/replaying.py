@@ -28,6 +28,7 @@ from typing import Any, Final
 from app.adapters.replay import Part, Recorded, ReplayType, Stage, show
 from app.errors import StoreError
 from app.interaction_log import replay as recording
+from app.interaction_log.open_any import devices_in
 from app.interaction_log.reader import LogReader, Story
 from app.model.command import CommandKind
 from app.model.device import Device
@@ -87,7 +88,7 @@ class ReplayClock:
 class Difference:
     """One thing that is not as it was recorded."""
 
-    what: str  # status, code, result, end, extra, frame, reread
+    what: str  # status, code, result, end, extra, frame, reread, verdict
     text: str  # a sentence
     recorded: Any = None
     now: Any = None
@@ -215,9 +216,7 @@ class Player:
 
     def devices(self) -> tuple[Device, ...]:
         """The recording's tree, parents first, and a node for every device that only its interactions name."""
-        known = {device.id: device for device in self._reader.snapshot().devices}
-        for name, adapter, _command, _kind in self._reader.catalogue():
-            known.setdefault(name, Device(id=name, name=name, adapter=adapter))
+        known = devices_in(self._reader)
         placed: dict[str, Device] = {}
 
         def place(device: Device) -> None:

@@ -6,6 +6,7 @@ Never in a workspace, log, export, crash report or on a command line (design.md 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from app.errors import ConfigError
@@ -32,10 +33,15 @@ class SessionSecrets:
 
 
 class KeyringSecrets:
-    """The OS keyring, behind this session's memory (``set_for_session``)."""
+    """The OS keyring, behind this session's memory (``set_for_session``).
 
-    def __init__(self) -> None:
+    Args:
+        tell: is told of every secret that passes here, so that the program's own texts can leave it out.
+    """
+
+    def __init__(self, tell: Callable[[str], None] = lambda _secret: None) -> None:
         self._session = SessionSecrets()
+        self._tell = tell
 
     def get(self, name: str) -> str | None:
         held = self._session.get(name)
@@ -45,10 +51,13 @@ class KeyringSecrets:
         from keyring.errors import KeyringError
 
         try:
-            return keyring.get_password(SERVICE, name)
+            kept = keyring.get_password(SERVICE, name)
         except KeyringError as exc:
             _log.warning("the keyring cannot be read: %s", type(exc).__name__)
             return None
+        if kept is not None:
+            self._tell(kept)
+        return kept
 
     def set(self, name: str, value: str) -> None:
         """Store in the keyring.
@@ -56,6 +65,7 @@ class KeyringSecrets:
         Raises:
             ConfigError: this computer has no usable keyring; ``set_for_session`` always works.
         """
+        self._tell(value)
         import keyring
         from keyring.errors import KeyringError
 
@@ -70,6 +80,7 @@ class KeyringSecrets:
         self._session.delete(name)  # an older one would stand in front of it
 
     def set_for_session(self, name: str, value: str) -> None:
+        self._tell(value)
         self._session.set(name, value)
 
     def delete(self, name: str) -> None:

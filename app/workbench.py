@@ -13,11 +13,12 @@ import contextlib
 import logging
 import random
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
-from typing import Any, Final, assert_never
+from typing import Any, Final, TypeVar, assert_never
 
 from app.errors import (
     ConfigError,
@@ -28,22 +29,26 @@ from app.errors import (
     StoreError,
     WorkbenchError,
 )
-from app.model.command import CommandSpec, TokenUse, check_params
+from app.lab import units
+from app.model.command import CommandKind, CommandSpec, TokenUse, check_params
 from app.model.device import Device, NodeKind
-from app.model.flow import Batch, BatchRule, Commissioning, Issue, IssueKind, NewOrder, Order
+from app.model.flow import Batch, BatchItem, BatchRule, Commissioning, FlowRun, Issue, IssueKind, NewOrder, Order
+from app.model.flow_spec import FlowSpec
 from app.model.interaction import HIDDEN_TOKEN, Failure, Interaction, Message, Origin, Step
 from app.model.jsonable import jsonable
 from app.model.reading import DeviceState, Finding, LinkState, SampleSet, Severity
-from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Seen, Setting
+from app.model.records import Attachment, Change, DeviceRemoved, OutboxDone, OutboxItem, Seen, Setting
 from app.model.status import SETTLED, TRANSITIONS, UNFINISHED, Event, Status, next_status
-from app.pipeline import intake
+from app.pipeline import intake, put_back
 from app.pipeline.admission import Admission
+from app.pipeline.arming import Arming
 from app.pipeline.batch_runner import BatchRunner
 from app.pipeline.changes import ChangeFeed
 from app.pipeline.commissioning import Commissioner
 from app.pipeline.dispatch import Dispatcher, Site
-from app.pipeline.effects import Effect, EffectRunner
+from app.pipeline.effects import NOT_DONE, Effect, EffectRunner
 from app.pipeline.field_twin import HPS_ON, ONLINE, SWITCHED_OFF, TWIN_REFRESH_S, FieldTwin, GridTwin
+from app.pipeline.flow_runs import FlowRuns
 from app.pipeline.flows import Flows
 from app.pipeline.gatekeeper import FIELD_CODES, SWEEP_S, Context, GateInput, Verdict, adjudicate
 from app.pipeline.grid_facts import GridFacts
@@ -63,6 +68,7 @@ from app.ports import (
     Facts,
     Found,
     Kept,
+    KeptBatch,
     LateOrPushed,
     LinkChange,
     Progress,
@@ -77,13 +83,24 @@ from app.ports import (
     Uplink,
 )
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 VERIFY_AGAIN_S: Final = 15.0  # a read-back that found no link is tried again this often
 STATE_KEEP_S: Final = 60.0  # contact times reach the disk at least this often
 LEARNT: Final = "learnt:"  # settings of the workspace, by adapter type
-CANCEL_WAIT_S: Final = 10.0  # another thread's wait for the engine's loop
+ASK_WAIT_S: Final = 10.0  # another thread's wait for the engine's loop
+MAX_ATTACHMENT: Final = 10 << 20  # bytes
+MAX_ATTACHMENT_NAME: Final = 200  # characters
+MAX_SAID: Final = 1000  # characters of a person's note about an outcome
 _DIRECT: Final = Reach.DIRECT
+_HARMLESS: Final = (CommandKind.READ, CommandKind.UNSOLICITED)
+
+LookBack = Callable[[Interaction, Collection[str]], tuple[Mapping[str, Any], Sequence[Interaction]]]
+"""Of a write in the log: what was kept of the value before it, and younger interactions of its device with one of the
+commands, youngest first.
+"""
 
 
 class CancelResult(StrEnum):
@@ -114,22 +131,32 @@ class Workbench:
         redact: Callable[[bytes], bytes] = bytes,
         register_secret: Callable[[str], None] = lambda _words: None,
         recall: Callable[[int], tuple[Interaction, tuple[Message, ...]] | None] = lambda _number: None,
+        look_back: LookBack = lambda _row, _commands: ({}, ()),
+        recall_batch: Callable[[int], KeptBatch | None] = lambda _number: None,
         identity: str = "",
+        sealed: str = "",
     ) -> None:
+        """``sealed``: why nothing is ever changed or sent here, as a sentence (a log that is only read). What would
+        change something then raises StoreError with it, and ``run`` must not be called.
+        """
         self.feed = ChangeFeed()
         self.clock = clock
+        self.arming = Arming(clock)
         self._secrets = secrets
         self._snapshot = snapshot
         self._settings: dict[str, Any] = dict(snapshot.settings)
         self._ledger = Ledger(store, self.feed, clock, snapshot, redact)
         self._ledger.on_halt = self._halted
+        self._ledger.sealed = sealed
         self._twin = FieldTwin(snapshot.states)
         self._grids = GridTwin(self._twin)
         self._tree = Tree(snapshot.devices, adapter_types, self._twin, self._grids)
         self._register_secret = register_secret
         self._recall = recall
+        self._look_back = look_back
         self._secret_params: dict[int, dict[str, Any]] = {}
         self._state_kept: dict[str, float] = {}
+        self._read_back: set[int] = set()  # items of the outbox that will be read back again, and have said so
         self._seen = {adapter: dict(names) for adapter, names in snapshot.seen.items()}
         self._written: dict[tuple[str, str], int] = {}  # device and field group -> the youngest write that took effect
         self._settled: dict[int, list[asyncio.Future[Interaction]]] = {}
@@ -191,7 +218,7 @@ class Workbench:
             dispatcher=self._dispatcher,
             site=grid_facts,
             records=[record for record in snapshot.flows if isinstance(record, Commissioning)],
-            ended=lambda device: self._admission.readjudicate(device, Status.DEFERRED),
+            ended=self._commissioning_ended,
         )
         self._admission = Admission(
             ledger=self._ledger,
@@ -217,7 +244,10 @@ class Workbench:
             twin=self._twin,
             tree=self._tree,
             admission=self._admission,
+            dispatcher=self._dispatcher,
             known=self._commissioner.known,
+            recall=recall_batch,
+            hide=self._hide,
             snapshot=snapshot,
         )
         self._care = MeterCare(
@@ -230,17 +260,32 @@ class Workbench:
             snapshot=snapshot,
             around=self._batches.around,
             find=self._known,
-            retry=self.retry,
+            retry=self._retry_later_on,
         )
         self._orders = OrderDesk(
             ledger=self._ledger, tree=self._tree, grids=grid_facts, admission=self._admission, snapshot=snapshot
         )
-        self._flows = Flows(self._orders, self._batches, self._commissioner)
+        self._runs = FlowRuns(
+            ledger=self._ledger,
+            twin=self._twin,
+            tree=self._tree,
+            admission=self._admission,
+            commissioner=self._commissioner,
+            arming=self.arming,
+            take_in=self._take_in,
+            cancel=lambda number, actor: self._cancel(number, actor) is CancelResult.CANCELLED,
+            spawn=self._spawn,
+            recall=self._recalled,
+            convert=_turned,
+            records=[record for record in snapshot.flows if isinstance(record, FlowRun)],
+        )
+        self._batches.runs = self._runs
+        self._flows = Flows(self._orders, self._batches, self._commissioner, self._runs)
         self._tokens.refused = self._orders.token_refused
         for interaction in snapshot.interactions:
             if interaction.token:
                 register_secret(interaction.token)
-        self._moved: list[Interaction] = []
+        self._moved: list[Interaction | FlowRun] = []
         self.feed.subscribe(self._notice_moved)
 
     # ---------------------------------------------------------------- the tree
@@ -277,6 +322,7 @@ class Workbench:
 
     def save_device(self, device: Device) -> None:
         """Add a device or replace it; its connection is reopened when its settings changed."""
+        self._ledger.check_open()
         if not device.id or any(c.isspace() for c in device.id):
             raise ConfigError("is not a usable device id", key=device.id or "id", expected="text without blanks")
         self._check_place(device.adapter, device.parent)
@@ -318,8 +364,10 @@ class Workbench:
 
     def remove_device(self, device: str) -> None:
         """Remove a device and abort what waits for it; its log stays."""
+        self._ledger.check_open()
         self.device(device)
         self._abort_all(device, "REMOVED", f"{device} was removed from the tree.", "user")
+        self._runs.device_gone(device, f"{device} was removed from the tree.")
         self._tree.remove(device)
         self._twin.forget(device)
         self._ledger.keep(DeviceRemoved(device), durable=True)
@@ -352,6 +400,7 @@ class Workbench:
         Raises:
             WorkbenchError: what failed and what to do.
         """
+        self._ledger.check_open()
         adapter_type = self._tree.types.get(adapter)
         if adapter_type is None:
             raise ConfigError(f"{adapter!r} stands there", key="adapter", expected=", ".join(sorted(self._tree.types)))
@@ -386,24 +435,28 @@ class Workbench:
         batch: int | None = None,
         replay_of: int | None = None,
         verdict: Verdict | None = None,
+        why: str = "",
     ) -> int:
         """Check a command at the door and take it in; returns the interaction's id at once.
 
         ``replay_of`` and ``verdict``: of a replay, the recorded interaction and what the gatekeeper said of it.
+        ``why``: what it is for, as a sentence of its history.
 
         Raises:
             WorkbenchError: unknown device or command (the text lists what exists).
             ParameterError: a parameter is missing, unknown or out of its limits.
+            NotArmed: it has an effect, and nothing may be changed now.
             StoreError: the workspace cannot be written, so nothing is sent.
         """
-        if self._ledger.halted:
-            raise StoreError(f"Nothing is sent while the workspace cannot be written: {self._ledger.halted}")
+        self._check_writable()
         node = self.device(device)
         spec, context_supported = self._tree.known_command(node, command)
         given = dict(params or {})
         if context_supported and replay_of is None:  # a recorded command was checked when it was given
             given = check_params(spec.params, given, spec.name)
             self._admission.check(node, spec, given)
+        if replay_of is None:
+            self._may_change(spec.has_effect)
         request = intake.Request(
             id=self._ledger.interaction_id(),
             device=node,
@@ -416,16 +469,32 @@ class Workbench:
             batch=batch,
             replay_of=replay_of,
             verdict=verdict,
+            why=why,
         )
+        self._hide(request.id, spec, given)
+        self._call(lambda: self._take_in(request, supported=context_supported))
+        return request.id
+
+    def _may_change(self, has_effect: bool) -> None:
+        """Where a person gives something. Raises NotArmed: it has an effect, and nothing may be changed now."""
+        if has_effect:
+            self.arming.check()
+
+    def _check_writable(self) -> None:
+        """Raises StoreError: the workspace cannot be written, so nothing is sent."""
+        self._ledger.check_open()
+        if self._ledger.halted:
+            raise StoreError(f"Nothing is sent while the workspace cannot be written: {self._ledger.halted}")
+
+    def _hide(self, interaction: int, spec: CommandSpec, given: Mapping[str, Any]) -> None:
+        """Secret parameters are kept in memory until the command has been sent, and hidden wherever they appear."""
         hidden = {name: given[name] for name in intake.secret_names(spec) if given.get(name)}
         if hidden:
-            self._secret_params[request.id] = hidden
+            self._secret_params[interaction] = hidden
             for words in hidden.values():
                 self._register_secret(str(words))
                 if spec.token is TokenUse.GIVEN:
                     self._register_secret(intake.clean_token(str(words)))
-        self._call(lambda: self._take_in(request, supported=context_supported))
-        return request.id
 
     def follow(self, interaction: int, event: Event, failure: Failure | None = None) -> bool:
         """A replayed row goes where the recording says, and no rule is asked. On the engine's loop.
@@ -448,11 +517,8 @@ class Workbench:
 
     def cancel(self, interaction: int, actor: str = "user") -> CancelResult:
         """Cancel what has not left yet (4.8); claiming is atomic against the dispatcher, from any thread."""
-        if self._loop is None or self._group is None or threading.get_ident() == self._thread:
-            return self._cancel(interaction, actor)
-        answer: concurrent.futures.Future[CancelResult] = concurrent.futures.Future()
-        self._loop.call_soon_threadsafe(lambda: answer.set_result(self._cancel(interaction, actor)))
-        return answer.result(timeout=CANCEL_WAIT_S)
+        self._ledger.check_open()
+        return self._ask(lambda: self._cancel(interaction, actor))
 
     def _cancel(self, interaction: int, actor: str) -> CancelResult:
         present = self._ledger.interaction(interaction)
@@ -490,7 +556,17 @@ class Workbench:
         return self._dispatcher.stop(interaction, actor)
 
     def retry(self, interaction: int, actor: str = "user") -> None:
-        """Send a failed command again, through the gatekeeper (T19, D-19). Only from FAILED."""
+        """Send a failed command again, through the gatekeeper (T19, D-19). Only from FAILED.
+
+        Raises:
+            LocalProtocolError: it has not failed, or the device does not offer it any more.
+            NotArmed: it has an effect, and nothing may be changed now.
+        """
+        present = self._known(interaction)
+        self._may_change(present is not None and present.kind not in _HARMLESS)
+        self._retry(interaction, actor)
+
+    def _retry(self, interaction: int, actor: str) -> None:
         present = self._known(interaction)
         if present is None or present.status is not Status.FAILED:
             stands = present.status if present is not None else "not known any more"
@@ -502,10 +578,141 @@ class Workbench:
 
     def verify(self, interaction: int, actor: str = "user") -> None:
         """Read back what became of a command whose outcome nobody saw."""
+        present = self._unknown(interaction)
+        spec = self._tree.spec(present.device, present.command)
+        if spec is not None and spec.confirm and self.read_back_of(present):
+            self.read_back(interaction, actor)  # its answer is judged like that of the read after a failed write (G8)
+        else:
+            self._call(lambda: self._start_verify(present, None, actor))
+
+    def say_outcome(self, interaction: int, *, is_done: bool, note: str, actor: str = "user") -> None:
+        """A person has looked at the device, because nobody saw what came of a command, and says it.
+
+        Raises:
+            LocalProtocolError: its outcome is known.
+            ParameterError: the note is missing or too long.
+        """
+        present = self._unknown(interaction)
+        said = note.strip()
+        if not said or len(said) > MAX_SAID:
+            raise ParameterError(f"Say in up to {MAX_SAID} characters what the meter shows.", "note")
+        self._steer(lambda: self._said_outcome(present.id, is_done, said, actor))
+
+    def _said_outcome(self, interaction: int, is_done: bool, note: str, actor: str) -> None:
+        present, now = self._unknown(interaction), self.clock.now()
+        done = "was done" if is_done else "was not done"
+        text = f"Somebody looked at {self._name(present.device)} and says that {present.command} {done}: {note}"
+        self._ledger.keep(entry(present, now, Step.EFFECTS, "said", text=text, actor=actor))
+        if is_done:
+            self._dispatcher.settle(present, Event.LATE_SUCCESS, failure=None, step=Step.EFFECTS, actor=actor)
+        else:
+            failure = Failure(code=NOT_DONE, text=text, at=now, is_final=True)
+            self._dispatcher.settle(present, Event.LATE_FAILURE, failure=failure, step=Step.EFFECTS, actor=actor)
+
+    def _unknown(self, interaction: int) -> Interaction:
+        """Raises LocalProtocolError: its outcome is known, or it is not."""
         present = self._known(interaction)
         if present is None or present.status is not Status.OUTCOME_UNKNOWN:
-            raise LocalProtocolError(f"Interaction {interaction} has no unknown outcome to read back.")
-        self._call(lambda: self._start_verify(present, None, actor))
+            raise LocalProtocolError(f"Interaction {interaction} has no unknown outcome.")
+        return present
+
+    def _name(self, device: str) -> str:
+        node = self._tree.get(device)
+        return node.name if node is not None else device
+
+    def read_back_of(self, row: Interaction) -> str:
+        """The read that shows what a command did; "" where the device has none."""
+        spec, specs = self._spec_of(row)
+        return put_back.read_of(spec, specs) if spec is not None and spec.has_effect else ""
+
+    def _spec_of(self, row: Interaction) -> tuple[CommandSpec | None, tuple[CommandSpec, ...]]:
+        """What its device offers now under the name of its command, and all that it offers."""
+        try:
+            specs = self.commands(row.device)
+        except WorkbenchError:  # it is no longer in the tree
+            return None, ()
+        return next((spec for spec in specs if spec.name == row.command), None), specs
+
+    def read_back(self, interaction: int, actor: str = "user") -> int:
+        """Read what a command with an effect has done; returns the id of the read.
+
+        Raises:
+            LocalProtocolError: there is no such interaction, or no read shows what it did.
+        """
+        self._check_writable()
+        present = self._known(interaction)
+        command = self.read_back_of(present) if present is not None else ""
+        if present is None or not command:
+            raise LocalProtocolError(f"No read shows what interaction {interaction} has done. Look at the meter.")
+        node = self.device(present.device)
+        spec, _supported = self._tree.known_command(node, command)
+        request = intake.Request(
+            id=self._ledger.interaction_id(),
+            device=node,
+            spec=spec,
+            params=check_params(spec.params, {}, spec.name),
+            actor=actor,
+            clicked=self.clock.now(),
+            context=Context(from_user=True),
+            followup_of=present.id,
+            why=f"It shows what {present.command} of interaction {present.id} has done.",
+        )
+        self._call(lambda: self._take_in(request))
+        return request.id
+
+    def put_back_of(
+        self, row: Interaction, before: Mapping[str, Any], later: Iterable[Interaction]
+    ) -> put_back.PutBack | None:
+        """How a write of a single value would be undone, or why not; None where it is none, or did not succeed.
+
+        Args:
+            before: what was kept of the value (``app.pipeline.put_back.kept_before``).
+            later: younger interactions of the device that write the same (``writers_of``), youngest first.
+        """
+        spec, specs = self._spec_of(row)
+        if spec is None:
+            return None
+        writers = self.writers_of(row)
+        waiting = (one for one in reversed(self.unfinished()) if one.device == row.device and one.command in writers)
+        rows = (one for one in (*waiting, *later) if one.id > row.id and put_back.may_have_written(one))
+        return put_back.offer(row, spec, specs, before, next(rows, None))
+
+    def writers_of(self, row: Interaction) -> tuple[str, ...]:
+        """The commands that write the single value that a command wrote; none where it wrote none."""
+        spec, specs = self._spec_of(row)
+        name = put_back.field_of(spec) if spec is not None else ""
+        return put_back.writers(specs, name) if name else ()
+
+    def may_put_back(self, interaction: int) -> put_back.PutBack:
+        """What ``put_back`` would do. Looks into the log.
+
+        Raises:
+            LocalProtocolError: nothing can be put back (the text says why).
+        """
+        present = self._known(interaction)
+        if present is None:
+            raise LocalProtocolError(f"There is no interaction {interaction} in this workspace.")
+        before, later = self._look_back(present, self.writers_of(present))
+        found = self.put_back_of(present, before, later)
+        if found is None:
+            raise LocalProtocolError(
+                f"Interaction {interaction} ({present.command}, {present.status}) cannot be put back: only a write of "
+                "a single value that was successful can."
+            )
+        if found.why_not:
+            raise LocalProtocolError(found.why_not)
+        return found
+
+    def put_back(self, interaction: int, actor: str = "user") -> int:
+        """Write again what stood there before; returns the id of the new interaction.
+
+        Raises:
+            WorkbenchError: nothing can be put back (the text says why), or the command is refused as by ``submit``.
+        """
+        self._check_writable()
+        found = self.may_put_back(interaction)
+        why = f"It puts back what interaction {interaction} has changed."
+        return self.submit(found.device, found.command, found.params, actor=actor, why=why)
 
     def _known(self, interaction: int) -> Interaction | None:
         """An interaction of this run, or of an earlier one as the log has it."""
@@ -546,6 +753,7 @@ class Workbench:
         return self._settings.get(key)
 
     def save_setting(self, key: str, value: Any) -> None:
+        self._ledger.check_open()
         self._settings[key] = value
         self._ledger.keep(Setting(key=key, value=jsonable(value)))
 
@@ -598,6 +806,7 @@ class Workbench:
             WorkbenchError: the device cannot be commissioned, or is being commissioned.
         """
         node = self._commissioner.check(device)
+        self._may_change(True)
         number = self._ledger.flow_id()
         self._call(lambda: self._commissioner.start(number, node, actor))
         return number
@@ -605,16 +814,19 @@ class Workbench:
     def install(self, device: str, *, actor: str = "user") -> int:
         """Register the meter with its network or vendor, then commission it (7.1)."""
         node = self._commissioner.check(device)
+        self._may_change(True)
         number = self._ledger.flow_id()
         self._call(lambda: self._commissioner.install(number, node, actor))
         return number
 
     def registered(self, commissioning: int, *, ok: bool, actor: str = "user") -> None:
-        """The vendor has registered the meter, or refused to (D-55)."""
+        """The vendor has registered the meter, or refused to (D-55); when it has, the steps begin."""
+        self._may_change(ok)
         self._commissioner.registered(commissioning, ok=ok, actor=actor)
 
     def retry_commissioning(self, commissioning: int, *, actor: str = "user") -> int:
         """A new run of the steps (7.5); returns its id."""
+        self._may_change(True)
         number = self._ledger.flow_id()
         self._commissioner.retry(commissioning, number, actor)
         return number
@@ -628,6 +840,7 @@ class Workbench:
         node = self.device(device)
         self._abort_all(device, "UNINSTALLED", f"{node.name} was uninstalled.", actor)
         self._commissioner.uninstalled(device)
+        self._runs.device_gone(device, f"{node.name} was uninstalled.")
         self._care.close_issues(device)
         attributes = {name: value for name, value in node.attributes.items() if name not in ("gateway", "pole")}
         self.save_device(replace(node, attributes=attributes, enabled=False))
@@ -645,6 +858,7 @@ class Workbench:
             ParameterError: names the order and what is wrong with it; nothing was taken in.
         """
         checked = self._orders.check(given)
+        self._may_change(True)
         self._call(lambda: self._orders.add(checked, actor))
         return len(checked)
 
@@ -660,22 +874,189 @@ class Workbench:
         Raises:
             WorkbenchError: an unknown device or a wrong parameter; nothing was sent.
         """
-        nodes = [self.device(device) for device in devices]
-        for node in nodes:
-            spec, supported = self._tree.known_command(node, command)
-            if supported:
-                self._admission.check(node, spec, check_params(spec.params, dict(params or {}), spec.name))
+        items = [BatchItem(device=device, command=command, params=params or {}) for device in dict.fromkeys(devices)]
+        return self.start_batch(items, name=name)
+
+    def check_item(self, item: BatchItem) -> Mapping[str, Any]:
+        """The parameters of a member to be, with their proper types.
+
+        Raises:
+            WorkbenchError: the device or its command is not known, or a parameter is wrong.
+        """
+        node = self.device(item.device)
+        spec, supported = self._tree.known_command(node, item.command)
+        if not supported:
+            return dict(item.params)
+        given = check_params(spec.params, item.params, spec.name)
+        self._admission.check(node, spec, given)
+        return given
+
+    def start_batch(self, items: Sequence[BatchItem], *, name: str = "", retry_of: int | None = None) -> int:
+        """A command to each of many devices, in one transaction; returns the batch's id.
+
+        Raises:
+            WorkbenchError: names the device and what is wrong; nothing was sent.
+        """
+        self._check_writable()
+        checked: dict[str, tuple[Device, str, Mapping[str, Any]]] = {}
+        for item in items:
+            given = self.check_item(item)
+            if item.device in checked:
+                raise ParameterError(f"{item.device} stands in the batch twice; one command each.", "device")
+            checked[item.device] = (self.device(item.device), item.command, given)
+        specs = (self._tree.spec(node.id, command) for node, command, _given in checked.values())
+        self._may_change(any(spec is not None and spec.has_effect for spec in specs))
         number = self._ledger.flow_id()
-        self._call(
-            lambda: self._batches.run(nodes, name=name or command, command=command, params=params, number=number)
-        )
+        called = name or ", ".join(dict.fromkeys(item.command for item in items))
+        planned = list(checked.values())
+        self._call(lambda: self._batches.run_items(number, planned, name=called, retry_of=retry_of))
         return number
+
+    def start_flow_batch(
+        self,
+        spec: FlowSpec,
+        inputs: Mapping[str, Mapping[str, Any]],
+        *,
+        name: str = "",
+        actor: str = "user",
+        header: Mapping[str, str] | None = None,
+        attended: bool = True,
+        answers: Mapping[str, Any] | None = None,
+    ) -> int:
+        """A flow on each of many devices; returns the batch's id. ``inputs`` by device; the rest as ``start_flow``.
+
+        Raises:
+            WorkbenchError: names the device and what is wrong; nothing was begun.
+        """
+        self._check_writable()
+        lines, number = dict(header or {}), self._ledger.flow_id()
+        runs = [
+            self._made_run(self.device(device), spec, given, dict(answers or {}), lines, actor, attended, number, None)
+            for device, given in inputs.items()
+        ]
+        self._call(lambda: self._batches.run_flows(number, name or spec.title, runs, retry_of=None))
+        return number
+
+    def _made_run(
+        self,
+        node: Device,
+        spec: FlowSpec,
+        inputs: Mapping[str, Any],
+        answers: dict[str, Any],
+        header: dict[str, str],
+        actor: str,
+        attended: bool,
+        batch: int,
+        retry_of: int | None,
+    ) -> FlowRun:
+        """A run that is a member of a batch, checked and not kept yet."""
+        typed, given = self._runs.check(node, spec, dict(inputs), answers, header)
+        self._may_change(self._flow_writes(node.id, spec))
+        return self._runs.made(
+            self._ledger.flow_id(), node, spec, typed, given, actor=actor, header=header, attended=attended,
+            batch=batch, retry_of=retry_of,
+        )  # fmt: skip
+
+    def batch(self, batch: int) -> Batch | None:
+        """A batch, also one of an earlier run of the program."""
+        return self._ask(lambda: self._batches.get(batch))
+
+    def batch_runs(self, batch: int) -> tuple[FlowRun, ...]:
+        """The runs of a batch of flows, by id."""
+        return self._ask(lambda: self._batches.runs_of(batch))
+
+    def stop_batch(self, batch: int, *, actor: str = "user") -> None:
+        """Call back what has not left; what may have left ends by itself, and runs of flows are paused.
+
+        Raises:
+            LocalProtocolError: it is over, or stopped already.
+        """
+        self._steer(lambda: self._batches.stop(batch, actor))
+
+    def continue_batch(self, batch: int) -> None:
+        """Give what was called back.
+
+        Raises:
+            LocalProtocolError: it is not stopped.
+            NotArmed: something of it has an effect, and nothing may be changed now.
+        """
+        self._steer(lambda: self._continue(batch))
+
+    def _continue(self, batch: int) -> None:
+        specs = ((run.device, self._runs.spec(run)) for run in self._batches.runs_of(batch))
+        is_write = any(row.kind not in _HARMLESS for row in self._batches.rows(batch))
+        self._may_change(is_write or any(self._flow_writes(device, spec) for device, spec in specs))
+        self._batches.go_on(batch)
+
+    def end_batch(self, batch: int, *, actor: str = "user") -> None:
+        """Give up what was called back: it counts as failed. Raises LocalProtocolError: it is not stopped."""
+        self._steer(lambda: self._batches.end(batch, actor))
+
+    def retry_plan(self, batch: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The devices of a batch that ``retry_batch`` would try again, and why others are left out, in sentences.
+
+        Raises:
+            LocalProtocolError: there is no such batch, or it is stopped.
+        """
+        if self._batch_of_flows(batch):
+            runs, left = self._ask(lambda: self._batches.retry_runs(batch))
+            return tuple(run.device for run in runs), tuple(left)
+        items, left = self._ask(lambda: self._batches.retry_items(batch))
+        return tuple(item.device for item in items), tuple(left)
+
+    def retry_batch(self, batch: int, *, actor: str = "user") -> int:
+        """A new batch of the failed members only; returns its id. What may have taken effect unseen is left out.
+
+        Raises:
+            LocalProtocolError: there is nothing to try again (the text says why), no such batch, or it is stopped.
+        """
+        self._check_writable()
+        return self._ask(lambda: self._retry_batch(batch, actor))
+
+    def _retry_batch(self, batch: int, actor: str) -> int:
+        record = self._batches.get(batch)
+        name = record.name if record is not None else ""
+        if self._batch_of_flows(batch):
+            failed, left = self._batches.retry_runs(batch)
+            number = self._ledger.flow_id()
+            runs = [self._again(run, number, actor) for run in failed]
+            if runs:
+                self._batches.run_flows(number, name, runs, retry_of=batch)
+                return number
+        else:
+            items, left = self._batches.retry_items(batch)
+            if items:
+                return self.start_batch(items, name=name, retry_of=batch)
+        raise LocalProtocolError(f"Nothing in batch {batch} can be tried again. {' '.join(left)}".rstrip())
+
+    def _again(self, run: FlowRun, batch: int, actor: str) -> FlowRun:
+        """A run like another one; answers are those that were given with an unattended start."""
+        spec = self._runs.spec(run)
+        answers: dict[str, Any] = {}
+        for step in run.steps if not run.attended else ():
+            asked = spec.step(step.name)
+            if asked is not None and asked.question is not None and step.answer:
+                answers[step.name] = {"answer": step.answer, "note": step.note, "attachments": step.attachments}
+        return self._made_run(
+            self.device(run.device), spec, run.inputs, answers, dict(run.header), actor, run.attended, batch, run.id
+        )
+
+    def _batch_of_flows(self, batch: int) -> bool:
+        record = self.batch(batch)
+        return record is not None and bool(record.flow)
+
+    def _retry_later_on(self, interaction: int) -> None:
+        """The one more try of a failed write after its cool-down; not while its batch is stopped."""
+        present = self._ledger.interaction(interaction)
+        if present is None or not self._batches.is_stopped(present.batch):
+            self._retry(interaction, "user")
 
     def rules(self) -> tuple[BatchRule, ...]:
         return self._batches.rules()
 
     def save_rule(self, rule: BatchRule) -> BatchRule:
         """Add (id 0) or change a rule. Raises ParameterError or ConfigError: what is wrong with it."""
+        self._may_change(True)
         return self._batches.save_rule(rule)
 
     def delete_rule(self, rule: int) -> None:
@@ -693,10 +1074,132 @@ class Workbench:
         """A person reports something about a meter."""
         return self._care.open_issue(self.device(device).id, kind, text)
 
+    # ---------------------------------------------------------------- flows (app/pipeline/flow_runs.py)
+
+    def start_flow(
+        self,
+        device: str,
+        spec: FlowSpec,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        actor: str = "user",
+        header: Mapping[str, str] | None = None,
+        attended: bool = True,
+        answers: Mapping[str, Any] | None = None,
+        batch: int | None = None,
+        retry_of: int | None = None,
+    ) -> int:
+        """Begin a flow on a device; returns the run's id. What becomes of it comes on the feed as ``FlowRun``.
+
+        Args:
+            attended: False: nobody can be asked, so a step that needs a person fails.
+            answers: by the name of a question's step, its answer, or a mapping of answer, note and attachments.
+
+        Raises:
+            WorkbenchError: the flow is not for this device, another one is running there, or an input is wrong.
+        """
+        self._check_writable()
+        node, lines = self.device(device), dict(header or {})
+        typed, given = self._runs.check(node, spec, dict(inputs or {}), dict(answers or {}), lines)
+        self._may_change(self._flow_writes(node.id, spec))
+        number = self._ledger.flow_id()
+        run = self._runs.made(
+            number, node, spec, typed, given, actor=actor, header=lines, attended=attended, batch=batch,
+            retry_of=retry_of,
+        )  # fmt: skip
+        self._call(lambda: self._runs.begin([run]))
+        return number
+
+    def _flow_writes(self, device: str, spec: FlowSpec) -> bool:
+        return any(self._runs.writes(device, step) for step in spec.steps)
+
+    def flow_run(self, run: int) -> FlowRun | None:
+        """An open run, or one that ended since the program began."""
+        return self._runs.get(run)
+
+    def flow_runs(self, device: str | None = None) -> tuple[FlowRun, ...]:
+        """Open runs, and those that ended since the program began."""
+        return self._runs.runs(device)
+
+    def answer_step(
+        self,
+        run: int,
+        step: str,
+        answer: Any,
+        *,
+        note: str = "",
+        attachments: Sequence[str] = (),
+        actor: str = "user",
+    ) -> None:
+        """A person's check: yes, no, or the value that is asked for.
+
+        Raises:
+            WorkbenchError: nothing is asked there, or the answer, its note or its photo is missing or wrong.
+        """
+        self._steer(lambda: self._runs.answer(run, step, answer, note, attachments, actor))
+
+    def pause_flow(self, run: int, *, actor: str = "user") -> None:
+        """Let what is under way end and begin nothing new. Raises WorkbenchError: it is paused or over."""
+        self._steer(lambda: self._runs.pause(run, actor))
+
+    def resume_flow(self, run: int) -> None:
+        """Go on after a pause. Raises WorkbenchError: it is not paused."""
+        self._steer(lambda: self._runs.resume(run))
+
+    def stop_flow(self, run: int, *, actor: str = "user") -> None:
+        """End a run before its end. Raises WorkbenchError: it is over."""
+        self._steer(lambda: self._runs.stop(run, actor))
+
+    def skip_step(self, run: int, step: str, reason: str, *, actor: str = "user") -> None:
+        """Leave a step out. Raises WorkbenchError: no reason is given, it is over, or its command has left."""
+        self._steer(lambda: self._runs.skip(run, step, reason, actor))
+
+    def accept_step(self, run: int, step: str, reason: str, *, actor: str = "user") -> None:
+        """Go on after a step that did not pass, with a warning in the report.
+
+        Raises:
+            WorkbenchError: no reason is given, or the step does not wait for a decision.
+        """
+        self._steer(lambda: self._runs.accept(run, step, reason, actor))
+
+    def repeat_step(self, run: int, step: str, *, actor: str = "user") -> None:
+        """A person's word to do the step that waits once more, also where it has an effect.
+
+        Raises:
+            WorkbenchError: it does not wait for a decision, or its command is still under way.
+        """
+        self._steer(lambda: self._runs.again(run, step, actor))
+
+    def _steer(self, work: Callable[[], None]) -> None:
+        """What a person does to a run, on the engine's loop, which has to run."""
+        self._ledger.check_open()
+        if self._group is None:
+            raise LocalProtocolError("The workbench is not running.")
+        self._ask(work)
+
+    def add_attachment(self, name: str, media_type: str, data: bytes) -> str:
+        """Keep a photo or file for a person's check; returns its SHA-256, by which the check names it.
+
+        Raises:
+            ParameterError: it is empty or too large, or its name or type is none.
+        """
+        self._ledger.check_open()
+        if not data or len(data) > MAX_ATTACHMENT:
+            size = f"{len(data) / (1 << 20):.1f} MiB" if data else "empty"
+            raise ParameterError(
+                f"{name or 'The attachment'} is {size}; up to {MAX_ATTACHMENT >> 20} MiB can be kept.", "data"
+            )
+        if not name.strip() or len(name) > MAX_ATTACHMENT_NAME or not media_type or len(media_type) > 100:
+            raise ParameterError("An attachment needs a name and a media type such as image/jpeg.", "name")
+        kept = Attachment.of(name, media_type, self.clock.now(), data)
+        self._call(lambda: self._ledger.keep(kept, durable=True))
+        return kept.sha256
+
     # ---------------------------------------------------------------- life
 
     async def run(self) -> None:
         """Run until ``stop``; ends every task, leaves attempts that were under way to be adopted at the next start."""
+        self._ledger.check_open()
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._stop_wanted = asyncio.Event()
@@ -767,6 +1270,7 @@ class Workbench:
 
     def _call(self, work: Callable[[], object]) -> None:
         """Do it on the engine's loop: now, soon, or when ``run`` begins."""
+        self._ledger.check_open()
         loop = self._loop
         if loop is None or self._group is None:
             self._backlog.append(lambda: (work(), None)[1])
@@ -774,6 +1278,22 @@ class Workbench:
             work()
         else:
             loop.call_soon_threadsafe(work)
+
+    def _ask(self, work: Callable[[], T]) -> T:
+        """Do it on the engine's loop and bring back what came of it, from any thread."""
+        loop = self._loop
+        if loop is None or self._group is None or threading.get_ident() == self._thread:
+            return work()
+        answer: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(work())
+            except WorkbenchError as exc:
+                answer.set_exception(exc)
+
+        loop.call_soon_threadsafe(ask)
+        return answer.result(timeout=ASK_WAIT_S)
 
     async def _sweep(self) -> None:
         while True:  # D-07: nothing stays suspended because a transition was missed
@@ -800,22 +1320,28 @@ class Workbench:
             self._effects.run()
 
     def _notice_moved(self, change: Change) -> None:
+        if type(change) is FlowRun and change.batch is not None:
+            self._tell_soon(change)
         if type(change) is not Interaction:
             return
         if (
             change.commissioning is not None
             or change.batch is not None
             or change.order is not None
+            or change.origin is Origin.FLOW
             or (change.status is Status.SUCCESSFUL and self._commissioner.is_running(change.device))
         ):
-            if not self._moved and self._loop is not None:
-                self._loop.call_soon(self._tell_flows)  # not from inside the change that is being published
-            self._moved.append(change)
+            self._tell_soon(change)
         if change.is_settled:
             self._secret_params.pop(change.id, None)
             for future in self._settled.pop(change.id, ()):
                 if not future.done():
                     future.set_result(change)
+
+    def _tell_soon(self, change: Interaction | FlowRun) -> None:
+        if not self._moved and self._loop is not None:
+            self._loop.call_soon(self._tell_flows)  # not from inside the change that is being published
+        self._moved.append(change)
 
     def _halted(self, text: str) -> None:
         _log.error("the workspace cannot be written: %s", text)
@@ -828,6 +1354,16 @@ class Workbench:
                 text=f"{text} Nothing more is sent. Make room or choose another workspace, then start again.",
             )
         )
+
+    def _commissioning_ended(self, device: str) -> None:
+        """What waited for that may go on (D-05)."""
+        self._admission.readjudicate(device, Status.DEFERRED)
+        self._runs.commissioning_ended(device)
+
+    def _recalled(self, interaction: int) -> Interaction | None:
+        """As the log has it."""
+        found = self._recall(interaction)
+        return found[0] if found is not None else None
 
     # The dispatcher is built before the admission that it asks.
     def _trouble(self, device: str, asked: dict[object, str]) -> str:
@@ -844,8 +1380,11 @@ class Workbench:
     def _tell_flows(self) -> None:
         moved, self._moved = self._moved, []
         if self._group is not None:
-            for row in moved:
-                self._flows.noticed(row)
+            for change in moved:
+                if isinstance(change, FlowRun):
+                    self._batches.run_moved(change)
+                else:
+                    self._flows.noticed(change)
 
     def _take_in(self, request: intake.Request, *, supported: bool = True, extra: Sequence[Change] = ()) -> None:
         done = self._admission.take_in(request, supported=supported, extra=extra)
@@ -1071,6 +1610,7 @@ class Workbench:
         interaction = self._ledger.interaction(item.interaction)
         outcome = self._care.judge(interaction) if interaction is not None else None
         if interaction is None or outcome is None:
+            self._runs.not_shown(int(item.payload.get("of", item.interaction)))
             return []
         if outcome.decision is Decision.RETRY_LATER:
             self._spawn(self._retry_later(interaction, item), f"retry:{interaction.id}")
@@ -1078,6 +1618,9 @@ class Workbench:
         is_read = outcome.decision is Decision.READ_BACK
         if is_read and not self._follow_up(interaction, outcome.command, interaction.priority, item):
             self._dispatcher.unblock(interaction.device, interaction.field_group)
+            is_read = False
+        if not is_read:
+            self._runs.not_shown(int(item.payload.get("of", item.interaction)))
         return []
 
     async def _retry_later(self, interaction: Interaction, item: OutboxItem) -> None:
@@ -1126,20 +1669,32 @@ class Workbench:
         if interaction is None or interaction.status is not Status.OUTCOME_UNKNOWN:
             return []
         if self._links.adapter(interaction.device) is None:
+            self._runs.not_shown(interaction.id)
             self._effects.again(item)  # when the link is back
             return None
         self._start_verify(interaction, item, "app")
         return None
 
     def _start_verify(self, interaction: Interaction, item: OutboxItem | None, actor: str) -> None:
-        self._ledger.keep(entry(interaction, self.clock.now(), Step.EFFECTS, "reading back", actor=actor))
+        if item is None or item.id not in self._read_back:
+            self._ledger.keep(entry(interaction, self.clock.now(), Step.EFFECTS, "reading back", actor=actor))
         self._spawn(self._verify(interaction, item), f"verify:{interaction.id}")
 
     async def _verify(self, interaction: Interaction, item: OutboxItem | None) -> None:
         outcome = await self._dispatcher.verify(interaction)
+        self._runs.not_shown(interaction.id)
         if item is None:
             return
         if outcome is None and self._twin.state(interaction.device).link is not LinkState.ONLINE:
+            self._read_back.add(item.id)
             self._effects.again(item)
             return
+        self._read_back.discard(item.id)
         self._effects.finish(item, [])
+
+
+def _turned(number: Decimal, source: str, target: str) -> Decimal | None:
+    """A number in another unit; None where one of the units is not known, or is of another kind."""
+    here, there = units.unit_of_text(source), units.unit_of_text(target)
+    factor = units.factor_between(here, there) if here is not None and there is not None else None
+    return None if factor is None else number * Decimal(f"{factor:.12g}")

@@ -37,19 +37,45 @@ class Layout(StrEnum):
     SUPPORT = "support"
 
 
+class View(StrEnum):
+    """The views in the centre, in the order of their tabs."""
+
+    LIVE = "live"
+    LOG = "log"
+    READINGS = "readings"
+    FLOW = "flow"
+    COMMISSIONING = "commissioning"
+    BATCH = "batch"
+    OBJECTS = "objects"
+    SYSTEM = "system"
+    RECORDS = "records"
+    RECORDINGS = "recordings"
+    ACCURACY = "accuracy"
+    COMPARE = "compare"
+
+
 class ActionHost(Protocol):
     """What the window does for the table's rows."""
 
     def new_workspace(self) -> None: ...
     def open_workspace(self) -> None: ...
+    def read_log(self) -> None: ...
     def open_demo(self) -> None: ...
     def replay_log(self) -> None: ...
     def export_log(self) -> None: ...
     def share_log(self) -> None: ...
+    def show_comparison(self) -> None: ...
+    def compare_device(self) -> None: ...
     def make_bundle(self) -> None: ...
     def edit_team(self) -> None: ...
+    def show_recent(self) -> None: ...
+    def import_site(self) -> None: ...
+    def show_settings(self) -> None: ...
+    def show_shortcuts(self) -> None: ...
+    def open_log_folder(self) -> None: ...
     def quit(self) -> None: ...
     def new_device(self) -> None: ...
+    def new_device_by_hand(self) -> None: ...
     def edit_device(self) -> None: ...
     def remove_device(self) -> None: ...
     def undo(self) -> None: ...
@@ -57,7 +83,11 @@ class ActionHost(Protocol):
     def disconnect_device(self) -> None: ...
     def focus_command(self) -> None: ...
     def read_device(self) -> None: ...
+    def toggle_arming(self) -> None: ...
+    def prolong_arming(self) -> None: ...
     def show_commissioning(self) -> None: ...
+    def show_flow(self) -> None: ...
+    def save_report(self) -> None: ...
     def say_field_state(self, *, is_up: bool) -> None: ...
     def choose_way(self) -> None: ...
     def switch_way(self, way: str) -> None: ...
@@ -78,6 +108,8 @@ class ActionHost(Protocol):
     def show_accuracy(self) -> None: ...
     def find_here(self) -> None: ...
     def show_palette(self) -> None: ...
+    def choose_view(self) -> None: ...
+    def show_view(self, view: View) -> None: ...
     def show_layout(self, layout: Layout) -> None: ...
     def set_theme(self, mode: ThemeMode) -> None: ...
     def show_about(self) -> None: ...
@@ -113,6 +145,7 @@ class Need(Enum):
     CHART = "chart"
     CHARTS = "charts"
     UNDO = "undo"
+    ARMING = "arming"  # writing has to be armed here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +160,7 @@ class Situation:
     ways: tuple[Way, ...] = ()  # to the device
     charts: int = 0
     undo: str = ""  # what would be undone
+    needs_arming: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,9 +188,81 @@ class ActionSpec:
 
 
 REACH: Final = "device.reach"
+GO_TO: Final = "view.go"
+ARM: Final = "safety.arm"
+PROLONG: Final = "safety.prolong"
+RECENT: Final = "workspace.recent"
 _BAR: Final = frozenset({Place.TOOLBAR})
 _CONTEXT: Final = frozenset({Place.CONTEXT})
 _BOTH: Final = frozenset({Place.TOOLBAR, Place.CONTEXT})
+
+# What the tab of each view is called, what it is for, and its icon.
+VIEWS: Final[Mapping[View, tuple[str, str, str]]] = {
+    View.LIVE: (
+        QT_TRANSLATE_NOOP("Actions", "Live"),
+        QT_TRANSLATE_NOOP("Actions", "Charts of what the meters tell."),
+        "mdi6.chart-line-variant",
+    ),
+    View.LOG: (
+        QT_TRANSLATE_NOOP("Actions", "Log"),
+        QT_TRANSLATE_NOOP("Actions", "Every command and every answer, filtered as you like."),
+        "mdi6.format-list-text",
+    ),
+    View.READINGS: (
+        QT_TRANSLATE_NOOP("Actions", "Readings"),
+        QT_TRANSLATE_NOOP("Actions", "Readouts, load profiles, clocks and logs that the chosen meter has sent."),
+        "mdi6.table",
+    ),
+    View.FLOW: (
+        QT_TRANSLATE_NOOP("Actions", "Flow"),
+        QT_TRANSLATE_NOOP("Actions", "Steps with checks for the chosen device, one after the other, and a report."),
+        "mdi6.format-list-checks",
+    ),
+    View.COMMISSIONING: (
+        QT_TRANSLATE_NOOP("Actions", "Commissioning"),
+        QT_TRANSLATE_NOOP("Actions", "The six fixed steps that put a prepaid meter into service."),
+        "mdi6.clipboard-list-outline",
+    ),
+    View.BATCH: (
+        QT_TRANSLATE_NOOP("Actions", "Batch"),
+        QT_TRANSLATE_NOOP("Actions", "One command or flow for many devices, from a list or chosen in the tree."),
+        "mdi6.playlist-play",
+    ),
+    View.OBJECTS: (
+        QT_TRANSLATE_NOOP("Actions", "Objects"),
+        QT_TRANSLATE_NOOP("Actions", "What a DLMS meter holds, by class or by OBIS code."),
+        "mdi6.file-tree-outline",
+    ),
+    View.SYSTEM: (
+        QT_TRANSLATE_NOOP("Actions", "System"),
+        QT_TRANSLATE_NOOP("Actions", "A battery system as a picture: grid, inverter, load and battery."),
+        "mdi6.home-battery-outline",
+    ),
+    View.RECORDS: (
+        QT_TRANSLATE_NOOP("Actions", "Signed records"),
+        QT_TRANSLATE_NOOP("Actions", "OCMF records of charging, and whether they are genuine."),
+        "mdi6.certificate-outline",
+    ),
+    View.RECORDINGS: (
+        QT_TRANSLATE_NOOP("Actions", "Recordings"),
+        QT_TRANSLATE_NOOP("Actions", "Named ranges of time, to go to, export and compare."),
+        "mdi6.record-circle-outline",
+    ),
+    View.ACCURACY: (
+        QT_TRANSLATE_NOOP("Actions", "Accuracy"),
+        QT_TRANSLATE_NOOP("Actions", "A meter against a reference, load point by load point."),
+        "mdi6.target",
+    ),
+    View.COMPARE: (
+        QT_TRANSLATE_NOOP("Actions", "Compare"),
+        QT_TRANSLATE_NOOP("Actions", "What differs between two logs, meters or readings."),
+        "mdi6.compare-horizontal",
+    ),
+}
+
+def _show_view(view: View, host: ActionHost) -> None:
+    host.show_view(view)
+
 
 ACTIONS: Final[tuple[ActionSpec, ...]] = (
     ActionSpec(
@@ -171,11 +277,31 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
     ActionSpec(
         id="workspace.open",
         text=QT_TRANSLATE_NOOP("Actions", "&Open workspace..."),
-        tip=QT_TRANSLATE_NOOP("Actions", "Open a workspace or a log that somebody sent."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Go on working with a workspace: its links open and its log grows."),
         menu=Menu.FILE,
         shortcut="Ctrl+O",
         icon="mdi6.folder-open-outline",
         handler=lambda host: host.open_workspace(),
+    ),
+    ActionSpec(
+        id=RECENT,
+        text=QT_TRANSLATE_NOOP("Actions", "Files used &lately"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Open one of the workspaces and logs used last."),
+        menu=Menu.FILE,
+        icon="mdi6.file-clock-outline",
+        has_menu=True,
+        handler=lambda host: host.show_recent(),
+    ),
+    ActionSpec(
+        id="log.read",
+        text=QT_TRANSLATE_NOOP("Actions", "Open a lo&g..."),
+        tip=QT_TRANSLATE_NOOP(
+            "Actions", "Read a workspace or export that somebody sent, also a damaged one. Nothing in it is changed."
+        ),
+        menu=Menu.FILE,
+        shortcut="Ctrl+Shift+O",
+        icon="mdi6.book-open-outline",
+        handler=lambda host: host.read_log(),
     ),
     ActionSpec(
         id="demo.open",
@@ -216,12 +342,14 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         handler=lambda host: host.share_log(),
     ),
     ActionSpec(
-        id="support.bundle",
-        text=QT_TRANSLATE_NOOP("Actions", "Support &bundle..."),
-        tip=QT_TRANSLATE_NOOP("Actions", "Versions, settings and checks of this computer; secrets are left out."),
-        menu=Menu.HELP,
-        icon="mdi6.lifebuoy",
-        handler=lambda host: host.make_bundle(),
+        id="log.compare",
+        text=QT_TRANSLATE_NOOP("Actions", "&Compare logs, meters or readings"),
+        tip=QT_TRANSLATE_NOOP("Actions", "See what differs between two of them, aligned by command."),
+        menu=Menu.FILE,
+        shortcut="Ctrl+Shift+D",
+        icon="mdi6.compare-horizontal",
+        needs=(Need.WORKSPACE,),
+        handler=lambda host: host.show_comparison(),
     ),
     ActionSpec(
         id="team.edit",
@@ -233,14 +361,13 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         handler=lambda host: host.edit_team(),
     ),
     ActionSpec(
-        id="quit",
-        text=QT_TRANSLATE_NOOP("Actions", "&Quit"),
-        tip=QT_TRANSLATE_NOOP("Actions", "Close every link and leave."),
+        id="site.import",
+        text=QT_TRANSLATE_NOOP("Actions", "Read a site &file..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Add the devices that stand in a TOML or CSV file to this workspace."),
         menu=Menu.FILE,
-        shortcut="Ctrl+Q",
-        icon="mdi6.exit-to-app",
-        separated=True,
-        handler=lambda host: host.quit(),
+        icon="mdi6.file-import-outline",
+        needs=(Need.WORKSPACE, Need.LIVE),
+        handler=lambda host: host.import_site(),
     ),
     ActionSpec(
         id="device.connect",
@@ -290,6 +417,31 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         handler=lambda host: host.read_device(),
     ),
     ActionSpec(
+        id=ARM,
+        text=QT_TRANSLATE_NOOP("Actions", "&Arm writing"),
+        tip=QT_TRANSLATE_NOOP(
+            "Actions", "Commands that change something may be sent for some minutes; then this window only reads again."
+        ),
+        menu=Menu.DEVICE,
+        shortcut="Ctrl+Shift+A",
+        icon="mdi6.lock-outline",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.ARMING),
+        places=_BAR,
+        is_toggle=True,
+        separated=True,
+        handler=lambda host: host.toggle_arming(),
+    ),
+    ActionSpec(
+        id=PROLONG,
+        text=QT_TRANSLATE_NOOP("Actions", "S&tay armed longer"),
+        tip=QT_TRANSLATE_NOOP("Actions", "The minutes in which may be written begin anew."),
+        menu=Menu.DEVICE,
+        shortcut="Ctrl+Alt+A",
+        icon="mdi6.timer-refresh-outline",
+        needs=(Need.WORKSPACE, Need.LIVE, Need.ARMING),
+        handler=lambda host: host.prolong_arming(),
+    ),
+    ActionSpec(
         id="device.commission",
         text=QT_TRANSLATE_NOOP("Actions", "Commiss&ion..."),
         short=QT_TRANSLATE_NOOP("Actions", "Commission"),
@@ -300,6 +452,59 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         needs=(Need.WORKSPACE,),
         places=_BOTH,
         handler=lambda host: host.show_commissioning(),
+    ),
+    ActionSpec(
+        id="device.flow",
+        text=QT_TRANSLATE_NOOP("Actions", "Flows of this de&vice"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Go to the flows that suit this device, the run under way and earlier ones."),
+        menu=Menu.DEVICE,
+        shortcut="Ctrl+Shift+F",
+        icon="mdi6.format-list-checks",
+        needs=(Need.WORKSPACE,),
+        places=_CONTEXT,
+        handler=lambda host: host.show_flow(),
+    ),
+    ActionSpec(
+        id="flow.report",
+        text=QT_TRANSLATE_NOOP("Actions", "Save re&port..."),
+        short=QT_TRANSLATE_NOOP("Actions", "Report"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Save the report of the run that is shown as PDF, HTML or JSON."),
+        menu=Menu.FILE,
+        shortcut="Ctrl+P",
+        icon="mdi6.file-document-check-outline",
+        needs=(Need.WORKSPACE,),
+        places=_BAR,
+        handler=lambda host: host.save_report(),
+    ),
+    ActionSpec(
+        id="settings",
+        text=QT_TRANSLATE_NOOP("Actions", "Sett&ings..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Colours, language, times, folders and how long writing stays armed."),
+        menu=Menu.FILE,
+        shortcut="Ctrl+,",
+        icon="mdi6.cog-outline",
+        separated=True,
+        handler=lambda host: host.show_settings(),
+    ),
+    ActionSpec(
+        id="quit",
+        text=QT_TRANSLATE_NOOP("Actions", "&Quit"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Close every link and leave."),
+        menu=Menu.FILE,
+        shortcut="Ctrl+Q",
+        icon="mdi6.exit-to-app",
+        separated=True,
+        handler=lambda host: host.quit(),
+    ),
+    ActionSpec(
+        id="device.compare",
+        text=QT_TRANSLATE_NOOP("Actions", "Com&pare with another meter..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "See what differs between this meter and another one, aligned by command."),
+        menu=Menu.DEVICE,
+        icon="mdi6.compare-horizontal",
+        needs=(Need.WORKSPACE, Need.DEVICE, Need.ADDRESS),
+        places=_CONTEXT,
+        handler=lambda host: host.compare_device(),
     ),
     ActionSpec(
         id="grid.dark",
@@ -372,8 +577,8 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
     ),
     ActionSpec(
         id="device.new",
-        text=QT_TRANSLATE_NOOP("Actions", "&New device..."),
-        tip=QT_TRANSLATE_NOOP("Actions", "Connect a meter or gateway, or add a site or grid."),
+        text=QT_TRANSLATE_NOOP("Actions", "Connect a &new meter..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Choose what is in front of you; it is looked for, tested and saved."),
         menu=Menu.DEVICE,
         shortcut="Ctrl+Shift+N",
         icon="mdi6.plus-circle-outline",
@@ -381,6 +586,15 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         places=_CONTEXT,
         separated=True,
         handler=lambda host: host.new_device(),
+    ),
+    ActionSpec(
+        id="device.by_hand",
+        text=QT_TRANSLATE_NOOP("Actions", "New device &by hand..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Enter every setting of a meter or gateway, or add a site or grid."),
+        menu=Menu.DEVICE,
+        icon="mdi6.form-textbox",
+        needs=(Need.WORKSPACE, Need.LIVE),
+        handler=lambda host: host.new_device_by_hand(),
     ),
     ActionSpec(
         id="device.edit",
@@ -566,6 +780,29 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         handler=lambda host: host.show_palette(),
     ),
     ActionSpec(
+        id=GO_TO,
+        text=QT_TRANSLATE_NOOP("Actions", "&Go to"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Every view of the centre, also those without a tab now."),
+        menu=Menu.VIEW,
+        icon="mdi6.tab",
+        needs=(Need.WORKSPACE,),
+        has_menu=True,
+        handler=lambda host: host.choose_view(),
+    ),
+    *(
+        ActionSpec(
+            id=f"view.{view.value}",
+            text=title,
+            tip=tip,
+            menu=Menu.VIEW,
+            icon=icon,
+            needs=(Need.WORKSPACE,),
+            inside=GO_TO,
+            handler=partial(_show_view, view),
+        )
+        for view, (title, tip, icon) in VIEWS.items()
+    ),
+    ActionSpec(
         id="layout.commission",
         text=QT_TRANSLATE_NOOP("Actions", "Layout &Commission"),
         tip=QT_TRANSLATE_NOOP("Actions", "Devices, commands and the fourteen steps."),
@@ -625,6 +862,31 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         handler=lambda host: host.set_theme(ThemeMode.DARK),
     ),
     ActionSpec(
+        id="shortcuts",
+        text=QT_TRANSLATE_NOOP("Actions", "&Keyboard shortcuts"),
+        tip=QT_TRANSLATE_NOOP("Actions", "Every key of the menus, the charts, the log and the bytes."),
+        menu=Menu.HELP,
+        shortcut="F1",
+        icon="mdi6.keyboard-outline",
+        handler=lambda host: host.show_shortcuts(),
+    ),
+    ActionSpec(
+        id="support.bundle",
+        text=QT_TRANSLATE_NOOP("Actions", "Support &bundle..."),
+        tip=QT_TRANSLATE_NOOP("Actions", "Versions, settings and checks of this computer; secrets are left out."),
+        menu=Menu.HELP,
+        icon="mdi6.lifebuoy",
+        handler=lambda host: host.make_bundle(),
+    ),
+    ActionSpec(
+        id="logs.folder",
+        text=QT_TRANSLATE_NOOP("Actions", "Open the &log folder"),
+        tip=QT_TRANSLATE_NOOP("Actions", "The program's own log and its crash reports."),
+        menu=Menu.HELP,
+        icon="mdi6.folder-text-outline",
+        handler=lambda host: host.open_log_folder(),
+    ),
+    ActionSpec(
         id="about",
         text=QT_TRANSLATE_NOOP("Actions", "&About Meterwright"),
         tip=QT_TRANSLATE_NOOP("Actions", "Version, licence and the folders in use."),
@@ -679,6 +941,8 @@ def _missing(need: Need, now: Situation) -> str:
             return "" if now.charts > 1 else translate("Actions", "There is only this chart; one stays.")
         case Need.UNDO:
             return "" if now.undo else translate("Actions", "There is nothing to undo.")
+        case Need.ARMING:
+            return "" if now.needs_arming else translate("Actions", "Nothing has to be armed here: no meter is real.")
         case _:
             assert_never(need)
 
@@ -795,6 +1059,9 @@ class Actions(QObject):
     def _make(self, spec: ActionSpec, parent: QWidget) -> QAction:
         action = QAction(translate("Actions", spec.text), parent)
         action.setObjectName(f"action.{spec.id}")
+        if spec.inside == GO_TO:
+            text = translate("Actions", "Go to {view}")
+            action.setWhatsThis(text.format(view=translate("Actions", spec.text)))  # the palette shows it alone
         if spec.short:
             action.setIconText(translate("Actions", spec.short))
         if spec.shortcut:

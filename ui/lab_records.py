@@ -83,8 +83,12 @@ class LabRecords(QObject):
         self.refused.emit(str(fault))
 
     def _save(self, key: str, value: Any) -> None:
-        if self._is_live:
+        if not self._is_live:
+            return
+        try:
             self._workbench.save_setting(key, value)
+        except WorkbenchError as fault:
+            self.refused.emit(self.tr("This is not kept. {why}").format(why=fault))
 
     # ---------------------------------------------------------------- notes
 

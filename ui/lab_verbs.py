@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import tzinfo
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -44,6 +45,7 @@ class LabVerbs(QObject):
     Args:
         known: every curve that devices have told of, on a chart or not.
         path: of the workspace's log.
+        zone: of the times that are shown; None: the computer's.
     """
 
     said = Signal(str)  # a sentence
@@ -60,8 +62,12 @@ class LabVerbs(QObject):
         *,
         path: Path,
         known: Callable[[], Sequence[CurveChoice]],
+        open_reader: Callable[[Path], LogReader] | None = None,
+        zone: tzinfo | None = None,
     ) -> None:
         super().__init__(book)
+        self._zone = zone
+        self._open_reader = open_reader
         self._workbench = workbench
         self._theme = theme
         self._book = book
@@ -88,7 +94,7 @@ class LabVerbs(QObject):
 
     def _open_note(self, note: Note) -> None:
         devices = [(device.id, device.name) for device in self._workbench.devices()]
-        dialog = NoteDialog(self._theme, note, devices, self._window)
+        dialog = NoteDialog(self._theme, note, devices, self._window, zone=self._zone)
         dialog.taken.connect(self._records.put_note)
         dialog.removed.connect(self._records.remove_note)
         dialog.open()
@@ -149,6 +155,7 @@ class LabVerbs(QObject):
             self._window,
             derived=derived,
             taken_ids=[one.id for one in self._records.derived],
+            zone=self._zone,
         )
         dialog.taken.connect(self._take_derived)
         dialog.open()
@@ -206,10 +213,12 @@ class LabVerbs(QObject):
         """Write its samples, beside the window; derived quantities of its curves are computed anew."""
         end_us = recording.end_us if recording.end_us is not None else self._book.chart.now_us
         start_us, derived = recording.start_us, self._records.derived
-        work = partial(write_range, self._path, path, recording.keys, start_us, end_us, derived)
+        work = partial(
+            write_range, self._path, path, recording.keys, start_us, end_us, derived, open_reader=self._open_reader
+        )
 
         def wrote(count: int) -> None:
-            text = self.tr("{name}: {n} curves were written to {path}.")
+            text = self.tr("{name}: {n} curves were written to {path}.", "", count)
             self.said.emit(text.format(name=recording.name, n=count, path=path))
 
         def failed(fault: WorkbenchError) -> None:
@@ -287,17 +296,20 @@ def write_range(
     since_us: int,
     until_us: int,
     derived: Sequence[Derived],
+    *,
+    open_reader: Callable[[Path], LogReader] | None = None,
 ) -> int:
     """Write the curves of a range of a log, both ends included, as CSV or Parquet; returns how many.
 
     Args:
         keys: which curves; None: all of the log, and all that can be computed of them.
+        open_reader: None: the log is a workspace on its place.
 
     Raises:
         WorkbenchError: the log cannot be read or the file not be written.
     """
     wanted = None if keys is None else {key for key in keys if key.device != DERIVED_DEVICE}
-    with closing(LogReader(log)) as reader:
+    with closing((open_reader or LogReader)(log)) as reader:
         choices = [
             CurveChoice(SeriesKey(device, quantity.name, quantity.unit), quantity.title)
             for device, quantity in reader.series()

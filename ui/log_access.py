@@ -119,6 +119,11 @@ class LogAccess(QObject):
     def path(self) -> Path:
         return self._path
 
+    @property
+    def open_reader(self) -> Callable[[Path], LogReader]:
+        """What opens a reader of one's own of ``path``, for another thread; it must be closed there."""
+        return self._open_reader
+
     def ask(
         self,
         fn: Callable[[LogReader], T],

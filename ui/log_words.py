@@ -36,6 +36,30 @@ def _names(values: Iterable[Mapping[str, object] | None]) -> frozenset[str]:
     return frozenset(name for value in values if value for name in value)
 
 
+def device_words(workbench: Workbench, field: str) -> Iterable[str]:
+    """Values of a field of the tree, or of one that filters of interactions and of devices share."""
+    devices = workbench.devices()
+    match field:
+        case "device":
+            return (device.id for device in devices)
+        case "name":
+            return (device.name for device in devices)
+        case "model":
+            return (device.model for device in devices)
+        case "meter":
+            return (text for d in devices if d.kind is NodeKind.METER for text in (d.id, d.name, d.serial))
+        case "serial":
+            return (device.serial for device in devices)
+        case "site" | "grid" | "gateway":
+            return (device.id for device in devices if device.kind.value == field)
+        case "adapter":
+            return (device.adapter for device in devices)
+        case "fact":
+            return {name for device in devices for name in workbench.state(device.id).facts}
+        case _:
+            return ()
+
+
 class LogWords:
     """Values that occur, by field of the filter language: the ``known`` of its completion."""
 
@@ -61,16 +85,6 @@ class LogWords:
     def _of(self, field: str) -> Iterable[str]:
         devices = self._workbench.devices()
         match field:
-            case "device":
-                return (device.id for device in devices)
-            case "meter":
-                return (text for d in devices if d.kind is NodeKind.METER for text in (d.id, d.name, d.serial))
-            case "serial":
-                return (device.serial for device in devices)
-            case "site" | "grid" | "gateway":
-                return (device.id for device in devices if device.kind.value == field)
-            case "adapter":
-                return (device.adapter for device in devices)
             case "command":
                 return (spec.name for device in devices for spec in self._workbench.commands(device.id))
             case "param":
@@ -83,7 +97,7 @@ class LogWords:
             case "finding":
                 return self._codes
             case _:
-                return ()
+                return device_words(self._workbench, field)
 
     def _take(self, found: _Found) -> None:
         self._found = found

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import tzinfo
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +29,6 @@ from PySide6.QtWidgets import (
     QMenu,
     QPushButton,
     QSizePolicy,
-    QTabWidget,
     QToolBar,
     QVBoxLayout,
     QWidget,
@@ -41,10 +41,14 @@ from app.model.interaction import Interaction
 from app.model.reading import DeviceState, LinkState, Quantity, SampleSet, Severity
 from app.model.records import Change
 from app.model.status import Status
-from ui.actions import REACH, Actions, Layout, Menu, Situation
+from ui.actions import ARM, GO_TO, PROLONG, REACH, RECENT, VIEWS, Actions, Layout, Menu, Situation, View, translate
+from ui.arming import ArmingSwitch
+from ui.habits import Habits
+from ui.recent import KEPT
 from ui.routes import Way, way_text, ways_of
 from ui.status_bar import Mode, StatusBar
 from ui.theme import Role, Theme, ThemeMode, space
+from ui.views import ViewTabs
 from ui.welcome import WelcomePage
 
 if TYPE_CHECKING:
@@ -60,32 +64,46 @@ if TYPE_CHECKING:
     from ui.log_access import LogAccess
     from ui.palette import CommandPalette
     from ui.panels.accuracy import AccuracyPanel
+    from ui.panels.batch import BatchPanel
     from ui.panels.charts import ChartBook
     from ui.panels.command import CommandPanel
     from ui.panels.commissioning import CommissioningPanel
+    from ui.panels.compare import ComparePanel
     from ui.panels.detail import DetailPanel
     from ui.panels.devices import DevicesPanel
+    from ui.panels.flows import FlowPanel
     from ui.panels.log import LogPanel
     from ui.panels.objects import ObjectsPanel
     from ui.panels.ocmf import RecordsPanel
     from ui.panels.readings import ReadingsPanel
     from ui.panels.recordings import RecordingsPanel
     from ui.panels.system import SystemPanel
+    from ui.reading_bar import ReadingBar
     from ui.replay_bar import ReplayBar, ReplayControls
     from ui.team_state import Team
     from ui.widgets.live_chart import LiveChart
+    from ui.wizard.window import ByHand
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 STATE_VERSION: Final = 1  # of the saved dock arrangement
-RECENT_KEPT: Final = 10
 LOG_SIZE_MS: Final = 5000
 TREE_LEAST: Final = 55  # letters: 330 pixels
 BESIDE_TREE: Final = 173  # letters for charts and commands before the tree gets more
 FIRST_SIZE: Final = (1440, 900)  # unless the screen is smaller
 WORKSPACE_FILES: Final = "*.mwk"
+EXPORTS: Final = (".jsonl", ".csv")  # for reading only
+LOG_FILES: Final = "*.mwk *.jsonl *.csv"
+READ_LATELY: Final = "reading"  # in the window's settings: of the files used lately those that were only read
 LAB_VERBS: Final = ("chart.note", "chart.threshold", "chart.derived", "chart.reference", "chart.recordings")
 EXPORT_FILES: Final = "*.jsonl *.csv *.mwk"
+# The tabs of each layout, the most wanted first; what is of use for the chosen device alone stands behind the third.
+TABS: Final[Mapping[Layout, tuple[View, ...]]] = {
+    Layout.COMMISSION: (View.LIVE, View.LOG, View.FLOW, View.READINGS, View.BATCH),
+    Layout.LAB: (View.LIVE, View.RECORDINGS, View.ACCURACY, View.LOG, View.READINGS, View.COMPARE),
+    Layout.SUPPORT: (View.LOG, View.LIVE, View.READINGS, View.COMPARE, View.RECORDS),
+}
+NEEDED_BY: Final[Mapping[View, str]] = {View.OBJECTS: "READ_OBJECTS", View.RECORDS: "READ_RECORD"}  # command
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,18 +117,23 @@ class Session:
     replay: ReplayControls | None = None
     secrets: SecretKeeper | None = None  # the keyring
     team: Team | None = None  # the push to a team's database
+    notes: tuple[str, ...] = ()  # how a log that is only read came to be shown, in sentences
+    may_be_worked_with: bool = False  # a log that is only read: it could be opened as a workspace
+    needs_arming: bool = False  # its meters may be real: whoever writes to them arms that first
 
 
 def clock_of(session: Session) -> Callable[[], int]:
-    """The clock of a session's samples, in microseconds: recorded time stands still with its replay."""
+    """The clock of a session's samples, in microseconds: recorded time stands still with its replay or its end."""
     from ui.widgets.chart.curve import clock_us, to_us
 
     clock = session.workbench.clock
-    return (lambda: to_us(clock.now())) if session.mode is Mode.REPLAY else clock_us
+    return clock_us if session.mode is Mode.LIVE else (lambda: to_us(clock.now()))
 
 
 class Panels:
     """Makes the panels, each imported when it is needed."""
+
+    zone: tzinfo | None = None  # of the times that are shown; None: the computer's
 
     def charts(self, session: Session, theme: Theme, records: LabRecords) -> ChartBook:
         from ui.panels.charts import ChartBook
@@ -122,7 +145,7 @@ class Panels:
             session.log,
             theme,
             records,
-            lambda: LiveChart(theme, clock=now_us),
+            lambda: LiveChart(theme, clock=now_us, zone=self.zone),
             is_live=session.mode is not Mode.REPLAY,
             now_us=now_us,
         )
@@ -130,23 +153,24 @@ class Panels:
     def recordings(self, session: Session, theme: Theme) -> RecordingsPanel:
         from ui.panels.recordings import RecordingsPanel
 
-        return RecordingsPanel(theme, now_us=clock_of(session))
+        return RecordingsPanel(theme, now_us=clock_of(session), zone=self.zone)
 
     def accuracy(self, session: Session, theme: Theme) -> AccuracyPanel:
         from ui.panels.accuracy import AccuracyPanel
 
-        return AccuracyPanel(session.workbench, theme, is_live=session.mode is Mode.LIVE)
+        return AccuracyPanel(session.workbench, theme, is_live=session.mode is Mode.LIVE, zone=self.zone)
 
     def log(self, session: Session, theme: Theme) -> LogPanel:
         from ui.panels.log import LogPanel
 
-        return LogPanel(session.workbench, session.log, theme)
+        return LogPanel(session.workbench, session.log, theme, zone=self.zone, now=session.workbench.clock.now)
 
     def command(self, session: Session, theme: Theme) -> CommandPanel:
         from ui.dialogs.confirm import confirm_command
         from ui.panels.command import CommandPanel
 
-        return CommandPanel(session.workbench, theme, confirm=partial(confirm_command, theme=theme))
+        confirm = partial(confirm_command, theme=theme)
+        return CommandPanel(session.workbench, theme, confirm=confirm, zone=self.zone)
 
     def commissioning(self, session: Session, theme: Theme) -> CommissioningPanel:
         from ui.dialogs.confirm import confirm_command
@@ -158,17 +182,27 @@ class Panels:
             theme,
             confirm=partial(confirm_command, theme=theme),
             is_live=session.mode is Mode.LIVE,
+            zone=self.zone,
         )
 
     def detail(self, session: Session, theme: Theme) -> DetailPanel:
+        from ui.dialogs.confirm import confirm_command
         from ui.panels.detail import DetailPanel
 
-        return DetailPanel(session.workbench, session.log, theme)
+        return DetailPanel(
+            session.workbench,
+            session.log,
+            theme,
+            zone=self.zone,
+            now=session.workbench.clock.now,
+            is_live=session.mode is not Mode.READ_ONLY,
+            confirm=partial(confirm_command, theme=theme),
+        )
 
     def records(self, session: Session, theme: Theme) -> RecordsPanel:
         from ui.panels.ocmf import RecordsPanel
 
-        return RecordsPanel(session.workbench, session.log, theme)
+        return RecordsPanel(session.workbench, session.log, theme, zone=self.zone)
 
     def readings(self, session: Session, theme: Theme) -> ReadingsPanel:
         from ui.dialogs.confirm import confirm_command
@@ -180,6 +214,7 @@ class Panels:
             theme,
             confirm=partial(confirm_command, theme=theme),
             is_live=session.mode is Mode.LIVE,
+            zone=self.zone,
         )
 
     def objects(self, session: Session, theme: Theme) -> ObjectsPanel:
@@ -192,7 +227,52 @@ class Panels:
             theme,
             confirm=partial(confirm_command, theme=theme),
             is_live=session.mode is Mode.LIVE,
+            zone=self.zone,
         )
+
+    def flows(self, session: Session, theme: Theme, files: Path | None, folder: Callable[[], Path | None]) -> FlowPanel:
+        """``files``: where own flow files stand; ``folder``: where reports go unless somebody says otherwise."""
+        from app.flow_files import load_flows
+        from ui.dialogs.confirm import ask, confirm_command
+        from ui.panels.flows import FlowPanel
+
+        return FlowPanel(
+            session.workbench,
+            session.log,
+            theme,
+            confirm=partial(confirm_command, theme=theme),
+            ask=partial(ask, theme=theme),
+            flows=partial(load_flows, files),
+            is_live=session.mode is Mode.LIVE,
+            zone=self.zone,
+            secrets=session.secrets,
+            folder=folder,
+        )
+
+    def batches(
+        self, session: Session, theme: Theme, files: Path | None, folder: Callable[[], Path | None]
+    ) -> BatchPanel:
+        """``files`` and ``folder`` as for ``flows``."""
+        from app.flow_files import load_flows
+        from ui.dialogs.confirm import confirm_command
+        from ui.panels.batch import BatchPanel
+
+        return BatchPanel(
+            session.workbench,
+            session.log,
+            theme,
+            confirm=partial(confirm_command, theme=theme),
+            flows=partial(load_flows, files),
+            is_live=session.mode is Mode.LIVE,
+            zone=self.zone,
+            secrets=session.secrets,
+            folder=folder,
+        )
+
+    def compare(self, session: Session, theme: Theme, current: Callable[[], int | None]) -> ComparePanel:
+        from ui.panels.compare import ComparePanel
+
+        return ComparePanel(session.workbench, session.log, theme, zone=self.zone, current=current)
 
     def system(self, session: Session, theme: Theme) -> SystemPanel:
         from ui.panels.system import SystemPanel
@@ -204,7 +284,9 @@ class MainWindow(QMainWindow):
     """Everything a person sees. Asks the workbench, shows what comes back."""
 
     newWorkspaceRequested = Signal(str)
-    openRequested = Signal(str)
+    openRequested = Signal(str)  # a file used lately, dropped or handed over: see ``is_worked_with``
+    workRequested = Signal(str)  # a workspace, to go on with it
+    readRequested = Signal(str)  # a log: nothing is sent, nothing in it is changed
     demoRequested = Signal()
     replayRequested = Signal(str)
     exportRequested = Signal(str, str)  # file, filter in force
@@ -221,7 +303,6 @@ class MainWindow(QMainWindow):
         session: Session | None = None,
         *,
         on_close_requested: Callable[[], None] | None = None,
-        about: Callable[[], str] = str,
         panels: Panels | None = None,
     ) -> None:
         super().__init__()
@@ -230,7 +311,6 @@ class MainWindow(QMainWindow):
         self._theme = theme
         self._settings = settings
         self._spawn = spawn
-        self._about = about
         self._panels = panels or Panels()
         self.profile: Profile | None = None  # folders of the person, for a support bundle
         self._session: Session | None = None
@@ -261,9 +341,12 @@ class MainWindow(QMainWindow):
         self.readings: ReadingsPanel | None = None
         self.objects: ObjectsPanel | None = None
         self.system: SystemPanel | None = None
+        self.flows: FlowPanel | None = None
+        self.batches: BatchPanel | None = None
         self.commissioning: CommissioningPanel | None = None
         self.recordings: RecordingsPanel | None = None
         self.accuracy: AccuracyPanel | None = None
+        self.compare: ComparePanel | None = None
         self.replay_bar: ReplayBar | None = None
 
         self.verbs = Actions(self, self)
@@ -273,30 +356,24 @@ class MainWindow(QMainWindow):
         self.setStatusBar(self.status)
         self.notice = NoticeBar(theme)
         self.welcome = WelcomePage(theme, self.verbs)
-        self.welcome.fileChosen.connect(self.openRequested)
-        self.tabs = QTabWidget()
-        self.tabs.setObjectName("tabs")
-        self.tabs.setAccessibleName(self.tr("Views"))
-        self.tabs.setDocumentMode(True)
-        self._tab_live, self._tab_log, self._tab_records = QWidget(), QWidget(), QWidget()
-        self._tab_readings, self._tab_objects, self._tab_commissioning = QWidget(), QWidget(), QWidget()
-        self._tab_system, self._tab_recordings, self._tab_accuracy = QWidget(), QWidget(), QWidget()
-        for page, title in (
-            (self.welcome, self.tr("Welcome")),
-            (self._tab_live, self.tr("Live")),
-            (self._tab_log, self.tr("Log")),
-            (self._tab_records, self.tr("Signed records")),
-            (self._tab_readings, self.tr("Readings")),
-            (self._tab_objects, self.tr("Objects")),
-            (self._tab_system, self.tr("System")),
-            (self._tab_commissioning, self.tr("Commissioning")),
-            (self._tab_recordings, self.tr("Recordings")),
-            (self._tab_accuracy, self.tr("Accuracy")),
-        ):
-            if page is not self.welcome:
-                _fill(page, None)
-            self.tabs.addTab(page, title)
-        self._show_system_tab(is_shown=False)
+        self.habits = Habits(self, theme, settings, self._ask_file)
+        self.welcome.fileChosen.connect(self.habits.open_recent)
+        self.habits.arrivals.done.connect(self._remember)
+        self.arming = ArmingSwitch(self.verbs, self.habits.preferences, theme, self)
+        self.arming.over.connect(self._on_arming_over)
+        self.status.add_arming(self.verbs.action(ARM), self.verbs.action(PROLONG))
+        self.tabs = ViewTabs()
+        self.tabs.addTab(self.welcome, self.tr("Welcome"))
+        for view, (title, tip, _icon) in VIEWS.items():
+            page = QWidget()
+            _fill(page, None)
+            self.tabs.add_view(
+                view,
+                page,
+                translate("Actions", title),
+                translate("Actions", tip),
+                self.verbs.action(f"view.{view.value}"),
+            )
         self._top = QVBoxLayout()
         self._top.setContentsMargins(0, 0, 0, 0)
         self._top.setSpacing(0)
@@ -328,6 +405,7 @@ class MainWindow(QMainWindow):
         if isinstance(app, QApplication):
             app.focusChanged.connect(self._on_focus)
         self._restore()
+        self._choose_tabs()
         self._show_welcome(is_empty=True)
         self._update_actions()
         if session is not None:
@@ -350,7 +428,11 @@ class MainWindow(QMainWindow):
 
         self.detach()
         self._session = session
-        title = self.tr("REPLAY of {name}") if session.mode is Mode.REPLAY else "{name}"
+        self._panels.zone = self.habits.preferences.zone
+        title = "{name}"
+        if session.mode is not Mode.LIVE:
+            replay, reading = self.tr("REPLAY of {name}"), self.tr("{name} (read only)")
+            title = replay if session.mode is Mode.REPLAY else reading
         self.setWindowTitle(self.tr("{name} - Meterwright").format(name=title.format(name=session.title)))
         self._bridge = ChangeBridge(session.workbench.feed, self)
         self._bridge.batch.connect(self._on_batch)
@@ -358,6 +440,8 @@ class MainWindow(QMainWindow):
         self._bridge.samples.connect(self._on_samples)
         self._bridge.traffic.connect(self.status.on_traffic)
         self.status.attach(session.workbench, session.mode)
+        if session.needs_arming and session.mode is Mode.LIVE:
+            self.arming.attach(session.workbench)
         self._on_team()
         for interaction in session.workbench.unfinished():
             self._follow(interaction)
@@ -365,12 +449,11 @@ class MainWindow(QMainWindow):
         if session.replay is not None:
             from ui.replay_bar import ReplayBar
 
-            self.replay_bar = ReplayBar(session.replay, self._theme, session.title)
-            self._banner = QToolBar(self.tr("Replay"))
-            self._banner.setObjectName("toolbar.replay")
-            self._banner.setMovable(False)
-            self._banner.addWidget(self.replay_bar)
-            self._place_banner()
+            is_utc = self._panels.zone is not None
+            self.replay_bar = ReplayBar(session.replay, self._theme, session.title, is_utc=is_utc)
+            self._show_banner(self.tr("Replay"), "toolbar.replay", self.replay_bar)
+        elif session.mode is Mode.READ_ONLY:
+            self._show_banner(self.tr("Log open for reading"), "toolbar.reading", self._make_reading_bar(session))
         self._steps = [
             self._build_devices,
             self._build_log,
@@ -381,9 +464,12 @@ class MainWindow(QMainWindow):
             self._build_readings,
             self._build_objects,
             self._build_system,
+            self._build_flows,
+            self._build_batches,
             self._build_commissioning,
             self._build_recordings,
             self._build_accuracy,
+            self._build_compare,
             self._finish_building,
         ]
         self._update_actions()
@@ -397,6 +483,8 @@ class MainWindow(QMainWindow):
         self._log_sizer.stop()
         if self.accuracy is not None:
             self.accuracy.close_session()
+        if self.compare is not None:
+            self.compare.close_session()
         if self._records is not None and self.charts is not None:
             self._records.end_recordings(self.charts.chart.now_us)
             self.charts.save_soon()
@@ -405,19 +493,8 @@ class MainWindow(QMainWindow):
             self._bridge.close()
             self._bridge.deleteLater()
             self._bridge = None
-        for page in (
-            self._tab_live,
-            self._tab_log,
-            self._tab_records,
-            self._tab_readings,
-            self._tab_objects,
-            self._tab_system,
-            self._tab_commissioning,
-            self._tab_recordings,
-            self._tab_accuracy,
-        ):
-            _fill(page, None)
-        self._show_system_tab(is_shown=False)
+        for view in View:
+            _fill(self.tabs.page(view), None)
         for dock in (self.dock_devices, self.dock_command, self.dock_detail):
             old = dock.widget()
             dock.setWidget(QWidget())
@@ -429,8 +506,9 @@ class MainWindow(QMainWindow):
             self._banner.deleteLater()
             self._banner = self.replay_bar = None
         self.devices = self.charts = self.log = self.command = self.detail = self.records = None
-        self.readings = self.objects = self.system = self.commissioning = None
-        self.recordings = self.accuracy = self._records = self._lab = None
+        self.readings = self.objects = self.system = self.commissioning = self.flows = self.batches = None
+        self.habits.on_batch = None
+        self.recordings = self.accuracy = self.compare = self._records = self._lab = None
         self.verbs.choose("chart.share", is_chosen=False)
         self.verbs.rename("chart.record")
         self._session = None
@@ -440,6 +518,7 @@ class MainWindow(QMainWindow):
         self._last_id = 0
         self._counted = None
         self.status.detach()
+        self.arming.detach()
         self.notice.hide()
         self.setWindowTitle(self.tr("Meterwright"))
         self._show_welcome(is_empty=True)
@@ -469,6 +548,7 @@ class MainWindow(QMainWindow):
         from ui.panels.devices import DevicesPanel
 
         self.devices = DevicesPanel(session.workbench, self._theme, self.verbs)
+        self.devices.model.zone = self._panels.zone
         self.devices.model.seed_waiting(session.workbench.unfinished())
         self.devices.deviceSelected.connect(self._on_device)
         self.devices.deviceActivated.connect(self._on_device_activated)
@@ -484,7 +564,8 @@ class MainWindow(QMainWindow):
         self.log.interactionActivated.connect(self.show_interaction)
         self.log.interactionSelected.connect(self._on_row)
         self.log.exportRequested.connect(lambda _filter: self.export_log())
-        _fill(self._tab_log, self.log)
+        self.log.compareRequested.connect(self._compare_reading)
+        _fill(self.tabs.page(View.LOG), self.log)
 
     def _build_command(self) -> None:
         session = self._session
@@ -498,6 +579,12 @@ class MainWindow(QMainWindow):
         self._put(self.dock_command, self.command)
         if self.devices is not None:
             self._on_device(self.devices.selected_device())
+
+    def _import_batch(self, path: str) -> None:
+        """A list that was dropped on the window or handed over."""
+        if self.batches is not None:
+            self.tabs.show_view(View.BATCH)
+            self.batches.import_file(Path(path))
 
     def _build_detail(self) -> None:
         session = self._session
@@ -523,7 +610,15 @@ class MainWindow(QMainWindow):
         book = self.charts = self._panels.charts(session, self._theme, records)
         records.setParent(book)
         lab = self._lab = LabVerbs(
-            session.workbench, self._theme, book, records, self, path=session.log.path, known=self._known_curves
+            session.workbench,
+            self._theme,
+            book,
+            records,
+            self,
+            path=session.log.path,
+            known=self._known_curves,
+            open_reader=session.log.open_reader,
+            zone=self._panels.zone,
         )
         for done in (records.done, book.done):
             done.connect(self._on_done)
@@ -547,7 +642,7 @@ class MainWindow(QMainWindow):
         book.addAction(self.verbs.action("chart.note"))
         self.verbs.choose("chart.share", is_chosen=book.is_shared)
         self._show_recording()
-        _fill(self._tab_live, book)
+        _fill(self.tabs.page(View.LIVE), book)
 
     def _known_curves(self) -> list[CurveChoice]:
         """Every quantity that a device has told of."""
@@ -577,7 +672,7 @@ class MainWindow(QMainWindow):
         book.activeChanged.connect(lambda _chart: self._show_recordable())
         self._show_recordable()
         panel.setMinimumWidth(1)  # a narrow window cuts its row of buttons; a right click on a row offers the same
-        _fill(self._tab_recordings, panel)
+        _fill(self.tabs.page(View.RECORDINGS), panel)
 
     def _build_accuracy(self) -> None:
         session = self._session
@@ -585,7 +680,18 @@ class MainWindow(QMainWindow):
             return
         self.accuracy = self._panels.accuracy(session, self._theme)
         self.accuracy.told.connect(self.say)
-        _fill(self._tab_accuracy, self.accuracy)
+        _fill(self.tabs.page(View.ACCURACY), self.accuracy)
+
+    def _build_compare(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        self.compare = self._panels.compare(
+            session, self._theme, lambda: self.log.current_interaction() if self.log is not None else None
+        )
+        self.compare.interactionActivated.connect(self.show_interaction)
+        self.compare.told.connect(self.say)
+        _fill(self.tabs.page(View.COMPARE), self.compare)
 
     def _build_records(self) -> None:
         session = self._session
@@ -593,7 +699,7 @@ class MainWindow(QMainWindow):
             return
         self.records = self._panels.records(session, self._theme)
         self.records.interactionActivated.connect(self.show_interaction)
-        _fill(self._tab_records, self.records)
+        _fill(self.tabs.page(View.RECORDS), self.records)
 
     def _build_readings(self) -> None:
         session = self._session
@@ -602,7 +708,7 @@ class MainWindow(QMainWindow):
         self.readings = self._panels.readings(session, self._theme)
         self.readings.interactionActivated.connect(self.show_interaction)
         self.readings.set_device(self._selected() or None)
-        _fill(self._tab_readings, self.readings)
+        _fill(self.tabs.page(View.READINGS), self.readings)
 
     def _build_objects(self) -> None:
         session = self._session
@@ -611,21 +717,47 @@ class MainWindow(QMainWindow):
         self.objects = self._panels.objects(session, self._theme)
         self.objects.interactionActivated.connect(self.show_interaction)
         self.objects.set_device(self._selected() or None)
-        _fill(self._tab_objects, self.objects)
+        _fill(self.tabs.page(View.OBJECTS), self.objects)
 
     def _build_system(self) -> None:
         session = self._session
         if session is None:
             return
         self.system = self._panels.system(session, self._theme)
-        self.system.systemsChanged.connect(lambda has: self._show_system_tab(is_shown=has))
+        self.system.systemsChanged.connect(self._choose_tabs)
         self.system.set_device(self._selected() or None)
-        _fill(self._tab_system, self.system)
-        self._show_system_tab(is_shown=self.system.has_systems)
+        _fill(self.tabs.page(View.SYSTEM), self.system)
+        self._choose_tabs()
 
-    def _show_system_tab(self, *, is_shown: bool) -> None:
-        """The tab is there while the workspace has a battery system."""
-        self.tabs.setTabVisible(self.tabs.indexOf(self._tab_system), is_shown)
+    def _build_flows(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        from app.flow_files import FOLDER
+
+        files = self.profile.config / FOLDER if self.profile is not None else None
+        self.flows = self._panels.flows(session, self._theme, files, lambda: self.habits.preferences.export_folder)
+        self.flows.interactionActivated.connect(self.show_interaction)
+        self.flows.told.connect(self.say)
+        self.flows.failed.connect(self._on_fault)
+        self.flows.set_device(self._selected() or None)
+        _fill(self.tabs.page(View.FLOW), self.flows)
+
+    def _build_batches(self) -> None:
+        session = self._session
+        if session is None:
+            return
+        from app.flow_files import FOLDER
+
+        files = self.profile.config / FOLDER if self.profile is not None else None
+        self.batches = self._panels.batches(session, self._theme, files, lambda: self.habits.preferences.export_folder)
+        self.batches.interactionActivated.connect(self.show_interaction)
+        self.batches.told.connect(self.say)
+        self.batches.failed.connect(self._on_fault)
+        if self.devices is not None:
+            self.devices.devicesChosen.connect(self.batches.set_chosen)
+        self.habits.on_batch = self._import_batch
+        _fill(self.tabs.page(View.BATCH), self.batches)
 
     def _build_commissioning(self) -> None:
         session = self._session
@@ -634,22 +766,45 @@ class MainWindow(QMainWindow):
         self.commissioning = self._panels.commissioning(session, self._theme)
         self.commissioning.interactionActivated.connect(self.show_interaction)
         self.commissioning.set_device(self._selected() or None)
-        _fill(self._tab_commissioning, self.commissioning)
+        _fill(self.tabs.page(View.COMMISSIONING), self.commissioning)
+        self._choose_tabs()
+
+    def _choose_tabs(self) -> None:
+        """Tabs for the layout and the chosen device; the other views stand behind More."""
+        views = TABS[self._layout]
+        self.tabs.set_wanted((*views[:3], *self._views_of_device(), *views[3:]))
+
+    def _views_of_device(self) -> list[View]:
+        """The views that only some devices have something for, of those the chosen one."""
+        device, views = self._chosen(), list[View]()
+        if self.commissioning is not None and device is not None and not self.commissioning.empty_text():
+            views.append(View.COMMISSIONING)
+        if device is not None and device.adapter and self._session is not None:
+            names = {spec.name for spec in self._session.workbench.commands(device.id)}
+            views += [view for view, command in NEEDED_BY.items() if command in names]
+        if self.system is not None and self.system.has_systems and (device is None or not self.system.empty_text()):
+            views.append(View.SYSTEM)
+        return views
 
     def _finish_building(self) -> None:
         self.verbs.load_icons(self._theme)
+        self.arming.refresh()
         if not self._is_arranged:  # once more: the empty docks had other smallest sizes
             self._is_arranged = True
             self._come_back(self._layout)
         self._measure_log()
         self._log_sizer.start()
         self._update_actions()
+        if self._session is not None and self._session.mode is Mode.READ_ONLY:
+            from ui.reading_bar import last_values
+
+            self._session.log.ask(last_values, self._on_last_values, self._on_no_span, owner=self)
         if self._bridge is not None:
             self._bridge.flush()
         self.ready.emit()
         if self._wants_device:
             self._wants_device = False
-            self._edit(None)
+            self.new_device()
 
     # ---------------------------------------------------------------- changes in
 
@@ -667,6 +822,8 @@ class MainWindow(QMainWindow):
             self.readings,
             self.objects,
             self.system,
+            self.flows,
+            self.batches,
             self.commissioning,
             self.accuracy,
         ):
@@ -693,6 +850,12 @@ class MainWindow(QMainWindow):
         if self.accuracy is not None:
             self.accuracy.on_samples(samples)
         self.status.on_samples(samples)
+
+    def _on_last_values(self, samples: list[SampleSet]) -> None:
+        """A log that is only read: what its meters told last stands in the tree, and on the chart with its past."""
+        for panel in (self.charts, self.devices, self.system):
+            if panel is not None:
+                panel.on_samples(samples)
 
     def _follow(self, interaction: Interaction) -> None:
         self._last_id = max(self._last_id, interaction.id)
@@ -755,7 +918,7 @@ class MainWindow(QMainWindow):
         """Show the answer of one interaction among the readings."""
         if self.readings is not None:
             self.readings.show_reading(interaction)
-            self.tabs.setCurrentWidget(self._tab_readings)
+            self.tabs.show_view(View.READINGS)
 
     def prepare_command(self, device: str, command: str, params: Mapping[str, Any] | None = None) -> None:
         """Open the command panel on one command of one device."""
@@ -770,7 +933,7 @@ class MainWindow(QMainWindow):
         if self.charts is None:
             return
         self.charts.add_curve(device, quantity)
-        self.tabs.setCurrentWidget(self._tab_live)
+        self.tabs.show_view(View.LIVE)
 
     def show_curves(self, device: str) -> None:
         """Put the live quantities of a device on the chart: those known now, the others when they first come."""
@@ -789,15 +952,22 @@ class MainWindow(QMainWindow):
 
     def set_recent(self, path: str) -> None:
         """Put a file at the head of those used lately."""
-        paths = [path, *(p for p in self._recent() if p != path)][:RECENT_KEPT]
-        self._settings.setValue("recent", paths)
-        self.welcome.set_recent(paths)
+        self.habits.recent.add(path)
 
-    def _recent(self) -> list[str]:
-        kept = self._settings.value("recent", [])
+    def note_reading(self, path: str, *, is_read: bool) -> None:
+        """Remember whether a file used lately was read or worked with."""
+        others = [one for one in self._read_lately() if one != path][: KEPT - 1]
+        self._settings.setValue(READ_LATELY, [path, *others] if is_read else others)
+
+    def is_worked_with(self, path: str) -> bool:
+        """Whether a file was opened lately to work with it; any other one is read first."""
+        return path in self.habits.recent.paths and path not in self._read_lately()
+
+    def _read_lately(self) -> list[str]:
+        kept = self._settings.value(READ_LATELY, [])
         if isinstance(kept, str):
             return [kept] if kept else []
-        return [str(p) for p in kept] if isinstance(kept, list) else []
+        return [str(path) for path in kept] if isinstance(kept, list) else []
 
     def _show_welcome(self, *, is_empty: bool) -> None:
         at = self.tabs.indexOf(self.welcome)
@@ -808,7 +978,8 @@ class MainWindow(QMainWindow):
         if is_empty:
             self.tabs.setCurrentIndex(at)
         elif was_here:
-            self.tabs.setCurrentWidget(self._tab_live)
+            self.tabs.show_view(View.LIVE)
+        self._choose_tabs()
 
     # ---------------------------------------------------------------- the table's verbs (ui/actions.py)
 
@@ -816,16 +987,28 @@ class MainWindow(QMainWindow):
         self._ask_file(self.tr("New workspace"), WORKSPACE_FILES, self.newWorkspaceRequested.emit, saves=True)
 
     def open_workspace(self) -> None:
-        self._ask_file(self.tr("Open a workspace or log"), WORKSPACE_FILES, self.openRequested.emit)
+        self._ask_file(self.tr("Open a workspace"), WORKSPACE_FILES, self.workRequested.emit)
+
+    def read_log(self) -> None:
+        self._ask_file(self.tr("Open a log for reading"), LOG_FILES, self.readRequested.emit)
+
+    def say_looking(self, path: str) -> None:
+        """A log is being opened, which may take a while: every page of it is looked at."""
+        self.say(self.tr("Looking through {name}…").format(name=Path(path).name))
+
+    def offer_reading(self, why: str, path: str) -> None:
+        """A workspace cannot be opened to work with; it may still be read."""
+        read = partial(self.readRequested.emit, path)
+        self.notice.say(why, Severity.BAD, self.tr("Open it for reading"), read)
 
     def open_demo(self) -> None:
         self.demoRequested.emit()
 
     def replay_log(self) -> None:
-        self._ask_file(self.tr("Replay a log"), WORKSPACE_FILES, self.replayRequested.emit)
+        self._ask_file(self.tr("Replay a log"), LOG_FILES, self.replayRequested.emit)
 
     def export_log(self) -> None:
-        wanted = self.log.filter_text if self.log is not None else ""
+        wanted = self._filter_in_force()
         self._ask_file(
             self.tr("Export the log"),
             EXPORT_FILES,
@@ -833,10 +1016,37 @@ class MainWindow(QMainWindow):
             saves=True,
         )
 
+    def _filter_in_force(self) -> str:
+        """The log's filter; where time stands still, with its times in full: elsewhere they would count from now."""
+        session, text = self._session, self.log.filter_text if self.log is not None else ""
+        if session is None or session.mode is Mode.LIVE or not text:
+            return text
+        from app.interaction_log.filters import parse
+
+        return str(parse(text, session.workbench.clock.now().astimezone(self._panels.zone)))
+
     def share_log(self) -> None:
         from ui.dialogs.share import What
 
         self._share(What.LOG)
+
+    def show_comparison(self) -> None:
+        """Go to the comparison of two logs, meters or readings."""
+        self.tabs.show_view(View.COMPARE)
+
+    def compare_device(self) -> None:
+        """Compare the chosen device with another one: the second one that is chosen, or one to be named."""
+        if self.compare is None or self.devices is None:
+            return
+        chosen = self.devices.selected_devices()
+        one = self._selected()
+        self.compare.set_devices(one, next((other for other in chosen if other != one), ""))
+        self.show_comparison()
+
+    def _compare_reading(self, interaction: int) -> None:
+        if self.compare is not None:
+            self.compare.take_reading(interaction)
+            self.show_comparison()
 
     def make_bundle(self) -> None:
         from ui.dialogs.share import What
@@ -844,6 +1054,7 @@ class MainWindow(QMainWindow):
         self._share(What.BUNDLE)
 
     def _share(self, what: What) -> None:
+        from app.interaction_log.reader import LogReader
         from app.team.address import PASSWORD_VARIABLES
         from ui.dialogs.share import ShareDialog
 
@@ -851,12 +1062,15 @@ class MainWindow(QMainWindow):
         dialog = ShareDialog(
             self._theme,
             session.log.path if session is not None else None,
-            self.log.filter_text if self.log is not None else "",
+            self._filter_in_force(),
             session.secrets if session is not None else None,
             self,
             words=[word for name in PASSWORD_VARIABLES if (word := os.environ.get(name))],
             what=what,
+            open_reader=session.log.open_reader if session is not None else LogReader,
             profile=self.profile,
+            folder=self.habits.preferences.export_folder,
+            zone=self._panels.zone,
         )
         dialog.taken.connect(lambda path: self.say(self.tr("{path} was written.").format(path=path)))
         dialog.open()
@@ -878,10 +1092,46 @@ class MainWindow(QMainWindow):
         team = self._session.team if self._session is not None else None
         self.status.set_team(team.status if team is not None else None)
 
+    def come_forward(self) -> None:
+        """Show the window over others, as far as the desktop lets it; otherwise it asks to be looked at."""
+        if self.isMinimized():
+            self.showNormal()
+        self.raise_()
+        self.activateWindow()
+        QApplication.alert(self)
+
+    @property
+    def has_write_under_way(self) -> bool:
+        """Whether a meter may be carrying out a write now; a replay and a log that is only read reach none."""
+        return bool(self._under_way) and self._session is not None and self._session.mode is Mode.LIVE
+
     def quit(self) -> None:
         self.close()
 
     def new_device(self) -> None:
+        """The wizard; before a workspace is open it comes as soon as one is."""
+        session = self._session
+        if session is None:
+            self._wants_device = True
+            self.sessionRequested.emit()
+            return
+        from ui.wizard.window import ConnectionWizard
+
+        wizard = ConnectionWizard(
+            session.workbench,
+            self._theme,
+            self._spawn,
+            secrets=session.secrets,
+            parent_hint=self._selected(),
+            listen_at=self.habits.preferences.listen_host,
+            parent=self,
+        )
+        wizard.saved.connect(partial(self._on_saved, None))
+        wizard.flowRequested.connect(self.show_flow)
+        wizard.byHandRequested.connect(lambda known: self._edit(None, known))
+        wizard.open()
+
+    def new_device_by_hand(self) -> None:
         self._edit(None)
 
     def edit_device(self) -> None:
@@ -898,9 +1148,8 @@ class MainWindow(QMainWindow):
         below = _all_below(device.id, self._session.workbench.devices())
         text = self.tr("Remove {name} from this workspace?").format(name=device.name)
         if below:
-            text = self.tr("Remove {name} and the {n} devices below it from this workspace?").format(
-                name=device.name, n=len(below)
-            )
+            text = self.tr("Remove {name} and the {n} devices below it from this workspace?", "", len(below))
+            text = text.format(name=device.name, n=len(below))
         ask(
             self,
             title=self.tr("Remove {name}").format(name=device.name),
@@ -953,19 +1202,53 @@ class MainWindow(QMainWindow):
 
         self._call(read)
 
+    def toggle_arming(self) -> None:
+        self.arming.toggle()
+
+    def prolong_arming(self) -> None:
+        self.arming.arm()
+
+    def _on_arming_over(self) -> None:
+        text = self.tr("Only reading again: {n} minutes are over. What was sent goes on.")
+        again = self.tr("Arm for {n} min").format(n=self.arming.minutes)
+        self.notice.say(text.format(n=self.arming.minutes), Severity.INFO, again, self.arming.arm)
+
     def show_commissioning(self) -> None:
-        """Go to the commissioning of the chosen meter."""
-        self.tabs.setCurrentWidget(self._tab_commissioning)
-        if self.commissioning is not None:
-            self.commissioning.setFocus(Qt.FocusReason.ShortcutFocusReason)
+        """Go to the commissioning of the chosen meter: that of its tokens where it takes some, else its flows."""
+        if self.commissioning is None or self.commissioning.empty_text():
+            self.show_flow()
+            return
+        self.tabs.show_view(View.COMMISSIONING)
+        self.commissioning.setFocus(Qt.FocusReason.ShortcutFocusReason)
+
+    def show_flow(self, device: str = "") -> None:
+        """Go to the flows of ``device``, or of the chosen one."""
+        if device and self.devices is not None:
+            self.devices.select_device(device)
+        self.tabs.show_view(View.FLOW)
+        if self.flows is not None:
+            self.flows.focus_start()
+
+    def save_report(self) -> None:
+        """Save the report of the run that is shown; on the tab of commissionings, of the one shown there."""
+        device = self._chosen()
+        if self.flows is None or self._session is None:
+            return
+        if device is not None and self.tabs.view is View.COMMISSIONING:
+            record = self._session.workbench.commissioning(device.id)
+            if record is not None:
+                self.flows.saver.ask(record, device)
+                return
+        self.tabs.show_view(View.FLOW)
+        self.flows.save_report()
 
     def show_system(self) -> None:
         """Go to the picture of the chosen battery system."""
-        self.tabs.setCurrentWidget(self._tab_system)
+        self.tabs.show_view(View.SYSTEM)
 
     def show_objects(self) -> None:
         """Go to the COSEM objects of the chosen meter."""
-        self.tabs.setCurrentWidget(self._tab_objects)
+        self.tabs.show_view(View.OBJECTS)
 
     def say_field_state(self, *, is_up: bool) -> None:
         """A person says how the chosen grid or gateway stands."""
@@ -1039,7 +1322,7 @@ class MainWindow(QMainWindow):
         """Not from behind another tab, where nobody sees which one it is."""
         if self.charts is None:
             return
-        if self.tabs.currentWidget() is self._tab_live:
+        if self.tabs.view is View.LIVE:
             self.charts.close_chart()
         else:
             self._show_charts()
@@ -1067,7 +1350,7 @@ class MainWindow(QMainWindow):
 
     def show_recordings(self) -> None:
         """Go to the list of recordings."""
-        self.tabs.setCurrentWidget(self._tab_recordings)
+        self.tabs.show_view(View.RECORDINGS)
         if self.recordings is not None:
             self.recordings.list.setFocus(Qt.FocusReason.ShortcutFocusReason)
 
@@ -1085,19 +1368,21 @@ class MainWindow(QMainWindow):
 
     def show_accuracy(self) -> None:
         """Go to the test of a meter against a reference."""
-        self.tabs.setCurrentWidget(self._tab_accuracy)
+        self.tabs.show_view(View.ACCURACY)
 
     def find_here(self) -> None:
         """Filter where the person is: in the device list, or else the log."""
         focus = QApplication.focusWidget()
         if self.devices is not None and focus is not None and self.dock_devices.isAncestorOf(focus):
             self.devices.focus_search()
-        elif self.readings is not None and self.tabs.currentWidget() is self._tab_readings:
+        elif self.readings is not None and self.tabs.view is View.READINGS:
             self.readings.focus_search()
-        elif self.objects is not None and self.tabs.currentWidget() is self._tab_objects:
+        elif self.objects is not None and self.tabs.view is View.OBJECTS:
             self.objects.focus_search()
+        elif self.compare is not None and self.tabs.view is View.COMPARE:
+            self.compare.focus_filter()
         elif self.log is not None:
-            self.tabs.setCurrentWidget(self._tab_log)
+            self.tabs.show_view(View.LOG)
             self.log.focus_filter()
 
     def show_palette(self) -> None:
@@ -1114,6 +1399,14 @@ class MainWindow(QMainWindow):
             prepare=self.prepare_command if self.command is not None else None,
         )
 
+    def choose_view(self) -> None:
+        """The views of the centre, as a menu over it."""
+        self.verbs.submenu(GO_TO).popup(self.tabs.mapToGlobal(self.tabs.rect().center()))
+
+    def show_view(self, view: View) -> None:
+        """Go to ``view``; behind *More* it gets a tab."""
+        self.tabs.show_view(view)
+
     def show_layout(self, layout: Layout) -> None:
         """Arrange the docks by name; what the person changed in a layout comes back with it."""
         if layout is not self._layout:
@@ -1122,18 +1415,33 @@ class MainWindow(QMainWindow):
             self._settings.setValue("window/layout", layout.value)
             self._come_back(layout)
         self.verbs.choose(f"layout.{layout.value}")
-        tab = {Layout.LAB: self._tab_live, Layout.SUPPORT: self._tab_log}.get(layout)
-        if tab is not None and not self.tabs.isTabVisible(self.tabs.indexOf(self.welcome)):
-            self.tabs.setCurrentWidget(tab)
+        self._choose_tabs()
+        view = {Layout.LAB: View.LIVE, Layout.SUPPORT: View.LOG}.get(layout)
+        if view is not None and not self.tabs.isTabVisible(self.tabs.indexOf(self.welcome)):
+            self.tabs.show_view(view)
 
     def set_theme(self, mode: ThemeMode) -> None:
         self._theme.set_mode(mode)
         self._settings.setValue("window/theme", mode.value)
 
     def show_about(self) -> None:
-        from ui.dialogs.confirm import tell
+        self.habits.show_about()
 
-        tell(self, title=self.tr("About Meterwright"), text=self.tr("Meterwright"), detail=self._about())
+    def show_settings(self) -> None:
+        self.habits.show_settings()
+
+    def show_shortcuts(self) -> None:
+        self.habits.show_shortcuts()
+
+    def open_log_folder(self) -> None:
+        self.habits.open_log_folder()
+
+    def import_site(self) -> None:
+        self.habits.import_site()
+
+    def show_recent(self) -> None:
+        """The files used lately, as a menu in the middle of the window."""
+        self.verbs.submenu(RECENT).popup(self.tabs.mapToGlobal(self.tabs.rect().center()))
 
     # ---------------------------------------------------------------- closing
 
@@ -1148,8 +1456,7 @@ class MainWindow(QMainWindow):
             event.accept()
             return
         event.ignore()
-        is_live = self._session is not None and self._session.mode is Mode.LIVE  # a replay reaches no meter
-        if self._under_way and is_live:
+        if self.has_write_under_way:
             self._ask_to_leave()
         else:
             self._leave()
@@ -1201,14 +1508,14 @@ class MainWindow(QMainWindow):
         if self._steps:
             self._builder.start()
 
-    def _edit(self, device: Device | None) -> None:
+    def _edit(self, device: Device | None, known: ByHand | None = None) -> None:
+        """``known``: what a form for a new device begins with."""
         from ui.dialogs.connection import ConnectionDialog
 
         session = self._session
         if session is None:
-            self._wants_device = True
-            self.sessionRequested.emit()
             return
+        offered: dict[str, Any] = {"listen_host": self.habits.preferences.listen_host}
         dialog = ConnectionDialog(
             session.workbench,
             self._theme,
@@ -1216,8 +1523,11 @@ class MainWindow(QMainWindow):
             secrets=session.secrets,
             device=device,
             parent_hint=self._selected(),
+            offered=offered if known is None else {**offered, **known.settings},
             parent=self,
         )
+        if known is not None:
+            dialog.begin_with(known.adapter, name=known.name, serial=known.serial)
         dialog.saved.connect(partial(self._on_saved, device))
         dialog.open()
 
@@ -1294,6 +1604,8 @@ class MainWindow(QMainWindow):
     def _on_device(self, device: str) -> None:
         if self.command is not None:
             self.command.set_device(device or None)
+        if self.flows is not None:
+            self.flows.set_device(device or None)
         if self.commissioning is not None:
             self.commissioning.set_device(device or None)
         if self.readings is not None:
@@ -1302,6 +1614,7 @@ class MainWindow(QMainWindow):
             self.objects.set_device(device or None)
         if self.system is not None:
             self.system.set_device(device or None)
+        self._choose_tabs()
         self._update_actions()
 
     def _on_device_activated(self, device: str) -> None:
@@ -1319,7 +1632,7 @@ class MainWindow(QMainWindow):
     # ---------------------------------------------------------------- the lab
 
     def _show_charts(self) -> None:
-        self.tabs.setCurrentWidget(self._tab_live)
+        self.tabs.show_view(View.LIVE)
 
     def _on_fault(self, text: str) -> None:
         self.say(text, Severity.BAD)
@@ -1378,7 +1691,7 @@ class MainWindow(QMainWindow):
 
     def _on_filter_requested(self, text: str) -> None:
         if self.log is not None:
-            self.tabs.setCurrentWidget(self._tab_log)
+            self.tabs.show_view(View.LOG)
             self.log.set_filter(text)
 
     def _update_actions(self) -> None:
@@ -1396,6 +1709,7 @@ class MainWindow(QMainWindow):
                 ways=self._ways(device) if device is not None else (),
                 charts=len(self.charts.sheets) if self.charts is not None else 0,
                 undo=self._undo[-1][0] if self._undo else "",
+                needs_arming=self.arming.is_needed,
             )
         )
 
@@ -1406,6 +1720,9 @@ class MainWindow(QMainWindow):
         if saves:
             dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
             dialog.setDefaultSuffix(pattern.split()[0].removeprefix("*."))
+            folder = self.habits.preferences.export_folder
+            if folder is not None:
+                dialog.setDirectory(str(folder))
         else:
             dialog.setFileMode(QFileDialog.FileMode.ExistingFile)
         dialog.fileSelected.connect(then)
@@ -1466,6 +1783,62 @@ class MainWindow(QMainWindow):
             self._arrange(layout)
         self._place_banner()
 
+    def _make_reading_bar(self, session: Session) -> ReadingBar:
+        from app.clock import StandingClock
+        from ui.dialogs.confirm import tell
+        from ui.reading_bar import ReadingBar
+
+        path = session.log.path
+        clock = session.workbench.clock
+        last = clock.now() if isinstance(clock, StandingClock) else None  # an empty log has no last moment
+
+        def show(title: str, text: str) -> None:
+            tell(self, title=title, text=title, detail=text)
+
+        bar = ReadingBar(
+            self._theme,
+            path.name,
+            last,
+            session.notes,
+            show,
+            is_workspace=session.may_be_worked_with,
+            zone=self._panels.zone,
+        )
+        bar.workWanted.connect(self._ask_to_work)
+        bar.replayWanted.connect(partial(self.replayRequested.emit, str(path)))
+        bar.compareWanted.connect(self.show_comparison)
+        return bar
+
+    def _ask_to_work(self) -> None:
+        """A log that is read becomes a workspace only on a person's word: what waits in it would be sent."""
+        from ui.dialogs.confirm import ask
+
+        session = self._session
+        if session is None:
+            return
+        path, waiting = session.log.path, len(session.workbench.unfinished())
+        detail = self.tr("The links of its devices are opened, and what happens from now on is written to it.")
+        if waiting:
+            text = self.tr("{n} of its commands are not finished; those that wait may be sent.", "", waiting)
+            detail = f"{detail} {text.format(n=waiting)}"
+        ask(
+            self,
+            title=self.tr("Work with {name}").format(name=path.name),
+            text=self.tr("Open {name} to work with it, and not only to read it?").format(name=path.name),
+            detail=detail,
+            verb=self.tr("Work with {name}").format(name=path.name),
+            refuse=self.tr("Go on reading"),
+            on_yes=partial(self.workRequested.emit, str(path)),
+            theme=self._theme,
+        )
+
+    def _show_banner(self, title: str, name: str, bar: QWidget) -> None:
+        self._banner = QToolBar(title)
+        self._banner.setObjectName(name)
+        self._banner.setMovable(False)
+        self._banner.addWidget(bar)
+        self._place_banner()
+
     def _place_banner(self) -> None:
         """A row of its own below the tool bar, also after a restored arrangement that knows no banner."""
         if self._banner is not None:
@@ -1524,12 +1897,13 @@ class MainWindow(QMainWindow):
         self.verbs.choose(f"layout.{self._layout.value}")
         self.verbs.choose(f"theme.{self._theme.mode.value}")
         self._come_back(self._layout)
-        self.welcome.set_recent(self._recent())
+        self.welcome.set_recent(self.habits.recent.paths)
 
     def _on_theme(self) -> None:
         self.verbs.choose(f"theme.{self._theme.mode.value}")
         if self.is_ready:
             self.verbs.load_icons(self._theme)
+            self.arming.refresh()
 
     def _on_focus(self, _old: QWidget | None, now: QWidget | None) -> None:
         """Two widgets must not claim one key: the one with the focus goes first."""

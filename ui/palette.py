@@ -30,6 +30,7 @@ from app.errors import WorkbenchError
 from app.model.device import Device
 from app.workbench import Workbench
 from ui.actions import Actions
+from ui.model_words import model_text
 from ui.theme import Role, Theme, space
 
 SHOWN: Final = 60  # results; who needs more types another letter
@@ -260,7 +261,7 @@ class CommandPalette(QFrame):
             weight = 3 if device.id == self._chosen else 0
             for spec in specs:
                 title = self.tr("{command} on {device}").format(command=spec.name, device=device.id)
-                hint = f"{spec.title}, {device.name}"
+                hint = f"{model_text(spec.title)}, {device.name}"
                 found.append(Entry(title, hint, partial(self._prepare, device.id, spec.name), weight=weight))
         return found
 

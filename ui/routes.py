@@ -11,6 +11,7 @@ from PySide6.QtCore import QCoreApplication
 
 from app.model.device import Device, NodeKind
 from app.ports import AdapterType
+from ui.model_words import model_text
 
 translate: Final = QCoreApplication.translate
 
@@ -88,4 +89,4 @@ def secret_name(device: str, way: str, field: str) -> str:
 
 def _title(adapter: str, types: Mapping[str, AdapterType]) -> str:
     kind = types.get(adapter)
-    return kind.title if kind is not None else adapter
+    return model_text(kind.title) if kind is not None else adapter

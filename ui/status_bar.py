@@ -10,10 +10,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from PySide6.QtCore import QLocale, QSize, Qt, QTimer
-from PySide6.QtGui import QPalette
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QStatusBar, QWidget
+from PySide6.QtGui import QAction, QPalette
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QStatusBar, QToolButton, QWidget
 
 from app.errors import WorkbenchError
+from app.model.flow import Batch
 from app.model.interaction import Interaction
 from app.model.reading import DeviceState, LinkState, SampleSet
 from app.model.records import Change
@@ -66,6 +67,8 @@ class StatusBar(QStatusBar):
         self.links = self._label("status.links", self.tr("Links"))
         self.links.setToolTip(self.tr("Links with traffic; a filled mark means bytes in the last second."))
         self.counts = self._label("status.counts", self.tr("Commands under way"))
+        self.batch = self._label("status.batch", self.tr("Batch under way"))
+        self._batches: dict[int, Batch] = {}  # open ones
         self.rate = self._label("status.rate", self.tr("Messages a second"))
         self.log = self._label("status.log", self.tr("Log size"))
         self.team_icon = QLabel()
@@ -74,11 +77,12 @@ class StatusBar(QStatusBar):
         self.mode_icon = QLabel()
         self.mode = self._label("status.mode", self.tr("Mode"))
         for widget in (
-            self.links, self.counts, self.rate, self.log, self.team_item, _pair(self.mode_icon, self.mode)
+            self.links, self.counts, self.batch, self.rate, self.log, self.team_item, _pair(self.mode_icon, self.mode)
         ):  # fmt: skip
             self.addPermanentWidget(widget)
         self.team_item.hide()
         self.messageChanged.connect(self._make_room)
+        self.arming: list[QToolButton] = []
 
         self._beat = QTimer(self, interval=BEAT_MS)
         self._beat.timeout.connect(self.beat)
@@ -94,6 +98,8 @@ class StatusBar(QStatusBar):
         self._mode = mode
         self._counts_are_old = True
         self._traffic.clear()
+        self._batches = {one.id: one for one in workbench.batches() if one.completed_at is None}
+        self._show_batch()
         self._show_mode()
         self.beat()
 
@@ -101,7 +107,8 @@ class StatusBar(QStatusBar):
         self._workbench = None
         self._mode = Mode.NONE
         self._traffic.clear()
-        for label in (self.links, self.counts, self.rate, self.log):
+        self._batches.clear()
+        for label in (self.links, self.counts, self.batch, self.rate, self.log):
             label.clear()
         self.set_team(None)
         self._show_mode()
@@ -131,10 +138,27 @@ class StatusBar(QStatusBar):
                         self._latencies.append((change.finished - change.created).total_seconds())
             elif isinstance(change, DeviceState) and change.link is LinkState.OFF:
                 self._traffic.pop(change.device, None)
+            elif isinstance(change, Batch):
+                self._batches.pop(change.id, None)
+                if change.completed_at is None:
+                    self._batches[change.id] = change
+                self._show_batch()
         self._count(done)
         if self._counts_are_old and self._workbench is not None:
             self._counts_are_old = False
             self._show_counts(self._workbench)
+
+    def _show_batch(self) -> None:
+        """How far the open batches are, all together."""
+        batches = self._batches.values()
+        total, done = sum(one.total for one in batches), sum(one.processed for one in batches)
+        failed = sum(one.failed + one.superseded for one in batches)
+        text = self.tr("Batch {done} of {total}").format(done=done, total=total) if batches else ""
+        if failed:
+            text += self.tr(", {n} failed", "", failed).format(n=failed)
+        if batches and all(one.is_stopped for one in batches):
+            text += self.tr(", stopped")
+        self.batch.setText(text)
 
     def on_samples(self, samples: Sequence[SampleSet]) -> None:
         self._count(len(samples))
@@ -146,6 +170,26 @@ class StatusBar(QStatusBar):
             traffic.out += nbytes
         else:
             traffic.into += nbytes
+
+    def add_arming(self, *actions: QAction) -> None:
+        """Show actions as buttons at the right end, each while it is visible."""
+        for action in actions:
+            button = QToolButton()
+            button.setObjectName(f"status.{action.objectName()}")
+            button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+            button.setAutoRaise(True)
+            button.setDefaultAction(action)
+            self.arming.append(button)
+            self.addPermanentWidget(button)
+            action.changed.connect(self._show_arming)
+        self._show_arming()
+
+    def _show_arming(self) -> None:
+        for button in self.arming:
+            action = button.defaultAction()
+            button.setVisible(action.isVisible())
+            button.setAccessibleName(action.text().replace("&", ""))
+            button.setAccessibleDescription(action.iconText())
 
     def set_log(self, interactions: int | None, nbytes: int) -> None:
         """Interactions in the log (None: not counted yet) and its size."""

@@ -47,7 +47,7 @@ def team_look(status: PushStatus) -> Look:
 def team_word(status: PushStatus) -> str:
     """What the push does in two or three words: "up to date", "12,000 waiting", "not reachable"."""
     if status.state is PushState.PUSHING and status.waiting:
-        return translate("Team", "{count} waiting").format(count=f"{status.waiting:,}")
+        return translate("Team", "{count} waiting", "", status.waiting).format(count=f"{status.waiting:,}")
     return team_look(status).text
 
 

@@ -34,6 +34,7 @@ class WelcomePage(QScrollArea):
     def __init__(self, theme: Theme, actions: Actions, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("welcome")
+        self.setAccessibleName(self.tr("Welcome"))
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self._theme = theme
@@ -54,15 +55,15 @@ class WelcomePage(QScrollArea):
         self.connect_meter = self._verb(
             "welcome.connect",
             self.tr("Connect a meter"),
-            self.tr("By cable, network or gateway. The form tests the connection before anything is kept."),
+            self.tr("By cable, network or gateway. It is looked for, and tested before anything is kept."),
         )
         self.connect_meter.clicked.connect(actions.action("device.new").trigger)
         self.open_log = self._verb(
             "welcome.log",
             self.tr("Open a log"),
-            self.tr("A workspace or log file from this computer or from somebody else."),
+            self.tr("A workspace or export that somebody sent: read, filter, replay. Nothing in it is changed."),
         )
-        self.open_log.clicked.connect(actions.action("workspace.open").trigger)
+        self.open_log.clicked.connect(actions.action("log.read").trigger)
 
         self._recent_title = QLabel(self.tr("Used lately"))
         self.recent = QListWidget()

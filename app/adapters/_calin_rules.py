@@ -5,7 +5,7 @@ One table of commands (command-flow 1.1, 1.6, 4.2, 4.3, 6.2); what a protocol do
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -278,6 +278,21 @@ def samples_of(
             meter_time_text=meter_time,
         ),
     )
+
+
+def one_result(spec: CommandSpec, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the results of one command say together: the last one, or those of three phases by phase (their mean or
+    sum is the pipeline's work). {} where there is none, or a phase is missing.
+    """
+    if spec.per_phase is PhaseRule.NONE:
+        return dict(results[-1]) if results else {}
+    by_phase = {str(one.get("phase") or ""): one for one in results}
+    if len(by_phase) < 2:
+        return dict(results[-1]) if results else {}
+    values = {phase: one.get(spec.phase_field) for phase, one in by_phase.items() if phase}
+    if set(values) != set(lora.PHASES) or None in values.values():
+        return {}
+    return {"phase": {phase: Decimal(str(value)) for phase, value in values.items()}}
 
 
 def as_reply(reply: HttpReply) -> sts.HttpReply:

@@ -201,7 +201,7 @@ ATTRIBUTES: Final[tuple[ParamSpec, ...]] = (
 
 # ---------------------------------------------------------------- plugins and what they can do
 
-_EVERY: Final = tuple({spec.name: spec for spec in (*calin_rules.V1, *calin_rules.LORAWAN)}.values())
+EVERY: Final = tuple({spec.name: spec for spec in (*calin_rules.V1, *calin_rules.LORAWAN)}.values())
 _OFFERED: Final[Mapping[str, tuple[CommandSpec, ...]]] = MappingProxyType(
     {
         "calin-chirpstack": calin_rules.LORAWAN,
@@ -267,7 +267,7 @@ def _through(plugin: str, longest: float, *, is_old: bool) -> tuple[CommandSpec,
             resend=Resend.NEVER if spec.has_effect else Resend.SAFE,
             answer_timeout_s=longest,
         )
-        for spec in (calin_rules.V1_OLD_FIRMWARE if is_old else _OFFERED.get(plugin, _EVERY))
+        for spec in (calin_rules.V1_OLD_FIRMWARE if is_old else _OFFERED.get(plugin, EVERY))
     )
 
 
@@ -309,7 +309,7 @@ def unsupported(device: Device, facts: Mapping[str, Any]) -> dict[str, str]:
             "calin-api-v2": calin_rules.vendor_unsupported(calin.Api.V2, firmware),
         }.get(plugin, {})
         general = f"the plugin {plugin} does not do this"
-    return {spec.name: reasons.get(spec.name, general) for spec in _EVERY if spec.name not in offered}
+    return {spec.name: reasons.get(spec.name, general) for spec in EVERY if spec.name not in offered}
 
 
 # ---------------------------------------------------------------- correlation ids (sections 1 and 4.2)

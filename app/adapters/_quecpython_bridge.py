@@ -335,7 +335,7 @@ class TapRole(LineRole):
         self._copies: dict[str, Pipe[bytes]] = {
             one: Pipe(MAX_COPIED, self._copies_full) for one in (FROM_LINE, FROM_OTHER)
         }
-        self._ears = {one: Ear(core) for one in self._copies}
+        self._ears = {one: Ear(core.config) for one in self._copies}
 
     @property
     def listen_port(self) -> int:
@@ -419,7 +419,7 @@ class TapRole(LineRole):
                         self._show(direction, heard)
                 except Exception:  # noqa: BLE001 - crash boundary of the decoded copy: forwarding goes on
                     _log.exception("the decoded copy of %s failed", self.core.device.name)
-                    self._ears[direction] = Ear(self.core)
+                    self._ears[direction] = Ear(self.core.config)
                 await asyncio.sleep(0)
 
         return decode

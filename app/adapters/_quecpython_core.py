@@ -103,13 +103,13 @@ class Core(Uplinks):
 class Ear:
     """Octets of one direction to what was heard; follows the peer's profile where the connection says auto."""
 
-    def __init__(self, core: Core, *, on_profile: Callable[[Profile], None] = lambda _profile: None) -> None:
-        self._core = core
+    def __init__(self, config: rules.Config, *, on_profile: Callable[[Profile], None] = lambda _profile: None) -> None:
+        self._dialect = config.dialect
         self._on_profile = on_profile
-        self._is_auto = core.config.is_auto
+        self._is_auto = config.is_auto
         self._recent = bytearray()
         self._splitter = quec.TextSplitter()
-        self._decoder = Decoder(core.config.profile)
+        self._decoder = Decoder(config.profile)
         self._is_begun = False
 
     @property
@@ -132,8 +132,7 @@ class Ear:
         return self._heard([*self._splitter.feed(events), *self._splitter.flush()])
 
     def _heard(self, found: list[quec.Heard]) -> list[Heard]:
-        dialect = self._core.config.dialect
-        return [quec.decode(one, dialect) if isinstance(one, Frame) else one for one in found]
+        return [quec.decode(one, self._dialect) if isinstance(one, Frame) else one for one in found]
 
     def _followed(self, data: bytes, events: list[LineEvent]) -> list[LineEvent]:
         if not self._is_auto:
@@ -190,7 +189,7 @@ class FramedLine:
         self._writing = asyncio.Lock()
         self._free_at = float("-inf")
         self._ended: LinkError | None = None
-        self._ear = Ear(core, on_profile=self._followed)
+        self._ear = Ear(core.config, on_profile=self._followed)
 
     @property
     def name(self) -> str:

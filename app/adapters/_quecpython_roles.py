@@ -249,10 +249,9 @@ class FramedRole(LineRole):
         name = rules.word_name(wanted)
         if message is None:
             return no_answer(f"No answer to GET {name} within {self.config.timeout_s:g} s. {silence}".rstrip())
-        result = {**rules.message_result(message, self.direction), "parameter": f"0x{wanted:04X}"}
+        result = get_result(wanted, message, self.direction)
         match message.body:
             case quec.GetResponse():
-                result |= {"value": rules.value_json(message), "summary": f"{name}: {rules.value_text(message)}"}
                 learnt = {} if rules.is_secret(message) else facts(result["value"])
                 return Answer(result=result, facts=learnt)
             case quec.GetError(status=status):
@@ -270,10 +269,10 @@ class FramedRole(LineRole):
                 f"{silence}"
             ).rstrip()
             return Answer(execution=Execution.UNKNOWN, code="NO_ANSWER", text=text, result={"summary": text})
-        result = {**rules.message_result(message, self.direction), "parameter": f"0x{wanted:04X}"}
+        result = set_result(wanted, message, self.direction)
         status = message.body.status if isinstance(message.body, quec.SetResponse) else None
         if status in (None, quec.SUCCESS):
-            return Answer(result={**result, "summary": f"{name} is written"}, text=f"{name} is written.")
+            return Answer(result=result, text=f"{name} is written.")
         text = f"{name} was not written: {quec.status_text(status or 0)}."
         return Answer(execution=Execution.FAILURE, code="SET_REFUSED", text=text, result=result)
 
@@ -291,19 +290,17 @@ class FramedRole(LineRole):
                 found = []
                 if is_awaited:
                     found = await link.gather(listening, self.config.timeout_s, self.core.pace.gather_s)
-        bodies = [one.body for one in found if isinstance(one, quec.Message)]
-        answer = b"".join(body.payload for body in bodies if isinstance(body, quec.Transparent))
         result: dict[str, Any] = {
             "summary": f"{len(payload)} octets sent in {frames} frames", "sent": payload.hex(), "frames": frames,
         }  # fmt: skip
         if not is_awaited:
             return Answer(result=result)
-        messages = [rules.message_result(one, self.direction) for one in found if isinstance(one, quec.Message)]
-        result |= {"answer": answer.hex(), "text": answer.decode("latin-1"), "messages": messages}
-        if not answer:
+        result |= transparent_result(found, self.direction)
+        if not result["answer"]:
             text = f"{len(payload)} octets were sent, and nothing came back within {self.config.timeout_s:g} s."
             return no_answer(text, result)
-        result["summary"] = f"{len(payload)} octets sent, {len(answer)} came back in {len(messages)} frames"
+        octets, frames = len(result["answer"]) // 2, len(result["messages"])
+        result["summary"] = f"{len(payload)} octets sent, {octets} came back in {frames} frames"
         return Answer(result=result)
 
     async def _send_payload(self, payload: bytes, tap: Tap) -> int:
@@ -474,9 +471,8 @@ class MeterRole(FramedRole):
         if message is None:
             text = f"The event was not acknowledged within {self.config.timeout_s:g} s. {rules.NO_HANDLER}"
             return no_answer(text)
-        generation = "G1" if message.command == quec.Command.EVENT_RESPONSE else "G2"
-        result = {**rules.message_result(message, self.direction), "form": generation}
-        return Answer(result=result, text=f"The event was acknowledged in the form of {generation}.")
+        result = event_result(message, self.direction)
+        return Answer(result=result, text=f"The event was acknowledged in the form of {result['form']}.")
 
     async def _at_line(self, request: Dispatch) -> Answer:
         line = request.params["line"].strip()
@@ -489,7 +485,7 @@ class MeterRole(FramedRole):
             with self.link.listen(fits, request.tap) as listening:
                 await self.link.send(octets, request.tap)
                 found = await self.link.gather(listening, self.config.timeout_s, self.core.pace.gather_s)
-        lines = [rules.line_text(one) for one in found if isinstance(one, quec.AtReply | quec.TextLine)]
+        lines = lines_of(found)
         shown = rules.line_text(quec.AtCommand(line, None)) if request.params["secret"] else line
         if not lines:
             text = (
@@ -634,6 +630,44 @@ class ModuleRole(FramedRole):
         answer = await self._read_serial(request.tap)
         steps = [f"deaf for {self.config.deaf_s:g} s", "read 0x8005", "idle"]
         return _with(answer, steps=steps)
+
+
+def get_result(wanted: int, message: quec.Message, direction: str) -> dict[str, Any]:
+    """What an answer to GET says; ``value`` only where there is one."""
+    result = {**rules.message_result(message, direction), "parameter": f"0x{wanted:04X}"}
+    if not isinstance(message.body, quec.GetResponse):
+        return result
+    summary = f"{rules.word_name(wanted)}: {rules.value_text(message)}"
+    return {**result, "value": rules.value_json(message), "summary": summary}
+
+
+def set_result(wanted: int, message: quec.Message, direction: str) -> dict[str, Any]:
+    """What an answer to SET says."""
+    result = {**rules.message_result(message, direction), "parameter": f"0x{wanted:04X}"}
+    if isinstance(message.body, quec.SetResponse) and message.body.status not in (None, quec.SUCCESS):
+        return result
+    return {**result, "summary": f"{rules.word_name(wanted)} is written"}
+
+
+def event_result(message: quec.Message, direction: str) -> dict[str, Any]:
+    """What the acknowledgement of an event says."""
+    generation = "G1" if message.command == quec.Command.EVENT_RESPONSE else "G2"
+    return {**rules.message_result(message, direction), "form": generation}
+
+
+def transparent_result(found: Sequence[Heard], direction: str) -> dict[str, Any]:
+    """What came back through the transparent channel."""
+    messages = [one for one in found if isinstance(one, quec.Message)]
+    answer = b"".join(one.body.payload for one in messages if isinstance(one.body, quec.Transparent))
+    return {
+        "answer": answer.hex(), "text": answer.decode("latin-1"),
+        "messages": [rules.message_result(one, direction) for one in messages],
+    }  # fmt: skip
+
+
+def lines_of(found: Sequence[Heard]) -> list[str]:
+    """The lines of text in what came; passwords hidden."""
+    return [rules.line_text(one) for one in found if isinstance(one, quec.AtReply | quec.TextLine)]
 
 
 def _with(answer: Answer, **more: Any) -> Answer:

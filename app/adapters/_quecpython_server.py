@@ -436,14 +436,10 @@ class ServerRole(Role):
         }  # fmt: skip
         if not is_awaited:
             return Answer(result=result)
-        answer = b"".join(one.data for one in found)
-        result |= {
-            "answer": answer.hex(), "text": answer.decode("latin-1"),
-            "messages": [rules.payload_result(one, FROM_MODULE) for one in found],
-        }  # fmt: skip
+        result |= payloads_result(found)
         if not found:
             return no_answer(f"{len(payload)} octets were sent, and nothing came back within {first_s:g} s.", result)
-        result["summary"] = f"{len(payload)} octets sent, {len(answer)} came back"
+        result["summary"] = f"{len(payload)} octets sent, {sum(len(one.data) for one in found)} came back"
         return Answer(result=result)
 
     async def _exchange(self, module: _Module, payload: bytes, first_s: float, tap: Tap) -> tuple[int, list[Payload]]:
@@ -478,13 +474,27 @@ class ServerRole(Role):
             raise ParameterError("Enter under Identify by asking what is to be sent.", "poll")
         async with module.sending:
             _writes, found = await self._exchange(module, self.config.poll, self.core.pace.poll_answer_s, tap)
-        digits = next((text for one in found if (text := rules.digits_in(one))), "")
+        digits = identity_of(found)
         if not digits:
             return no_answer(f"{module.name} did not say a number within {self.core.pace.poll_answer_s:g} s.", {})
         self._identify(module, digits)
         taken = module.identity == digits
         text = f"{module.name} is {digits}." if taken else f"{module.name} says {digits}, which another connection has."
         return Answer(result={"summary": text, "identity": digits, "taken": taken}, text=text)
+
+
+def payloads_result(found: Sequence[Payload]) -> dict[str, Any]:
+    """What came back from a module."""
+    answer = b"".join(one.data for one in found)
+    return {
+        "answer": answer.hex(), "text": answer.decode("latin-1"),
+        "messages": [rules.payload_result(one, FROM_MODULE) for one in found],
+    }  # fmt: skip
+
+
+def identity_of(found: Sequence[Payload]) -> str:
+    """The number in the answers to the poll; "" for none."""
+    return next((text for one in found if (text := rules.digits_in(one))), "")
 
 
 def _now() -> float:

@@ -17,16 +17,17 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from app.adapters import _aviora_rules as rules
+from app.adapters import _rereading as rereading
 from app.adapters._live import Breakable, NeverAsked, Uplinks, beside
 from app.errors import LinkError, LinkReason, LocalProtocolError, ParameterError, RemoteProtocolError, StoreError
 from app.model.command import CommandKind, CommandSpec, ParamSpec, check_params
 from app.model.device import Device, NodeKind
-from app.model.interaction import Direction
+from app.model.interaction import Direction, Frame
 from app.model.reading import Finding, LinkState, Severity
 from app.ports import (
     Accepted,
@@ -80,6 +81,9 @@ AWAITING: Final = "awaiting"  # fact of a gateway: the job whose result it owes
 UNASKED: Final = "unsolicited: no command of this program waits for it"
 LATE: Final = "late: it came after its command was given up"
 METERS_SENT: Final = "meters_sent"  # fact of a gateway: the meters that were added from here
+THROWN_AWAY: Final = "answer to an earlier request, thrown away"  # note of such a frame
+LISTING: Final = f'"{Function.DIRECTIVE_LIST}"'.encode()
+_ANY_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)  # of samples, which a second reading does not keep
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +177,25 @@ class Aviora:
 
     def create(self, context: AdapterContext) -> Adapter:
         return AvioraAdapter(context, pace=self._pace, bounds=self._bounds)
+
+    def reread(self, spec: CommandSpec, params: Mapping[str, Any], frames: Sequence[Frame]) -> Answer | None:
+        """The packets of a meter job, which came on push; of any other command its answer on pull. See ``Rereader``.
+
+        Left out: doubts, which know the meter and earlier answers. None where a result stands with the link, because
+        the program was restarted while it was owed, and of a change that was found in the gateway's list afterwards.
+        """
+        came = rereading.incoming(frames)
+        if not came:
+            return None
+        came = [one for one in came if one.note != THROWN_AWAY]
+        if spec.name in rules.METER_JOBS:
+            return _reread_job(spec.name, [one.data for one in came if one.link.startswith("push ")])
+        command = next((one for one in rules.GATEWAY_COMMANDS if one.name == spec.name), None)
+        is_read_back = spec.kind is not CommandKind.READ and any(LISTING in one.data for one in frames)
+        if command is None or command is rules.UPDATE_FIRMWARE or is_read_back:
+            return None
+        wanted = rules.request_of(spec.name, check_params(command.params, params, spec.title), "")
+        return _reread_answer(wanted, [one.data for one in came])
 
     async def probe(self, context: AdapterContext) -> Sequence[str]:
         """Try the listening address, and the gateway's where one was entered; nothing is sent."""
@@ -1133,7 +1156,7 @@ class AvioraAdapter(NeverAsked):
                         raise _busy(name, may_have_arrived=False) from exc
                     if not data:
                         raise _busy(name, may_have_arrived=False)
-                    tap(Direction.IN, data, "answer to an earlier request, thrown away", link=link)
+                    tap(Direction.IN, data, THROWN_AWAY, link=link)
 
     # ---------------------------------------------------------------- firmware from a file (8.5)
 
@@ -1207,9 +1230,7 @@ class _Exchange:
         self._name = name
         self._tap = tap
         self._link = link
-        self._splitter = Splitter()
-        self._reassembler = Reassembler()
-        self._packets = 0
+        self._reading = _Reading(wanted, self._show)
 
     async def run(self) -> _Reply:
         """Read until the answer is whole.
@@ -1221,7 +1242,7 @@ class _Exchange:
         first_s = self._pace.first_byte_s if is_answered else self._pace.server_change_s
         first_until = _now() + first_s
         while True:
-            limit = self._pace.next_packet_s if self._packets or self._splitter.pending else first_until - _now()
+            limit = self._pace.next_packet_s if self._reading.is_begun else first_until - _now()
             try:
                 data = await self._stream.read(max(0.001, limit))
             except TimeoutError:
@@ -1230,43 +1251,21 @@ class _Exchange:
                 return self._closed(exc)
             if not data:
                 return self._closed(None)
-            reply = self._take(self._splitter.feed(data, _now()))
+            reply = self._reading.feed(data, _now())
             if reply is not None:
                 return reply
-            if _now() > first_until and not self._packets:
+            if _now() > first_until and not self._reading.packets:
                 return self._silent(first_s)
-
-    def _take(self, events: Sequence[Event]) -> _Reply | None:
-        for event in events:
-            if isinstance(event, Garbage):
-                self._show(event.data, "bytes that belong to no object")
-                continue
-            if isinstance(event, Damaged):
-                self._show(event.data, f"damaged: {event.reason}")
-                function = av.function_of(self._wanted)
-                is_ours = av.EXPECTATIONS[function].has_data and event.function == function and event.packet is not None
-                meaning = AnswerMeaning.DATA if is_ours else AnswerMeaning.STALE
-            else:
-                meaning = av.read_answer(self._wanted, event)
-                is_stale = meaning is AnswerMeaning.STALE
-                self._show(event.raw, "answer to an earlier request, passed over" if is_stale else "")
-            if meaning is AnswerMeaning.DATA:
-                self._packets += 1
-                if results := self._reassembler.feed(event, _now()):
-                    return _Reply(meaning, results[0])
-            elif meaning is not AnswerMeaning.STALE:
-                return _Reply(meaning)
-        return None
 
     def _show(self, data: bytes, note: str) -> None:
         self._tap(Direction.IN, data, note, link=self._link)
 
     def _silent(self, first_s: float) -> _Reply:
-        if (reply := self._take(self._splitter.close())) is not None:
+        if (reply := self._reading.close(_now())) is not None:
             return reply
-        if self._packets:
+        if packets := self._reading.packets:
             waited = rules.number_text(self._pace.next_packet_s)
-            return self._cut(f"packet {self._packets + 1} did not come within {waited} s")
+            return self._reading.cut(f"packet {packets + 1} did not come within {waited} s")
         waited = rules.number_text(first_s)
         if not av.is_answered(self._wanted):
             text = (
@@ -1281,10 +1280,10 @@ class _Exchange:
         )
 
     def _closed(self, exc: OSError | None) -> _Reply:
-        if (reply := self._take(self._splitter.close())) is not None:
+        if (reply := self._reading.close(_now())) is not None:
             return reply
-        if self._packets:
-            return self._cut(f"the connection was closed before packet {self._packets + 1}")
+        if packets := self._reading.packets:
+            return self._reading.cut(f"the connection was closed before packet {packets + 1}")
         if not av.is_answered(self._wanted):
             return _Reply(AnswerMeaning.DONE, is_closing=True)
         if isinstance(exc, ConnectionResetError):
@@ -1294,12 +1293,96 @@ class _Exchange:
             LinkReason.CLOSED,
         )
 
-    def _cut(self, reason: str) -> _Reply:
+
+class _Reading:
+    """Bytes of pull to the answer to ``wanted``. ``show`` is told every object and what it is; "" for an answer."""
+
+    def __init__(self, wanted: av.Request, show: Callable[[bytes, str], None] = lambda _data, _note: None) -> None:
+        self._wanted = wanted
+        self._show = show
+        self._splitter = Splitter()
+        self._reassembler = Reassembler()
+        self.packets = 0
+
+    @property
+    def is_begun(self) -> bool:
+        return bool(self.packets or self._splitter.pending)
+
+    def feed(self, data: bytes, now: float) -> _Reply | None:
+        return self._take(self._splitter.feed(data, now), now)
+
+    def close(self, now: float) -> _Reply | None:
+        """No more bytes come."""
+        return self._take(self._splitter.close(), now)
+
+    def _take(self, events: Sequence[Event], now: float) -> _Reply | None:
+        for event in events:
+            if isinstance(event, Garbage):
+                self._show(event.data, "bytes that belong to no object")
+                continue
+            if isinstance(event, Damaged):
+                self._show(event.data, f"damaged: {event.reason}")
+                function = av.function_of(self._wanted)
+                is_ours = av.EXPECTATIONS[function].has_data and event.function == function and event.packet is not None
+                meaning = AnswerMeaning.DATA if is_ours else AnswerMeaning.STALE
+            else:
+                meaning = av.read_answer(self._wanted, event)
+                is_stale = meaning is AnswerMeaning.STALE
+                self._show(event.raw, "answer to an earlier request, passed over" if is_stale else "")
+            if meaning is AnswerMeaning.DATA:
+                self.packets += 1
+                if results := self._reassembler.feed(event, now):
+                    return _Reply(meaning, results[0])
+            elif meaning is not AnswerMeaning.STALE:
+                return _Reply(meaning)
+        return None
+
+    def cut(self, reason: str) -> _Reply:
         """What there is of an answer in packets; only a list may end in silence (8.8)."""
         is_list = av.function_of(self._wanted) is Function.DIRECTIVE_LIST
         results = self._reassembler.tick(float("inf")) if is_list else self._reassembler.close()
         result = results[0]
         return _Reply(AnswerMeaning.DATA, replace(result, reason=reason) if isinstance(result, TextResult) else result)
+
+
+# ---------------------------------------------------------------- recorded bytes
+
+
+def _reread_job(command: str, packets: Sequence[bytes]) -> Answer | None:
+    """The last whole result among packets of push. Raises RemoteProtocolError: there is none."""
+    if not packets:
+        return None
+    function = rules.METER_JOBS[command]
+    splitter, reassembler = Splitter(), Reassembler()
+    events = [event for data in packets for event in splitter.feed(data, 0.0)] + splitter.close()
+    ended = [one for event in events if not isinstance(event, Garbage) for one in reassembler.feed(event, 0.0)]
+    for result in reversed([*ended, *reassembler.close()]):
+        if isinstance(result, TextResult) and result.function == function and result.is_complete:
+            answer = rules.job_answer(None, result, device="", now=_ANY_TIME, interaction=None)
+            return Answer(result={name: value for name, value in answer.result.items() if name != "doubts"})
+    raise RemoteProtocolError("no whole result can be read in what came on push.", packets[-1])
+
+
+def _reread_answer(wanted: av.Request, came: Sequence[bytes]) -> Answer:
+    """What answers on pull say by themselves. Raises RemoteProtocolError: no success."""
+    reading, reply = _Reading(wanted), None
+    for data in came:
+        if (found := reading.feed(data, 0.0)) is not None:
+            reading, reply = _Reading(wanted), found  # an answer to an earlier request may stand before it
+    reply = reply or reading.close(0.0)
+    if reply is None and reading.packets:
+        reply = reading.cut("the rest is missing")
+    if reply is None or reply.meaning is AnswerMeaning.REFUSED:
+        raise RemoteProtocolError("the gateway's answer cannot be read, or is no success.", came[-1])
+    if isinstance(reply.result, TextResult):
+        answer = rules.log_answer(reply.result)
+    elif isinstance(reply.result, DirectiveResult):
+        answer = rules.directives_answer(reply.result)
+    else:
+        answer = rules.NO_DIRECTIVES if isinstance(wanted, av.DirectiveListRequest) else Answer()
+    if answer.execution is not Execution.SUCCESS:
+        raise RemoteProtocolError(answer.text, came[-1])
+    return Answer(result=answer.result)
 
 
 # ---------------------------------------------------------------- small helpers

@@ -21,11 +21,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from app.adapters import _calin_rules as rules
+from app.adapters import _rereading as rereading
 from app.adapters._live import beside
 from app.errors import ConfigError, LinkError, LocalProtocolError, ParameterError, RemoteProtocolError
 from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType, Resend, Risk
 from app.model.device import Device, NodeKind
-from app.model.interaction import Direction
+from app.model.interaction import Direction, Frame
 from app.model.reading import Finding, LinkState, Severity
 from app.ports import (
     Accepted,
@@ -187,6 +188,7 @@ REGISTER: Final = CommandSpec(
 )  # fmt: skip
 COMMANDS: Final = (*rules.LORAWAN, REGISTER)
 NOT_FOR_GATEWAYS: Final = "This is a gateway; only its state is watched."
+ANSWER: Final = "answer of the meter"  # note of the frame that a command was answered by
 
 
 # ---------------------------------------------------------------- the static side
@@ -255,7 +257,7 @@ class CalinLorawan:
         """Ask for the gateways; nothing is written and nothing is listened for."""
         adapter = LorawanAdapter(context, pace=self._pace)
         try:
-            found = await adapter.list_gateways()
+            found = await adapter.list_gateways(context.tap)
         except RemoteProtocolError as exc:
             raise LocalProtocolError(f"The network server was reached and refused the question: {exc}") from exc
         finally:
@@ -265,6 +267,37 @@ class CalinLorawan:
         lines = [f"The network server answers and knows {len(found)} gateways, {online} of them online."]
         lines.append(f"Answers of meters will come by {' and '.join(ways)}." if ways else NO_WAY)
         return lines
+
+    def reread(self, spec: CommandSpec, params: Mapping[str, Any], frames: Sequence[Frame]) -> Answer | None:
+        """The payloads of the meter's answers; of REGISTER whether the meter was new. See ``Rereader``.
+
+        None where no answer stands with the command: one that came after a restart of the program is shown with the
+        link. Of a registration over gRPC, which shows no status of HTTP.
+        """
+        if spec.name == REGISTER.name:
+            made = [one for one in rereading.http_exchanges(frames) if one.path.endswith("/api/devices")]
+            return Answer(result={"was_new": lora.judge_created(made[-1].status, made[-1].body)}) if made else None
+        command = lora.command_of(spec.name)
+        answers = rereading.incoming(frames, note=ANSWER)
+        if not answers:
+            return None
+        results: list[Mapping[str, Any]] = []
+        why = RemoteProtocolError("no answer of the meter says that it was carried out.")
+        for frame in answers:
+            try:
+                reply = lora.decode(frame.data)
+            except RemoteProtocolError as exc:
+                why = exc
+                continue
+            found = _result(reply)
+            if reply.failure is None and reply.answers(command, found.get("phase")):
+                results.append(found)
+        spec = next((one for one in COMMANDS if one.name == spec.name), spec)  # of a meter that moved away
+        result = rules.one_result(spec, results)
+        if result:
+            return Answer(result=result)
+        rereading.expect_success(answers, str(why))
+        return None
 
 
 NOT_REST: Final = (
@@ -671,7 +704,7 @@ class LorawanAdapter:
         sent = self._sent.get(ref)
         reply = outcome.reply
         if sent is not None:
-            sent.tap(Direction.IN, outcome.payload, "answer of the meter", link=link)
+            sent.tap(Direction.IN, outcome.payload, ANSWER, link=link)
             if reply is not None and not reply.answers(sent.command, sent.phase or None):
                 # The acknowledgement rode on an uplink with another answer: the command goes on waiting.
                 text = "the answer to %s is one to another command; it is still waited for"
@@ -690,9 +723,7 @@ class LorawanAdapter:
                 text = f"{failure.sentence} {rules.USED}"
                 return Answer(execution=Execution.UNKNOWN, code=failure.value.upper(), text=text, result=result)
             return Answer(execution=Execution.FAILURE, code=failure.value.upper(), text=failure.sentence, result=result)
-        result = lora.result(reply)
-        if reply.warnings:
-            result["warnings"] = list(reply.warnings)
+        result = _result(reply)
         number = sent.interaction if sent is not None else None
         samples = rules.samples_of(result, device, self._clock.now(), number)
         return Answer(result=result, text=" ".join(reply.warnings), samples=samples)
@@ -702,11 +733,9 @@ class LorawanAdapter:
         assert outcome.reply is not None
         report = outcome.reply.reading
         assert isinstance(report, lora.Report)
-        result = lora.result(outcome.reply, self._relay_bit)
+        result = _result(outcome.reply, self._relay_bit)
         if outcome.gateway is not None:
             result["relay_node"] = outcome.gateway.to_json()
-        if outcome.reply.warnings:
-            result["warnings"] = list(outcome.reply.warnings)
         facts: dict[str, Any] = {"meter_status": report.meter_status.to_json()}
         if report.purchase_remain_source_1 is not None:
             facts["kwh_credit_available"] = report.purchase_remain_source_1
@@ -763,7 +792,7 @@ class LorawanAdapter:
             self._links[device.id] = link
             self._tell(LinkChange(device.id, link, text))
 
-    async def list_gateways(self) -> tuple[GatewayState, ...]:
+    async def list_gateways(self, tap: Tap | None = None) -> tuple[GatewayState, ...]:
         """Every gateway the API token may see, at most a thousand.
 
         Raises:
@@ -773,7 +802,7 @@ class LorawanAdapter:
         tenant = f"&tenantId={self._settings['tenant_id']}" if self._settings["tenant_id"] else ""
         for page in range(GATEWAY_PAGES):
             path = f"/api/gateways?limit={GATEWAY_PAGE}&offset={page * GATEWAY_PAGE}{tenant}"
-            status, body = await self._ask(lora.RestCall("GET", path), None)
+            status, body = await self._ask(lora.RestCall("GET", path), tap)
             if not 200 <= status < 300:
                 message = _member(_parsed(body), "message")
                 said = message[:200] if isinstance(message, str) else f"HTTP status {status}"
@@ -817,6 +846,11 @@ class LorawanAdapter:
 
 
 # ---------------------------------------------------------------- small helpers
+
+
+def _result(reply: lora.Reply, relay_bit: lora.RelayBit = lora.RelayBit.SET_MEANS_OFF) -> dict[str, Any]:
+    found = lora.result(reply, relay_bit)
+    return {**found, "warnings": list(reply.warnings)} if reply.warnings else found
 
 
 def _delivery_failure(exc: RemoteProtocolError, code: str) -> DeliveryFailure:

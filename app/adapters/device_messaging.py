@@ -32,6 +32,7 @@ from typing import Any, Final, TypeVar
 
 from app.adapters import _calin_rules as calin_rules
 from app.adapters import _device_messaging_rules as rules
+from app.adapters import _rereading as rereading
 from app.adapters._live import beside
 from app.errors import (
     ConfigError,
@@ -44,7 +45,7 @@ from app.errors import (
 )
 from app.model.command import CommandKind, CommandSpec, ParamSpec
 from app.model.device import Device, NodeKind
-from app.model.interaction import Direction
+from app.model.interaction import Direction, Frame
 from app.model.reading import Finding, LinkState, Severity
 from app.ports import (
     RESTART,
@@ -158,8 +159,8 @@ class DeviceMessaging:
         and nothing is listened for."""
         adapter = HeadEndAdapter(context, pace=self._pace)
         try:
-            await adapter.check_health()
-            await adapter.check_key()
+            await adapter.check_health(context.tap)
+            await adapter.check_key(context.tap)
             name = await adapter.about()
             plugins = await adapter.plugins()
         except RemoteProtocolError as exc:
@@ -168,9 +169,42 @@ class DeviceMessaging:
             await adapter.close()
         return [f"The head-end{f' ({name})' if name else ''} answers and takes the key.", *adapter.ways(), *plugins]
 
+    def reread(self, spec: CommandSpec, params: Mapping[str, Any], frames: Sequence[Frame]) -> Answer | None:
+        """The events and looks that tell a success, and the service's counts. See ``Rereader``.
+
+        A look does not name the plugin, which decides the unit of a power: fields that depend on it are left out. None
+        where no end stands with the command: an event that came after a restart of the program is shown with the link.
+        """
+        if spec.name == rules.READ_METRICS.name:
+            pages = [one for one in rereading.http_exchanges(frames) if one.status == HTTP_OK]
+            return Answer(result=counted.read_metrics(pages[-1].body).table()) if pages else None
+        shown = [one for one in frames if one.direction is Direction.IN and one.note == EVENT]
+        events = filter(rereading.is_whole, shown)
+        told: list[tuple[dm.Message, tuple[str, ...]]]
+        told = [(found.message, (found.plugin,)) for found in (dm.read_event(dm.read_json(one.data)) for one in events)]
+        told += [(message, LOOKED_AT) for message in map(_looked_at, rereading.http_exchanges(frames)) if message]
+        results: list[Mapping[str, Any]] = []
+        why = ""
+        for message, plugins in told:
+            if message.command == spec.name and message.status == dm.Status.DELIVERY_SUCCESSFUL:
+                read = [dm.read_result(message.command, message.response, plugin=plugin) for plugin in plugins]
+                if read[0].fault:
+                    why = read[0].fault
+                else:
+                    results.append(rereading.agreed([_fields(message, one) for one in read]))
+        spec = next((one for one in rules.EVERY if one.name == spec.name), spec)  # of a meter that moved away
+        result = calin_rules.one_result(spec, results)
+        if result:
+            return Answer(result=result)
+        rereading.expect_success(shown, why or "no event of the head-end says that it was carried out.")
+        return None
+
 
 LOST: Final = "The head-end has finished this command, and no answer came."
 UNSEEN: Final = "The head-end does not know this command: it never came there or is finished, and no answer came."
+EVENT: Final = "event of the head-end"  # note of the frame that an event is shown as
+HTTP_OK: Final = 200
+LOOKED_AT: Final = ("", "calin-chirpstack")  # plugins that make different results of the same message
 HAS_WEBHOOK: Final = "Answers of meters will come as webhooks; the head-end must know this computer's address."
 NO_WEBHOOK: Final = "No webhook is set: only whether a command has ended can be seen, not what the meter answered."
 NOT_POSTED: Final = "The service's configuration names no eventWebhook, so answers of meters will not come."
@@ -405,13 +439,13 @@ class HeadEndAdapter:
                 return dm.UNSHOWN
             raise
 
-    async def check_health(self) -> None:
+    async def check_health(self, tap: Tap | None = None) -> None:
         """Raises LinkError, RemoteProtocolError."""
-        await self._ask(dm.health_call(), None)
+        await self._ask(dm.health_call(), tap)
 
-    async def check_key(self) -> None:
+    async def check_key(self, tap: Tap | None = None) -> None:
         """Raises LinkError, RemoteProtocolError: refused."""
-        await self._fetch(f"{self._prefix}test", None)
+        await self._fetch(f"{self._prefix}test", tap)
         self._finding("HEAD_END_KEY", "The head-end takes the key.", cleared=True)
 
     async def about(self) -> str:
@@ -797,7 +831,7 @@ class HeadEndAdapter:
         if device is not None or sent is not None:
             tap = sent.tap if sent is not None else self._context.tap_of(device.id if device is not None else "")
             link = self._listener.name if self._listener is not None else "webhook"
-            tap(Direction.IN, dm.hide(data.decode("utf-8", "replace")).encode(), "event of the head-end", link=link)
+            tap(Direction.IN, dm.hide(data.decode("utf-8", "replace")).encode(), EVENT, link=link)
         if message.unsolicited:
             self._unsolicited(event, device)
         elif is_ours:
@@ -878,10 +912,9 @@ class HeadEndAdapter:
                 text = f"{result.fault} {calin_rules.USED}"
                 return Answer(execution=Execution.UNKNOWN, code=result.code, text=text, result=result.fields)
             return Answer(execution=Execution.FAILURE, code=result.code, text=result.fault, result=result.fields)
-        fields = dict(result.fields)
-        if message.phase and message.command in dm.PHASE_READS:
-            fields.setdefault("phase", message.phase)
-        elif plugin == dm.PHASE_A_ONLY and message.command in dm.PHASE_READS and calin_rules.is_three_phase(device):
+        fields = _fields(message, result)
+        is_phase_read = message.command in dm.PHASE_READS and not message.phase
+        if is_phase_read and plugin == dm.PHASE_A_ONLY and calin_rules.is_three_phase(device):
             fields |= {"phase": "A", "phases_missing": ["B", "C"]}  # command-flow D-12
         number = run.interaction if run is not None else None
         return Answer(result=fields, samples=calin_rules.samples_of(fields, device, self._clock.now(), number))
@@ -1097,6 +1130,22 @@ class HeadEndAdapter:
 
 
 # ---------------------------------------------------------------- small helpers
+
+
+def _fields(message: dm.Message, result: dm.Result) -> dict[str, Any]:
+    """The result that a successful message brings."""
+    fields = dict(result.fields)
+    if message.phase and message.command in dm.PHASE_READS:
+        fields.setdefault("phase", message.phase)
+    return fields
+
+
+def _looked_at(exchange: rereading.HttpExchange) -> dm.Message | None:
+    """The message in the answer to a look; None where there is none."""
+    try:
+        return dm.read_message(dm.read_answer(exchange.status, exchange.body))
+    except dm.ServiceError:
+        return None
 
 
 def _duration(seconds: float) -> str:

@@ -13,7 +13,8 @@ from app.adapters import _dlms_rules as rules
 from app.errors import ParameterError
 from app.model.command import CommandSpec, ParamSpec
 from app.model.device import Device
-from app.ports import Adapter, AdapterContext, Limits, RetryPolicy
+from app.model.interaction import Frame
+from app.ports import Adapter, AdapterContext, Answer, Limits, RetryPolicy
 from app.transports.line import LineOpener
 from app.transports.open_line import open_line, parse_address
 
@@ -85,6 +86,17 @@ class Dlms:
         from app.adapters._dlms_live import DlmsAdapter
 
         return DlmsAdapter(context, open_line=self._open_line, pace=self._pace, refused=self._refused)
+
+    def reread(self, spec: CommandSpec, params: Mapping[str, Any], frames: Sequence[Frame]) -> Answer | None:
+        """Every command, carried out once more on its recorded answers. See ``Rereader``.
+
+        Left out: what this computer's clock, the way the meter counts its deviation, or a scaler that was read with an
+        earlier command decides. None where the meter ciphers, for keys are not recorded, and where an answer was given
+        to an earlier command.
+        """
+        from app.adapters._dlms_rereading import reread
+
+        return reread(spec, params, frames)
 
     async def probe(self, context: AdapterContext) -> Sequence[str]:
         """Open, associate, read the meter's name, close. A person asks, so a refused password is tried once more."""

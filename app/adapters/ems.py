@@ -26,11 +26,12 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from app.adapters import _ems_rules as rules
+from app.adapters import _rereading as rereading
 from app.adapters._live import NeverAsked, beside
-from app.errors import ConfigError, LinkError, LinkReason, LocalProtocolError
-from app.model.command import CommandSpec, ParamSpec
+from app.errors import ConfigError, LinkError, LinkReason, LocalProtocolError, RemoteProtocolError
+from app.model.command import CommandSpec, ParamSpec, check_params
 from app.model.device import Device
-from app.model.interaction import Direction
+from app.model.interaction import Direction, Frame
 from app.model.reading import Finding, LinkState, Severity
 from app.ports import (
     Accepted,
@@ -70,6 +71,8 @@ POLICY: Final = 1008  # close code of section 2
 RACE_COUNT: Final = 3  # replacements within RACE_S that no reconnect explains
 RACE_S: Final = 60.0
 EXPIRES_SOON: Final = timedelta(days=30)
+EFFECT: Final = "telemetry that shows the effect"  # note of the frame that a command was ended by
+ACKNOWLEDGEMENT: Final = "acknowledgement"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +145,31 @@ class Ems:
 
     def create(self, context: AdapterContext) -> Adapter:
         return EmsAdapter(context, pace=self._pace)
+
+    def reread(self, spec: CommandSpec, params: Mapping[str, Any], frames: Sequence[Frame]) -> Answer | None:
+        """The packet or acknowledgement that ended the command. See ``Rereader``.
+
+        None of a log that was written before these were shown with the command, and of a certificate, which is made
+        here.
+        """
+        came = rereading.incoming(frames)
+        if not came or spec.name not in (ems.SET_MODE, ems.RESET_ERROR):
+            return None
+        found = ems.decode(came[-1].data, None)
+        match found:
+            case ems.Rejected():
+                raise RemoteProtocolError(found.text, came[-1].data)
+            case ems.Acknowledgement():
+                answer = rules.acknowledged_answer(found)
+            case ems.Packet() as packet:
+                specs = rules.SET_MODE.params if spec.name == ems.SET_MODE else ()
+                wanted = rules.request_of(spec.name, check_params(specs, params, spec.title))
+                # It ended the command, so the device had settled where that was awaited.
+                verdict = ems.judge(wanted, packet, packet)
+                if verdict is None:
+                    raise RemoteProtocolError("the telemetry does not show the effect.", came[-1].data)
+                answer = rules.effect_answer(wanted, packet, verdict)
+        return Answer(result=answer.result)
 
     async def probe(self, context: AdapterContext) -> Sequence[str]:
         """Try the listening address, or look at the first packet from the head-end; nothing is sent."""
@@ -224,6 +252,7 @@ class _Flight:
     request: ems.Request
     sent: ems.Sent
     at: float
+    tap: Tap
 
 
 @dataclass(eq=False, slots=True)
@@ -237,6 +266,7 @@ class _Door:
     checking: asyncio.Lock = field(default_factory=asyncio.Lock)
     stream: WsStream | None = None
     link: tuple[LinkState, str] | None = None
+    message: str = ""  # the last packet as it came
     shown: tuple[str, str, tuple[str, ...]] | None = None  # state, mode, flags as the pipeline knows them
     peer: str = ""
     heard_at: float = 0.0
@@ -555,13 +585,16 @@ class EmsAdapter(NeverAsked):
         elif isinstance(found, ems.Rejected):
             self._drop(door, stream, message.encode("utf-8", "replace"), found)
         else:
-            door.tap(Direction.IN, message.encode(), "acknowledgement", link=stream.name)
-            self._acknowledged(door, found)
+            flight = next((one for one in door.flights.values() if one.ref == found.command_id), None)
+            tap = door.tap if flight is None else flight.tap
+            tap(Direction.IN, message.encode(), ACKNOWLEDGEMENT, link=stream.name)
+            self._acknowledged(door, found, is_ours=flight is not None)
 
     def _packet(self, door: _Door, stream: WsStream, message: str, packet: ems.Packet) -> None:
         now = self._clock.now()
         door.heard_at = _now()
         door.tap(Direction.IN, message.encode(), link=stream.name)
+        door.message = message
         findings = door.tracker.take(packet, now)
         facts: dict[str, Any] = {}
         shown = (packet.state, packet.mode, packet.error_flags)
@@ -657,7 +690,7 @@ class EmsAdapter(NeverAsked):
         stream = door.stream
         if stream is None or self._is_closed:
             raise _offline(door)
-        flight = _Flight(ref, wanted, door.tracker.mark_sent(self._clock.now()), _now())
+        flight = _Flight(ref, wanted, door.tracker.mark_sent(self._clock.now()), _now(), request.tap)
         if not stream.send(text):
             raise _offline(door)
         request.tap(Direction.OUT, text.encode(), link=stream.name)
@@ -667,9 +700,9 @@ class EmsAdapter(NeverAsked):
             door.flights.popitem(last=False)
         return Accepted(ref)
 
-    def _acknowledged(self, door: _Door, found: ems.Acknowledgement) -> None:
+    def _acknowledged(self, door: _Door, found: ems.Acknowledgement, *, is_ours: bool) -> None:
         """The device's own word wins over what telemetry shows."""
-        if not any(flight.ref == found.command_id for flight in door.flights.values()):
+        if not is_ours:
             if door.foreign_acks >= MAX_FOREIGN_ACKS:
                 return
             door.foreign_acks += 1  # of an earlier run of this connection, or nobody's: the pipeline knows
@@ -695,7 +728,11 @@ class EmsAdapter(NeverAsked):
             return None
         wanted = flight.request if flight is not None else rules.request_of(request.spec.name, request.params)
         verdict = door.tracker.judge(wanted, self._sent_of(request, flight))
-        return rules.effect_answer(wanted, packet, verdict) if verdict is not None else None
+        if verdict is None:
+            return None
+        link = "" if door.stream is None else door.stream.name
+        request.tap(Direction.IN, door.message.encode(), EFFECT, link=link)
+        return rules.effect_answer(wanted, packet, verdict)
 
     def _sent_of(self, request: Dispatch, flight: _Flight | None) -> ems.Sent:
         """When it was sent. A command of an earlier opening was sent before every packet that came since, unless the

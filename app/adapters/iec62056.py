@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,6 +22,7 @@ from typing import Any, Final, TypeVar
 
 from app.adapters import _iec62056_rules as rules
 from app.adapters import _meter_results as results
+from app.adapters import _rereading as rereading
 from app.adapters._iec62056_line import Quiet, Talk, now
 from app.adapters._iec62056_rules import ClockReading, Place, Style
 from app.adapters._live import Breakable, NeverAsked, Uplinks, beside, closed_here
@@ -147,24 +148,36 @@ class Iec62056:
         return Iec62056Adapter(context, open_line=self._open_line, pace=self._pace, refused=self._refused)
 
     def reread(self, spec: CommandSpec, params: Mapping[str, Any], frames: Sequence[Frame]) -> Answer | None:
-        """Sign-on and readout, heard as somebody who only listens would. See ``Rereader``.
+        """Sign-on, detection and readout, heard as somebody who only listens would; commands in programming mode,
+        carried out once more on their recorded answers. See ``Rereader``.
 
-        Left out: the mode, which the settings may have chosen, and doubts, which know earlier answers.
+        Left out: the mode, which the settings may have chosen, doubts, which know earlier answers, and what this
+        computer's clock decides.
         """
-        if spec.name not in ("SIGN_ON", "READOUT"):
+        came = rereading.incoming(frames)
+        if not came:
             return None
+        if spec.name in PROGRAMMING:
+            from app.adapters._iec62056_rereading import reread
+
+            return reread(spec, params, frames)
+        data = plain(b"".join(one.data for one in came))
+        if spec.name == "RAW":
+            return Answer(result=_raw_result(*_reread_raw(bytes.fromhex(params["data"]), data)))
         session = Session(sess.Config())
         session.listen(0.0)
-        heard = session.receive(b"".join(one.data for one in frames if one.direction is Direction.IN), 0.0)
+        heard = session.receive(data, 0.0)
         ident = next((one for one in reversed(heard) if isinstance(one, sess.Identified)), None)
-        block = next((one for one in reversed(heard) if isinstance(one, sess.BlockReceived)), None)
-        if spec.name == "SIGN_ON":
+        if spec.name in ("SIGN_ON", "DETECT"):
             if ident is None:
-                return None
+                raise RemoteProtocolError("no identification can be read in what came.", data[: iec.MAX_LINE])
             result = rules.identity_result(ident.identification, ident.mode)
+            if spec.name == "DETECT":
+                return Answer(result={"identification": result["identification"]})
             return Answer(result=_without(result, "mode", "summary"))
+        block = next((one for one in reversed(heard) if isinstance(one, sess.BlockReceived)), None)
         if block is None:
-            return None
+            raise RemoteProtocolError("no whole data block can be read in what came.", data[: iec.MAX_LINE])
         found = rules.readout(
             block.data, block.check, ident.identification if ident is not None else None, device="", now=_ANY_TIME,
             interaction=None, is_complete=True,
@@ -178,11 +191,28 @@ class Iec62056:
             return await adapter.look()
 
 
+PROGRAMMING: Final = frozenset(spec.name for spec in rules.PROGRAMMING)
 _ANY_TIME: Final = datetime(2000, 1, 1, tzinfo=UTC)  # of samples, which a second reading does not keep
 
 
 def _without(result: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in result.items() if name not in names}
+
+
+def _reread_raw(sent: bytes, came: bytes) -> tuple[bytes, bytes]:
+    """What was sent as it is, and what came of it without its reflection."""
+    session = Session(sess.Config())
+    session.raw(sent, 0.0, 1.0)
+    session.sent(0.0)
+    session.receive(came, 0.0)
+    events = session.tick(session.deadline or 0.0)
+    return sent, next(one.data for one in events if isinstance(one, sess.RawAnswer))
+
+
+def _raw_result(sent: bytes, came: bytes) -> dict[str, Any]:
+    summary = f"{len(came)} octets came" if came else "Nothing came"
+    text = results.visible(came.decode("latin-1"))
+    return {"summary": summary, "sent": sent.hex(), "received": came.hex(), "text": text}
 
 
 # ---------------------------------------------------------------- the live side
@@ -262,7 +292,7 @@ class Iec62056Adapter(NeverAsked):
         if rules.is_passive(settings) or settings["mode"] == rules.MODE_D:
             return [*lines, "Nothing was sent: the meter speaks by itself."]
         async with self._lock:
-            call = _Call(self, line, device, settings, self.context.tap)
+            call = Call(self, line, device, settings, self.context.tap)
             try:
                 found = await call.sign_on(Job.IDENTIFY)
             except _Refusal as refusal:
@@ -280,12 +310,12 @@ class Iec62056Adapter(NeverAsked):
             LinkError: the line is gone, or the meter silent. RemoteProtocolError: its answer cannot be read.
             DeliveryFailure: it cannot be done, or nobody saw whether it was.
         """
-        handler = _HANDLERS.get(request.spec.name)
+        handler = HANDLERS.get(request.spec.name)
         if handler is None:
             raise LocalProtocolError(f"An IEC 62056-21 meter has no command {request.spec.name}.")
         try:
             return await self._commands.run(self._carry_out(handler, request))
-        except _MeterSaysNo as no:
+        except MeterSaysNo as no:
             return Answer(execution=Execution.FAILURE, code=no.code, text=str(no), facts=no.facts)
 
     async def verify(self, request: Dispatch) -> Answer | None:
@@ -295,19 +325,19 @@ class Iec62056Adapter(NeverAsked):
             return None
         try:
             return await self._commands.run(self._carry_out(check, request))
-        except _MeterSaysNo:
+        except MeterSaysNo:
             return None
 
-    async def _carry_out(self, handler: Callable[[_Call, Dispatch], Awaitable[T]], request: Dispatch) -> T:
+    async def _carry_out(self, handler: Callable[[Call, Dispatch], Awaitable[T]], request: Dispatch) -> T:
         async with self._lock:
             line = self._line
             if line is None or self._commands.is_closed:
                 raise closed_here(may_have_arrived=False)
             settings = self.context.settings_of(request.device.id)
-            call = _Call(self, line, request.device, settings, request.tap, request.interaction.id)
+            call = Call(self, line, request.device, settings, request.tap, request.interaction.id)
             try:
                 return await handler(call, request)
-            except _MeterSaysNo as no:
+            except MeterSaysNo as no:
                 no.facts = call.facts
                 raise
             except _Refusal as refusal:
@@ -393,7 +423,7 @@ class _Refusal(Exception):
                 return DeliveryFailure(self.code, str(self), Disposition.FINAL)
 
 
-class _MeterSaysNo(Exception):
+class MeterSaysNo(Exception):
     """The meter answered, and its answer is no."""
 
     def __init__(self, code: str, text: str) -> None:
@@ -402,7 +432,7 @@ class _MeterSaysNo(Exception):
         self.facts: Mapping[str, Any] = {}
 
 
-class _Call:
+class Call:
     """One command with one meter: its conversations, one after the other."""
 
     def __init__(
@@ -456,7 +486,7 @@ class _Call:
         self.owner.context.tap(Direction.IN, data, "unasked, thrown away", link=self.line.name)
 
     async def drive(self, outputs: list[sess.Output]) -> list[sess.Event]:
-        """Raises _Refusal or _MeterSaysNo for what ends the conversation before its purpose, LinkError for the line."""
+        """Raises _Refusal or MeterSaysNo for what ends the conversation before its purpose, LinkError for the line."""
         assert self._talk is not None
         events = await self._talk.drive(outputs)
         for event in events:
@@ -465,7 +495,7 @@ class _Call:
                     raise _Refusal(fault, f"{self.device.name}: {sentence}", data)
                 case sess.PasswordRefused(text):
                     self.owner.refused.add(self.settings)
-                    raise _MeterSaysNo(
+                    raise MeterSaysNo(
                         "PASSWORD_REFUSED", f"{self.device.name} refused the password ({text}). It is not sent again "
                         "until another one is entered in the connection: meters lock themselves after a few.",
                     )  # fmt: skip
@@ -517,7 +547,7 @@ class _Call:
         gives = rules.wants_password(self.settings, is_write=is_write)
         if gives and self.settings in self.owner.refused:
             if is_write:
-                raise _MeterSaysNo(
+                raise MeterSaysNo(
                     "PASSWORD_REFUSED", f"{self.device.name} has refused this password before, so it was not sent "
                     "again. Enter another one in the connection.",
                 )  # fmt: skip
@@ -529,7 +559,7 @@ class _Call:
     def _check_ready(self) -> None:
         if not any(isinstance(event, sess.Ready) for event in self.events):
             error = next((event.text for event in self.events if isinstance(event, sess.MeterError)), "nothing")
-            raise _MeterSaysNo("METER_ERROR", f"{self.device.name} refuses programming mode: {error}.")
+            raise MeterSaysNo("METER_ERROR", f"{self.device.name} refuses programming mode: {error}.")
 
     async def finish(self) -> None:
         """End the conversation in order; what was asked for has come, so a line that goes now costs nothing."""
@@ -553,7 +583,7 @@ class _Call:
                 return answer.text or ""
         text = answer.text if isinstance(answer, sess.MeterError) else ""
         tried = " and ".join(f"R{kind}" for kind in kinds)
-        raise _MeterSaysNo("METER_ERROR", f"{self.device.name} answered {text} to {operand} ({tried}).")
+        raise MeterSaysNo("METER_ERROR", f"{self.device.name} answered {text} to {operand} ({tried}).")
 
     async def change(self, command: iec.Command) -> None:
         """A write or execution; from now on its outcome may be unknown."""
@@ -561,7 +591,7 @@ class _Call:
         answer = await self._command(command)
         if isinstance(answer, sess.MeterError):
             hint = "" if self.settings["password"] else " No password is entered in the connection."
-            raise _MeterSaysNo(
+            raise MeterSaysNo(
                 "METER_ERROR", f"{self.device.name} refused {command.name}{command.kind}: {answer.text}.{hint} Some "
                 "meters are written only with the terminal cover open.",
             )  # fmt: skip
@@ -607,7 +637,7 @@ class _Call:
         block = next((event for event in self.events if isinstance(event, sess.BlockReceived)), None)
         if block is None:
             error = next((event.text for event in self.events if isinstance(event, sess.MeterError)), "nothing")
-            raise _MeterSaysNo("METER_ERROR", f"{self.device.name} answered {error} instead of data.")
+            raise MeterSaysNo("METER_ERROR", f"{self.device.name} answered {error} instead of data.")
         if code := rules.damage_code(block.check):
             return self._damaged(code, f"{self.device.name}: {block.check.sentence} Read again.", block.data)
         moment = self.clock
@@ -696,7 +726,7 @@ class _Call:
         """What a register reads; None where the meter does not tell."""
         try:
             return str((await self.register(obis))[1].values[0])
-        except (_MeterSaysNo, RemoteProtocolError):
+        except (MeterSaysNo, RemoteProtocolError):
             return None
 
     async def load_profile(self, request: Dispatch) -> Answer:
@@ -771,7 +801,7 @@ class _Call:
         await self.program(is_write=True)
         if self.style is not Style.TURKISH:
             text = f"{self.device.name} is no Turkish national meter; it has no {rules.RELAY}."
-            raise _MeterSaysNo("UNSUPPORTED", text)
+            raise MeterSaysNo("UNSUPPORTED", text)
         before = await self._value(rules.RELAY)
         await self.write(rules.RELAY, wanted)
         after = await self._value(rules.RELAY)
@@ -788,9 +818,7 @@ class _Call:
         data = bytes.fromhex(request.params["data"])
         events = await self.drive(session.raw(data, now(), float(request.params["wait_s"])))
         came = next(event.data for event in events if isinstance(event, sess.RawAnswer))
-        text = results.visible(came.decode("latin-1"))
-        summary = f"{len(came)} octets came" if came else "Nothing came"
-        return Answer(result={"summary": summary, "sent": data.hex(), "received": came.hex(), "text": text})
+        return Answer(result=_raw_result(data, came))
 
     # ------------------------------------------------------------ auto-detection (A9)
 
@@ -886,26 +914,26 @@ class _Call:
 
 
 _SUPPLY: Final[Mapping[str, str]] = {rules.CONNECTED: "connected", rules.DISCONNECTED: "disconnected"}
-_HANDLERS: Final[Mapping[str, Callable[[_Call, Dispatch], Awaitable[Answer]]]] = {
-    "READOUT": _Call.readout,
-    "READ_REGISTER": _Call.read_register,
-    "WRITE_REGISTER": _Call.write_register,
-    "LOAD_PROFILE": _Call.load_profile,
-    "READ_EVENTS": _Call.load_profile,
-    "READ_CLOCK": _Call.read_clock,
-    "SET_CLOCK": _Call.set_clock,
-    "SIGN_ON": _Call.identify,
-    "DETECT": _Call.detect,
-    "EXECUTE": _Call.execute,
-    "DISCONNECT_SUPPLY": _Call.disconnect,
-    "CONNECT_SUPPLY": _Call.connect,
-    "RAW": _Call.raw,
+HANDLERS: Final[Mapping[str, Callable[[Call, Dispatch], Coroutine[Any, Any, Answer]]]] = {
+    "READOUT": Call.readout,
+    "READ_REGISTER": Call.read_register,
+    "WRITE_REGISTER": Call.write_register,
+    "LOAD_PROFILE": Call.load_profile,
+    "READ_EVENTS": Call.load_profile,
+    "READ_CLOCK": Call.read_clock,
+    "SET_CLOCK": Call.set_clock,
+    "SIGN_ON": Call.identify,
+    "DETECT": Call.detect,
+    "EXECUTE": Call.execute,
+    "DISCONNECT_SUPPLY": Call.disconnect,
+    "CONNECT_SUPPLY": Call.connect,
+    "RAW": Call.raw,
 }
-_CHECKS: Final[Mapping[str, Callable[[_Call, Dispatch], Awaitable[Answer | None]]]] = {
-    "SET_CLOCK": _Call.check_clock,
-    "WRITE_REGISTER": _Call.check_register,
-    "DISCONNECT_SUPPLY": _Call.check_disconnected,
-    "CONNECT_SUPPLY": _Call.check_connected,
+_CHECKS: Final[Mapping[str, Callable[[Call, Dispatch], Awaitable[Answer | None]]]] = {
+    "SET_CLOCK": Call.check_clock,
+    "WRITE_REGISTER": Call.check_register,
+    "DISCONNECT_SUPPLY": Call.check_disconnected,
+    "CONNECT_SUPPLY": Call.check_connected,
 }
 
 

@@ -15,15 +15,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from app.adapters import _lem_rules as rules
+from app.adapters import _rereading as rereading
 from app.adapters._lem_rules import Pace
 from app.adapters._live import NeverAsked
+from app.adapters._rereading import Unrecorded
 from app.errors import ConfigError, LinkError, LinkReason, LocalProtocolError, ParameterError, RemoteProtocolError
 from app.model.command import CommandSpec, ParamSpec
 from app.model.device import Device
-from app.model.interaction import Direction, Frame
+from app.model.interaction import Frame
 from app.model.reading import Finding, LinkState, Quantity, SampleSet, Severity
 from app.ports import (
     Adapter,
@@ -125,18 +127,18 @@ class LemDcbm:
         return LemAdapter(context, pace=self._pace, make_link=self._make_link)
 
     def reread(self, spec: CommandSpec, params: Mapping[str, Any], frames: Sequence[Frame]) -> Answer | None:
-        """Reads that one answer decides; the serial number of live values is known from before. See ``Rereader``."""
-        replies = _replies(frames)
-        match spec.name:
-            case "READ_STATUS":
-                return _reread(replies, "/v1/status", lem.judge_status)
-            case "READ_LIVE":
-                path = next((path for path in replies if path.endswith("/livemeasure")), "")
-                return _reread(replies, path, _judge_live, "meter_id")
-            case "READ_SETTINGS":
-                return _reread(replies, "/v1/settings", lem.judge_settings)
-            case _:
-                return None
+        """What the meter's answers say by themselves. See ``Rereader``.
+
+        Left out: what the adapter knew from before (serial number, keys and so the verdict on a record, the pin) and
+        what this computer's clock decides. Of commands that only write, that the meter took them.
+        """
+        exchanges = rereading.http_exchanges(frames)
+        if not exchanges:
+            return None
+        try:
+            return _REREAD[spec.name](exchanges) if spec.name in _REREAD else None
+        except Unrecorded:
+            return None
 
     async def probe(self, context: AdapterContext) -> Sequence[str]:
         """Read the status once and say what answered. Nothing is written."""
@@ -734,12 +736,8 @@ class LemAdapter(NeverAsked):
         return Answer(result=shown, facts={"certificate": found.pem, "certificate_fingerprint": found.sha256})
 
     def _certificate_json(self, certificate: lem.Certificate) -> dict[str, Any]:
-        shown = certificate.to_json()
-        shown.pop("der", None)
         return {
-            **shown,
-            "fingerprint": certificate.sha256,
-            "certificate": certificate.pem,
+            **_certificate_result(certificate),
             "warnings": list(certificate.warnings(self._clock.now())),
             "pinned": self._pin is not None and certificate.der == self._pin.der,
         }
@@ -757,8 +755,7 @@ class LemAdapter(NeverAsked):
     async def _read_logbook(self, request: Dispatch, talk: Talk) -> Answer:
         timeout_s = max(self._pace.logbook_s, self._config.command_timeout_ms / 1000)
         logbook = await talk.ask(lem.get_logbook(), lem.judge_logbook, timeout_s=timeout_s)
-        found = logbook.to_json()
-        return Answer(result={**found, "count": len(logbook.entries)}, text=f"{len(logbook.entries)} events.")
+        return Answer(result=_logbook_result(logbook), text=f"{len(logbook.entries)} events.")
 
     def _record_json(
         self, record: bytes, transaction_id: str, *, intermediate: bool = False
@@ -768,17 +765,14 @@ class LemAdapter(NeverAsked):
         stored = self._device.attributes.get("public_key")
         trusted = (stored,) if isinstance(stored, str) and stored.strip() else ()
         verdict = ocmf.verify(record, key, origin=ocmf.KeyOrigin.METER, trusted=trusted)
-        text = record.decode(errors="backslashreplace")
         result: dict[str, Any] = {
             "transaction_id": transaction_id,
-            "record": text,
+            **_record_result(record),
             "public_key": key,
             "intermediate": intermediate,
             "verification": verdict.to_json(),
             "billable": verdict.billable and not intermediate,
         }
-        if text.encode() != record:  # not UTF-8: the bytes themselves are kept beside the text
-            result["record_base64"] = base64.b64encode(record).decode()
         return result, verdict
 
     # ---------------------------------------------------------------- start (section 8.1)
@@ -1227,27 +1221,36 @@ class LemAdapter(NeverAsked):
 # ---------------------------------------------------------------- recorded bytes
 
 
-class _Shown(Protocol):
-    """What a meter said, as a result."""
-
-    def to_json(self) -> dict[str, Any]: ...
+Exchanges = Sequence[rereading.HttpExchange]
 
 
-def _replies(frames: Sequence[Frame]) -> dict[str, tuple[lem.Request, int, bytes]]:
-    """The last whole exchange of each path that was asked by GET: request, status and body."""
-    found: dict[str, tuple[lem.Request, int, bytes]] = {}
-    asked: lem.Request | None = None
-    for frame in frames:
-        head, _blank, body = frame.data.partition(b"\r\n\r\n")
-        words = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
-        if len(words) < 2:
-            continue
-        if frame.direction is Direction.OUT:
-            asked = lem.Request(words[0], words[1]) if words[0] == "GET" else None
-        elif asked is not None and words[1].isdecimal():
-            found[asked.path] = (asked, int(words[1]), body)
-            asked = None
-    return found
+def _said(exchanges: Exchanges, judge: Judge[T], what: str) -> T:
+    """The last whole answer to a GET of ``what`` (behind the version in the path).
+
+    Raises:
+        Unrecorded: there is none. RemoteProtocolError: response failure.
+    """
+    for one in reversed(exchanges):
+        if one.method == "GET" and _is_of(one, what):
+            return judge(lem.Request(one.method, one.target), one.status, one.body)
+    raise Unrecorded
+
+
+def _is_of(exchange: rereading.HttpExchange, what: str) -> bool:
+    return what in exchange.path.split("/")
+
+
+def _taken(exchanges: Exchanges, judge: Judge[T], method: str, expected: int = 200) -> T:
+    """The answer to the last request, which changed something; where something was read after it, that was to find out
+    whether it worked, and its own answer did not tell.
+
+    Raises:
+        Unrecorded: it was another request. RemoteProtocolError: response failure.
+    """
+    last = exchanges[-1]
+    if last.method != method:
+        raise Unrecorded
+    return judge(lem.Request(last.method, last.target, expected=expected), last.status, last.body)
 
 
 def _judge_live(request: lem.Request, code: int, body: bytes) -> lem.LiveSample:
@@ -1255,14 +1258,64 @@ def _judge_live(request: lem.Request, code: int, body: bytes) -> lem.LiveSample:
     return lem.judge_live(request, code, body, "")
 
 
-def _reread(
-    replies: Mapping[str, tuple[lem.Request, int, bytes]], path: str, judge: Judge[_Shown], *left_out: str
-) -> Answer | None:
-    reply = replies.get(path)
-    if reply is None:
-        return None
-    shown = judge(*reply).to_json()
-    return Answer(result={name: value for name, value in shown.items() if name not in left_out})
+def _reread_live(exchanges: Exchanges) -> Answer:
+    shown = _said(exchanges, _judge_live, "livemeasure").to_json()
+    return Answer(result={name: value for name, value in shown.items() if name != "meter_id"})
+
+
+def _reread_stop(exchanges: Exchanges) -> Answer:
+    """The PUT may belong to an earlier command, whose record did not come."""
+    result = _record_result(_said(exchanges, lem.judge_ocmf, "ocmf"))
+    is_read_back = any(_is_of(one, "status") for one in exchanges)
+    before_record = [one for one in exchanges if not _is_of(one, "ocmf")]
+    if before_record and not is_read_back:
+        result["document"] = _taken(before_record, lem.judge_stop, "PUT").to_json()
+    return Answer(result=result)
+
+
+def _reread_written(exchanges: Exchanges) -> Answer:
+    _taken(exchanges, lem.judge_written, "PUT")
+    return Answer()
+
+
+_REREAD: Final[Mapping[str, Callable[[Exchanges], Answer]]] = {
+    "READ_STATUS": lambda all_: Answer(result=_said(all_, lem.judge_status, "status").to_json()),
+    "READ_LIVE": _reread_live,
+    "READ_LEGAL": lambda all_: Answer(result=_said(all_, lem.judge_legal, "legal").to_json()),
+    "READ_SETTINGS": lambda all_: Answer(result=_said(all_, lem.judge_settings, "settings").to_json()),
+    "READ_CERTIFICATE": lambda all_: Answer(
+        result=_certificate_result(_said(all_, lem.judge_certificate, "certificate"))
+    ),
+    "READ_RECORD": lambda all_: Answer(result=_record_result(_said(all_, lem.judge_ocmf, "ocmf"))),
+    "READ_LOGBOOK": lambda all_: Answer(result=_logbook_result(_said(all_, lem.judge_logbook, "logbook"))),
+    "START_TRANSACTION": lambda all_: Answer(
+        result={"meter_answer": _taken(all_, lem.judge_start, "POST", 201).to_json()}
+    ),
+    "STOP_TRANSACTION": _reread_stop,
+    **dict.fromkeys(
+        ("SYNC_TIME", "SET_TIME", "SET_NTP", "SET_TIMEZONE", "SET_DST", "SET_IDENTIFICATION_TYPE"), _reread_written
+    ),
+}
+
+
+# ---------------------------------------------------------------- results
+
+
+def _certificate_result(certificate: lem.Certificate) -> dict[str, Any]:
+    shown = certificate.to_json()
+    shown.pop("der", None)
+    return {**shown, "fingerprint": certificate.sha256, "certificate": certificate.pem}
+
+
+def _record_result(record: bytes) -> dict[str, Any]:
+    """A record as text; where it is not UTF-8 the bytes themselves are kept beside it."""
+    text = record.decode(errors="backslashreplace")
+    exact = {} if text.encode() == record else {"record_base64": base64.b64encode(record).decode()}
+    return {"record": text, **exact}
+
+
+def _logbook_result(logbook: lem.Logbook) -> dict[str, Any]:
+    return {**logbook.to_json(), "count": len(logbook.entries)}
 
 
 # ---------------------------------------------------------------- small helpers

@@ -14,11 +14,13 @@ from app.adapters import _quecpython_rules as rules
 from app.adapters._live import NeverAsked
 from app.adapters._quecpython_bridge import BridgeRole, TapRole
 from app.adapters._quecpython_core import Core, Pace
+from app.adapters._quecpython_rereading import reread
 from app.adapters._quecpython_roles import MeterRole, ModuleRole, Role
 from app.adapters._quecpython_server import Bounds, ServerRole
 from app.errors import LinkError, LinkReason
 from app.model.command import CommandSpec, ParamSpec
 from app.model.device import Device, NodeKind
+from app.model.interaction import Frame
 from app.model.line import LineFormat
 from app.model.reading import LinkState
 from app.ports import Adapter, AdapterContext, Answer, Dispatch, Limits, Reach, RetryPolicy, Uplink
@@ -88,6 +90,14 @@ class QuecPython:
 
     def create(self, context: AdapterContext) -> Adapter:
         return QuecAdapter(context, open_line=self._open_line, pace=self._pace, bounds=self._bounds)
+
+    def reread(self, spec: CommandSpec, params: Mapping[str, Any], frames: Sequence[Frame]) -> Answer | None:
+        """The frames, lines and payloads that came back. See ``Rereader``.
+
+        Left out: what differs between the generations, which a setting tells. None for SEND_FRAME and BURST_TEST (what
+        comes back may be damaged, and is told as the role sees it that was played), and where a password was hidden.
+        """
+        return reread(spec, params, frames)
 
     async def probe(self, context: AdapterContext) -> Sequence[str]:
         """Open the line, or try the listening address; nothing is sent."""

@@ -39,6 +39,7 @@ from app.model.records import Change
 from app.model.status import PENDING, Status
 from app.site_file import read_site, write_site
 from app.team.live import in_words
+from app.workbench import Workbench
 
 # ---------------------------------------------------------------- site
 
@@ -336,7 +337,11 @@ def _confirm(session: Session, device: str, spec: CommandSpec, params: dict[str,
     """Ask on the terminal; True when the person agrees."""
     node = session.workbench.device(device)
     said = ", ".join(f"{name} = {value}" for name, value in params.items())
-    question = f"{spec.title} on {node.name}{' with ' + said if said else ''}?"
+    return agreed(node, spec, f"{spec.title} on {node.name}{' with ' + said if said else ''}?")
+
+
+def agreed(node: Device, spec: CommandSpec, question: str) -> bool:
+    """Whether the person at the terminal says yes; the top tier asks for the serial number."""
     if spec.warning:
         question = f"{spec.warning}\n{question}"
     if spec.risk is Risk.TOP and node.serial:
@@ -369,19 +374,24 @@ async def _send(
                 raise ParameterError(f"{command} was not sent: nobody confirmed it.", "yes")
         async with running(workbench):
             number = workbench.submit(device, command, params, force=force, actor=ACTOR)
-            followed = Followed(workbench, number)
-            on_signals(followed.stop)
-            await followed.until(lambda: followed.is_ended or followed.stops > 0, wait_s)
-            present = followed.present
-            if present is None:
-                raise StoreError(f"Interaction {number} was not taken in; the workspace cannot be written.")
-            status = status_of_interaction(present)
-            if not present.is_settled:
-                since = "It was stopped" if followed.stops else f"No answer came in {wait_s:g} s"
-                await _give_up(followed, present, since, leave, printer)
-                present = followed.present or present
-                status = DONE if present.status is Status.SUCCESSFUL else status
-            return number, status
+            return number, await to_the_end(workbench, number, wait_s, leave, printer)
+
+
+async def to_the_end(workbench: Workbench, number: int, wait_s: float, leave: bool, printer: Printer) -> int:
+    """Follow a command that was given; returns the exit status."""
+    followed = Followed(workbench, number)
+    on_signals(followed.stop)
+    await followed.until(lambda: followed.is_ended or followed.stops > 0, wait_s)
+    present = followed.present
+    if present is None:
+        raise StoreError(f"Interaction {number} was not taken in; the workspace cannot be written.")
+    status = status_of_interaction(present)
+    if not present.is_settled:
+        since = "It was stopped" if followed.stops else f"No answer came in {wait_s:g} s"
+        await _give_up(followed, present, since, leave, printer)
+        present = followed.present or present
+        status = DONE if present.status is Status.SUCCESSFUL else status
+    return status
 
 
 async def _give_up(followed: Followed, present: Interaction, since: str, leave: bool, printer: Printer) -> None:

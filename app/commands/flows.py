@@ -22,13 +22,26 @@ from app.commands.common import (
     run_async,
     workspace_option,
 )
+from app.commands.flow_runs import (
+    Given,
+    library_of,
+    pairs,
+    pdf_writer,
+    run_flow,
+    run_json,
+    save_report,
+    verdict,
+)
 from app.composition import open_session, running
 from app.errors import ParameterError
 from app.interaction_log.reader import LogReader
-from app.model.flow import Commissioning, FlowStatus, Issue, Order
+from app.model.device import Device
+from app.model.flow import Commissioning, FlowRun, FlowStatus, Issue, Order, RunStatus
 from app.model.interaction import Interaction
 from app.model.records import Change
 from app.order_file import read_orders
+from app.pipeline.commissioning import PRIORITIES
+from app.reports import check_form
 from app.workbench import Workbench
 
 
@@ -50,75 +63,123 @@ def _commissioning_json(record: Commissioning) -> dict[str, Any]:
 
 @click.command()
 @click.argument("device")
-@click.option("--register", is_flag=True, help="Register the meter with its network first.")
+@click.option("--flow", default="", help="Name or file of the flow. Without it: the one that suits the device.")
+@click.option("--set", "inputs", multiple=True, metavar="NAME=VALUE", help="An input of the flow.")
+@click.option("--answer", "answers", multiple=True, metavar="STEP=yes|no|VALUE", help="A person's check.")
+@click.option("--note", "notes", multiple=True, metavar="STEP=TEXT", help="The note beside an answer.")
+@click.option("--photo", "photos", multiple=True, metavar="STEP=FILE", help="A photo beside an answer.")
+@click.option("--header", multiple=True, metavar="NAME=TEXT", help="For the report: site, engineer, instrument ...")
+@click.option("--report", "report", type=click.Path(path_type=Path), help="Write the report: .pdf, .html or .json.")
+@click.option("--register", is_flag=True, help="Register a prepaid meter with its network first.")
 @click.option(
     "--wait", "wait_s", type=click.FloatRange(min=0), default=900.0, show_default=True, help="Seconds to wait."
 )
-@click.option("--yes", is_flag=True, help="Answer the question: a commissioning clears the meter's credit.")
+@click.option("--yes", is_flag=True, help="Answer the question: what a commissioning overwrites, and a flow changes.")
 @workspace_option
 @json_option
 @click.pass_context
 def commission(
     context: click.Context,
     device: str,
+    flow: str,
+    inputs: tuple[str, ...],
+    answers: tuple[str, ...],
+    notes: tuple[str, ...],
+    photos: tuple[str, ...],
+    header: tuple[str, ...],
+    report: Path | None,
     register: bool,
     wait_s: float,
     yes: bool,
     workspace: Path | None,
     as_json: bool,
 ) -> None:
-    """Commission DEVICE: all steps, one after the other, and the verdict.
+    """Commission DEVICE by the flow that suits it: all steps, one after the other, and the verdict.
 
-    A commissioning that is still under way when the patience ends goes on with the next run of the program; the verb
-    then only watches it.
+    A meter that takes tokens is commissioned by its six steps unless a flow is named. Nobody is asked: what a flow asks
+    a person comes with --answer. What is still under way when the patience ends goes on with the next run of the
+    program; the verb then only watches it.
     """
 
     def work() -> int:
         path = existing_workspace(context, workspace)
-        record = run_async(lambda: _commission(path, device, register, wait_s, yes, Printer(as_json)))
-        Printer(as_json).show({"commissioning": _commissioning_json(record)}, _verdict(record))
-        return DONE if record.status is FlowStatus.SUCCESSFUL else FAILED
+        printer = Printer(as_json)
+        given = Given(
+            flow=flow,
+            inputs=dict(pairs(inputs, "--set")),
+            answers=dict(pairs(answers, "--answer")),
+            notes=dict(pairs(notes, "--note")),
+            photos=pairs(photos, "--photo"),
+            header=dict(pairs(header, "--header")),
+        )
+        if report is not None:
+            check_form(report, pdf_writer(context))
+        if register and given.is_of_a_flow:
+            raise ParameterError("--register belongs to the six steps of a prepaid meter, not to a flow.", "register")
+
+        async def main() -> Commissioning | FlowRun:
+            with open_session(path) as session:
+                workbench = session.workbench
+                node = workbench.device(device)
+                if not given.is_of_a_flow and (register or _takes_tokens(workbench, device)):
+                    return await _commission(workbench, node, register, wait_s, yes, printer)
+                return await run_flow(workbench, node, library_of(context), given, wait_s, yes, printer)
+
+        record = run_async(main)
+        if isinstance(record, FlowRun):
+            printer.show({"run": run_json(record)}, verdict(record))
+            has_passed = record.status is RunStatus.PASSED
+        else:
+            printer.show({"commissioning": _commissioning_json(record)}, _verdict(record))
+            has_passed = record.status is FlowStatus.SUCCESSFUL
+        if report is not None:
+            save_report(path, record.id, report, pdf_writer(context))
+            printer.show({"report": str(report), "run": record.id}, f"The report was written to {report}.")
+        return DONE if has_passed else FAILED
 
     finish(work)
 
 
+def _takes_tokens(workbench: Workbench, device: str) -> bool:
+    """Whether a meter can be commissioned by its six steps."""
+    return set(PRIORITIES) <= {spec.name for spec in workbench.commands(device)}
+
+
 async def _commission(
-    path: Path, device: str, register: bool, wait_s: float, yes: bool, printer: Printer
+    workbench: Workbench, node: Device, register: bool, wait_s: float, yes: bool, printer: Printer
 ) -> Commissioning:
-    with open_session(path) as session:
-        workbench = session.workbench
-        node = workbench.device(device)
-        present = workbench.commissioning(device)
-        is_new = present is None or not present.is_running
-        if is_new and not yes:
-            question = f"Commission {node.name}? Its tamper state, credit and limit are overwritten."
-            if not sys.stdin.isatty():
-                raise ParameterError(f"{question} Confirm with --yes; there is nobody to ask here.", "yes")
-            print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-                raise ParameterError(f"{node.name} was not commissioned: nobody confirmed it.", "yes")
-        ended = asyncio.Event()
-        number = 0
+    device = node.id
+    present = workbench.commissioning(device)
+    is_new = present is None or not present.is_running
+    if is_new and not yes:
+        question = f"Commission {node.name}? Its tamper state, credit and limit are overwritten."
+        if not sys.stdin.isatty():
+            raise ParameterError(f"{question} Confirm with --yes; there is nobody to ask here.", "yes")
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise ParameterError(f"{node.name} was not commissioned: nobody confirmed it.", "yes")
+    ended = asyncio.Event()
+    number = 0
 
-        def look(change: Change) -> None:
-            if isinstance(change, Commissioning) and change.id == number and not change.is_running:
-                ended.set()
-            elif isinstance(change, Interaction) and change.commissioning == number:
-                printer.show({"interaction": interaction_json(change)}, interaction_sentence(change))
+    def look(change: Change) -> None:
+        if isinstance(change, Commissioning) and change.id == number and not change.is_running:
+            ended.set()
+        elif isinstance(change, Interaction) and change.commissioning == number:
+            printer.show({"interaction": interaction_json(change)}, interaction_sentence(change))
 
-        workbench.feed.subscribe(look)
-        async with running(workbench):
-            if present is not None and present.is_running:
-                number = present.id
-                since = f"{present.created:%Y-%m-%d %H:%M} UTC"
-                printer.note(f"Commissioning {number} of {node.name} is under way since {since}.")
-            else:
-                start = workbench.install if register else workbench.commission
-                number = start(device, actor="command line")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await ended.wait()
-            return _last(workbench, device)
+    workbench.feed.subscribe(look)
+    async with running(workbench):
+        if present is not None and present.is_running:
+            number = present.id
+            since = f"{present.created:%Y-%m-%d %H:%M} UTC"
+            printer.note(f"Commissioning {number} of {node.name} is under way since {since}.")
+        else:
+            start = workbench.install if register else workbench.commission
+            number = start(device, actor="command line")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await ended.wait()
+        return _last(workbench, device)
 
 
 def _last(workbench: Workbench, device: str) -> Commissioning:

@@ -90,9 +90,13 @@ def log_share(
             done = share(reader, file, redaction, where, form=form, samples=wanted, on_progress=progress)
         record = {
             "file": str(file), "form": done.form, "interactions": done.interactions, "frames": done.frames,
-            "replaced": len(done.replaced),
+            "replaced": len(done.replaced), "attachments": done.attachments,
+            "attachments_left_out": done.attachments_left_out,
         }  # fmt: skip
         hidden = f"; {len(done.replaced)} different words were replaced" if kinds else ""
+        if done.attachments_left_out:
+            left = done.attachments_left_out
+            hidden += f"; {left} attachments were left out: what stands in a picture cannot be replaced"
         printer.show(record, f"{done.interactions} interactions written to {file}{hidden}.")
         return DONE
 

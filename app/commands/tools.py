@@ -25,6 +25,7 @@ from app.commands.common import (
     workspace_option,
 )
 from app.errors import ConfigError, ParameterError
+from app.model.interaction import Frame
 
 MAX_INPUT = 64 << 20
 
@@ -37,7 +38,8 @@ MAX_INPUT = 64 << 20
 def explain(context: click.Context, number: int | None, workspace: Path | None, as_json: bool) -> None:
     """Gatekeeper inputs as JSON on stdin -> verdict, code, reason, and what would release it.
 
-    With --interaction: every verdict that the log keeps of it, rule by rule.
+    With --interaction: every verdict that the log keeps of it, rule by rule: the rules of today on what was recorded.
+    Its "inputs" (--json) can be given on stdin again.
     """
 
     def work() -> int:
@@ -70,14 +72,15 @@ def _explain_recorded(file: Path, number: int, printer: Printer) -> int:
         story = opened.reader.story(number)
     if story is None:
         raise ParameterError(f"There is no interaction {number} in {file}.", "interaction")
-    found = judgements(story.steps)
+    found = judgements(story.interaction, story.steps)
     if not found:
         printer.note(f"The log keeps no verdict of interaction {number}.")
     for one in found:
         lines = [f"{one.at:%Y-%m-%d %H:%M:%S} {one.status} {one.code} {one.text}".rstrip()]
         for rule in one.rules:
             applies = rule["applies"]
-            lines.append(f"  {'?' if applies is None else 'yes' if applies else 'no':3} {rule['rule']}")
+            saw = f": {rule['saw']}" if rule.get("saw") else ""
+            lines.append(f"  {'?' if applies is None else 'yes' if applies else 'no':3} {rule['rule']}{saw}")
         printer.show(one.to_json(), "\n".join([*lines, f"  {one.note}"] if one.note else lines))
     return DONE
 
@@ -139,14 +142,28 @@ def ocmf_verify(file: Path, public_key: str | None, as_json: bool) -> None:
 @click.option("--fault", "faults", multiple=True, metavar="NAME[=VALUE]", help="Misbehave; may be given several times.")
 @click.option("--seed", type=int, default=0, help="Seed of everything random in it.")
 @click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="A setting of the simulator.")
+@click.option("--log", "log_file", type=click.Path(path_type=Path), help="`recorded`: the log it answers from.")
+@click.option("--device", default="", metavar="ID", help="`recorded`: the device of that log it stands in for.")
 @json_option
 def sim(
-    name: str, port: int, pty: bool, faults: tuple[str, ...], seed: int, extra: tuple[str, ...], as_json: bool
+    name: str,
+    port: int,
+    pty: bool,
+    faults: tuple[str, ...],
+    seed: int,
+    extra: tuple[str, ...],
+    log_file: Path | None,
+    device: str,
+    as_json: bool,
 ) -> None:
-    """Run simulator NAME by itself, or `list` what there is. The first line says where it listens."""
+    """Run simulator NAME by itself, or `list` what there is. The first line says where it listens.
+
+    `recorded` makes a device of a kept log (--log FILE --device ID), with what stands below it in the tree: a live
+    connection gets the recorded answers.
+    """
 
     def work() -> int:
-        from app.simulators.catalog import CATALOG, SimOptions, find, listing
+        from app.simulators.catalog import CATALOG, RECORDED, SimOptions, find, listing
 
         if name == "list":
             if not as_json:
@@ -162,7 +179,18 @@ def sim(
             fail(f"The simulator {name} speaks over TCP, not over a pseudo terminal.", 2)
         if pty:
             given["link"] = "pty"
-        options = SimOptions(port=port, faults=faults, seed=seed, extra=given)
+        if (name == RECORDED) is not (log_file is not None and bool(device)):
+            fail(f"--log FILE and --device ID belong to the simulator {RECORDED}, and it needs both.", 2)
+        frames: tuple[Frame, ...] = ()
+        if log_file is not None:
+            from app.commands.recorded import recorded_device
+
+            recorded = recorded_device(log_file, device)
+            for note in recorded.notes:
+                Printer.note(note)
+            given.setdefault("serial", recorded.serial)
+            frames = recorded.frames
+        options = SimOptions(port=port, faults=faults, seed=seed, extra=given, frames=frames)
         serve = entry.load()
 
         def announce(record: dict[str, object]) -> None:

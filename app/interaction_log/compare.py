@@ -74,10 +74,11 @@ class Difference:
         if self.what == "presence":
             return text + f"only in the {'other' if self.one is None else 'first'}."
         place = f" {self.place}" if self.place else ""
-        return text + f"{self.what}{place}: {_said(self.here)} and {_said(self.there)}."
+        return text + f"{self.what}{place}: {said(self.here)} and {said(self.there)}."
 
 
-def _said(value: Any) -> str:
+def said(value: Any) -> str:
+    """A value of ``Difference`` as it is written."""
     return "nothing" if value is None else value if isinstance(value, str) and value else r.to_json(value)
 
 
@@ -275,9 +276,20 @@ def write_csv(out: IO[str], differences: Iterable[Difference]) -> int:
     for difference in differences:
         record = difference.to_json()
         cells = [record[name] for name in CSV_COLUMNS[:-2]]
-        cells += ["" if record[name] is None else _said(record[name]) for name in ("here", "there")]
+        cells += ["" if record[name] is None else said(record[name]) for name in ("here", "there")]
         table.writerow([spreadsheet_cell(cell) for cell in cells])
         count += 1
+    return count
+
+
+def write_json(out: IO[str], differences: Iterable[Difference]) -> int:
+    """An array with one object a line. Returns the objects."""
+    count = 0
+    out.write("[")
+    for difference in differences:
+        out.write(("," if count else "") + "\n" + r.to_json(difference.to_json()))
+        count += 1
+    out.write("\n]\n")
     return count
 
 
@@ -294,7 +306,7 @@ def write_html(out: IO[str], differences: Iterable[Difference], one: str, other:
     count = 0
     for difference in differences:
         record = difference.to_json()
-        cells = ("" if record[name] is None else _said(record[name]) for name in CSV_COLUMNS)
+        cells = ("" if record[name] is None else said(record[name]) for name in CSV_COLUMNS)
         out.write("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in cells) + "</tr>\n")
         count += 1
     out.write(f"</tbody></table>\n<p>{count} differences.</p>\n</body></html>\n")

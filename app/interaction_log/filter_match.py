@@ -169,12 +169,15 @@ class InteractionJudge:
 
 
 class DeviceJudge:
-    """Judges one node of the tree."""
+    """Judges one node of the tree. ``shown``: as of ``DeviceFilter.matches_device``."""
 
-    def __init__(self, device: Device, state: DeviceState, tree: Mapping[str, Device]) -> None:
+    def __init__(
+        self, device: Device, state: DeviceState, tree: Mapping[str, Device], shown: str | None = None
+    ) -> None:
         self._device = device
         self._state = state
         self._tree = tree
+        self._shown = shown
 
     def holds(self, node: Node) -> bool:
         match node:
@@ -182,6 +185,8 @@ class DeviceJudge:
                 return True
             case Match() | Contains():
                 return any(text_matches(node, text) for text in self._texts(node.field))
+            case n.Text() if self._shown is not None:
+                return node.value.casefold() in self._shown.casefold()
             case n.Text():
                 device, state = self._device, self._state
                 shown = (device.id, device.name, device.adapter, device.serial, device.model, state.link_text)

@@ -192,9 +192,17 @@ class DeviceFilter:
     def is_everything(self) -> bool:
         return isinstance(self.node, Everything)
 
-    def matches_device(self, device: Device, state: DeviceState, tree: Mapping[str, Device]) -> bool:
-        """Whether a node is meant; ``tree`` holds all of them by id."""
-        return DeviceJudge(device, state, tree).holds(self.node)
+    def matches_device(
+        self, device: Device, state: DeviceState, tree: Mapping[str, Device], *, shown: str | None = None
+    ) -> bool:
+        """Whether a node is meant.
+
+        Args:
+            tree: all nodes by id.
+            shown: what a list shows of the node; words without a field are then looked for anywhere in it, as a
+                plain search does, and not only as whole words of the device.
+        """
+        return DeviceJudge(device, state, tree, shown).holds(self.node)
 
     def __str__(self) -> str:
         """The canonical text."""

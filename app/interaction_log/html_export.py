@@ -41,10 +41,15 @@ tr { break-inside: avoid; } pre { font-size: 8pt; } }
 """
 
 
-def escaped(text: object) -> str:
-    """Text for the page: no markup, no control characters, nothing that reverses the line."""
+def printable(text: object) -> str:
+    """Text to be read: no control characters but line ends and tabulators, nothing that reverses the line."""
     plain = _TURNING.sub(lambda found: f"[U+{ord(found[0]):04X}]", str(text).translate(_CONTROLS))
-    return html.escape(plain.encode("utf-8", "replace").decode())
+    return plain.encode("utf-8", "replace").decode()
+
+
+def escaped(text: object) -> str:
+    """Text for the page: as ``printable``, and no markup."""
+    return html.escape(printable(text))
 
 
 def write_html(out: IO[str], stories: Iterable[Story], devices: Iterable[Device], about: str) -> int:
@@ -139,14 +144,15 @@ def _frame(out: IO[str], frame: Frame) -> None:
         told += f": {frame.note}"
     if frame.truncated:
         told += " (cut when it was kept)"
-    lines = [_dump_line(frame.data, at) for at in range(0, min(len(frame.data), SHOWN_OCTETS), ROW)]
+    lines = [dump_line(frame.data, at) for at in range(0, min(len(frame.data), SHOWN_OCTETS), ROW)]
     if len(frame.data) > SHOWN_OCTETS:
         lines.append(f"... and {len(frame.data) - SHOWN_OCTETS} octets more")
     dump = "\n".join(lines)
     out.write(f'<p class="note">{escaped(told)}</p><pre>{escaped(dump)}</pre>\n')
 
 
-def _dump_line(data: bytes, at: int) -> str:
+def dump_line(data: bytes, at: int) -> str:
+    """The ``ROW`` octets from ``at`` on: offset, hex, and what of them is ASCII."""
     octets = data[at : at + ROW]
     letters = "".join(chr(octet) if 0x20 <= octet < 0x7F else "." for octet in octets)
     return f"{at:06x}  {octets.hex(' '):{ROW * 3}} {letters}"

@@ -250,5 +250,17 @@ STEP_5: Final = (
     "CREATE INDEX finding_code ON finding(code_w, interaction) WHERE interaction IS NOT NULL",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (STEP_1, STEP_2, STEP_3, STEP_4, STEP_5)
+# ``inputs``: what the gatekeeper's verdict depended on, JSON. ``attachment``: photos and files of flow records.
+STEP_6: Final = (
+    "ALTER TABLE step ADD COLUMN inputs TEXT",
+    """CREATE TABLE attachment(
+        sha256 TEXT PRIMARY KEY,
+        name TEXT NOT NULL,
+        media_type TEXT NOT NULL,
+        at INTEGER NOT NULL,
+        data BLOB NOT NULL
+    ) STRICT""",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (STEP_1, STEP_2, STEP_3, STEP_4, STEP_5, STEP_6)
 """``MIGRATIONS[n]`` takes a file from version n to n + 1."""

@@ -18,11 +18,12 @@ from typing import Final, NamedTuple
 from app.errors import StoreError
 from app.interaction_log.file_lock import is_locked
 from app.interaction_log.reader import LogReader
-from app.interaction_log.recover import damage_of, recover
+from app.interaction_log.recover import FIRST_PAGE, damage_of, recover
 from app.interaction_log.schema import APPLICATION_ID, SQLITE_MAGIC, VERSION, explain, is_damage, newer
 from app.interaction_log.transfer import INTERACTION_CSV, SAMPLE_CSV, import_jsonl
 from app.interaction_log.transfer_csv import import_csv
 from app.interaction_log.writer import LogWriter
+from app.model.device import Device
 
 THOROUGH_BYTES: Final = 256 << 20  # every page of a file up to this size is checked when it is opened
 _HEAD: Final = 65_536
@@ -36,6 +37,19 @@ _FOREIGN: Final = (
     (b"\x0a\x0d\x0d\x0a", "it is a capture (pcapng); open it with Wireshark"),
     (b"<!doctype", "it is a page (HTML); open it with a browser"),
 )
+
+
+# Every device of the log with the adapter of its newest interaction; hops over the index, whatever the log's length.
+_NAMED: Final = """
+WITH RECURSIVE met(device) AS (
+    SELECT min(device_w) FROM interaction
+    UNION ALL
+    SELECT (SELECT min(device_w) FROM interaction WHERE device_w > met.device) FROM met WHERE met.device IS NOT NULL
+)
+SELECT d.text, a.text FROM met
+JOIN interaction AS i ON i.id = (SELECT max(id) FROM interaction WHERE device_w = met.device)
+JOIN word AS d ON d.id = met.device JOIN word AS a ON a.id = i.adapter_w
+"""
 
 
 class Opened(NamedTuple):
@@ -68,6 +82,8 @@ def open_for_reading(path: Path | str, *, thorough: bool | None = None) -> Opene
     for beginning, why in _FOREIGN:
         if text[: len(beginning)].lower() == beginning.lower():
             raise StoreError(f"{file} is not a log: {why}.")
+    if file.suffix.lower() == ".mwk" and b"\0" in head and len(head) > FIRST_PAGE:
+        return _workspace(file, thorough)  # whose first page is damaged
     raise StoreError(
         f"{file} is neither a Meterwright workspace nor an export of one (JSON Lines or CSV): "
         "it is a file of another kind."
@@ -87,6 +103,14 @@ def _head_of(file: Path) -> bytes:
     if not head:
         raise StoreError(f"{file} is empty.")
     return head
+
+
+def devices_in(reader: LogReader) -> dict[str, Device]:
+    """The tree of a log by id, and a node for every device that only its interactions name (an export, a part)."""
+    known = {device.id: device for device in reader.snapshot().devices}
+    for name, adapter in reader.query(_NAMED):
+        known.setdefault(name, Device(id=name, name=name, adapter=adapter))
+    return known
 
 
 # ---------------------------------------------------------------- workspaces
@@ -143,7 +167,7 @@ def _at_rest(
     ``folder`` holds it when it is a private copy of ``source``. The caller removes it when this raises.
     """
     head = _head_of(file)
-    if len(head) >= _FIELDS.size:
+    if head.startswith(SQLITE_MAGIC) and len(head) >= _FIELDS.size:
         version, application = _FIELDS.unpack_from(head)
         if application != APPLICATION_ID:
             raise StoreError(f"{source} is not a Meterwright workspace: it is a database of another program.")

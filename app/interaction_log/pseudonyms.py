@@ -35,7 +35,8 @@ import numpy as np
 from app.errors import StoreError
 from app.interaction_log.redaction import MARK, Redactor
 from app.model.device import Device, NodeKind
-from app.model.interaction import Origin
+from app.model.flow import FlowStepRun
+from app.model.interaction import Origin, StepEntry
 
 T = TypeVar("T")
 
@@ -115,7 +116,7 @@ _MEMBERS: Final[Mapping[Kind, frozenset[str]]] = {
         {
             "person", "operator", "owner", "contact", "contactname", "technician", "installer", "username", "user",
             "login", "email", "phone", "fullname", "firstname", "lastname", "customername", "company", "companyname",
-            "actor",
+            "actor", "engineer",
         }
     ),
     Kind.PLACES: frozenset(
@@ -135,11 +136,12 @@ _GENERIC: Final = frozenset(
         *(origin.value.lower() for origin in Origin),
     }
 )  # fmt: skip
-_BATCH_ACTOR: Final = re.compile(r"batch \d+")
+_BATCH_ACTOR: Final = re.compile(r"(?:batch|flow) \d+")
 _PLAIN: Final = frozenset(
     {
         "int", "bool", "float", "datetime", "Decimal", "Status", "CommandKind", "Origin", "Step", "Delivery",
-        "AttemptEnd", "Direction", "Severity", "LinkState", "NodeKind", "FlowStatus", "DeliveryStatus",
+        "AttemptEnd", "Direction", "Severity", "LinkState", "NodeKind", "FlowStatus", "DeliveryStatus", "RunStatus",
+        "StepStatus",
     }
 )  # fmt: skip
 _FIXED: Final = frozenset({"command", "adapter", "event", "code", "unit", "obis"})
@@ -396,6 +398,10 @@ class Redaction:
         elif is_dataclass(of):
             if of is Device:
                 self._learn_device(record)
+            elif of is StepEntry and record.inputs is not None:
+                self._learn_inputs(record.inputs)
+            elif of is FlowStepRun:
+                self.add(Kind.NAMES, record.by)
             for name, told in _telling(of):
                 value = getattr(record, name)
                 if name == "device" and value not in self._terms:
@@ -409,6 +415,20 @@ class Redaction:
         self.add(kind, device.name)
         if device.serial:
             self.add(Kind.SERIALS, device.serial)
+
+    def _learn_inputs(self, inputs: Mapping[str, Any]) -> None:
+        """The grid and the gateways that a verdict looked at; the tree may not know them any more."""
+        grid = inputs.get("grid")
+        told = grid if isinstance(grid, Mapping) else {}
+        gateways = told.get("gw")
+        named = [one[0] for one in gateways if isinstance(one, list) and one] if isinstance(gateways, list) else []
+        for kind, name in (
+            (Kind.PLACES, told.get("id")),
+            (Kind.NAMES, inputs.get("gateway")),
+            *((Kind.NAMES, one) for one in named),
+        ):
+            if isinstance(name, str) and name not in self._terms:
+                self.add(kind, name)
 
     def _learn_text(self, text: str, kind: Kind | None) -> None:
         if (kind, text) in self._seen:

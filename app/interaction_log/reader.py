@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -27,11 +27,12 @@ from app.interaction_log.filters import Filter
 from app.interaction_log.flow_rows import KINDS, flow_of, interactions_of, is_open
 from app.interaction_log.schema import VERSION, check_header, explain, migrate, version_of
 from app.model.command import CommandKind
-from app.model.flow import Batch, Commissioning, FlowRecord, Order
-from app.model.interaction import HIDDEN_TOKEN, Attempt, AttemptEnd, Frame, Interaction, Message, StepEntry
+from app.model.flow import BATCH_STOPPED, RUN_COUNTS, Batch, Commissioning, FlowRecord, FlowRun, Order
+from app.model.interaction import HIDDEN_TOKEN, Attempt, AttemptEnd, Frame, Interaction, Message, Step, StepEntry
 from app.model.reading import Finding, Quantity
+from app.model.records import Attachment
 from app.model.status import Status
-from app.ports import Snapshot
+from app.ports import KeptBatch, Snapshot
 
 T = TypeVar("T")
 F = TypeVar("F", bound=FlowRecord)
@@ -205,6 +206,7 @@ class LogReader:
         self._guard = threading.Lock()  # the connection's life, for ``interrupt``
         if not check_header(self._file):
             raise StoreError(f"{self.path} " + ("is empty." if self._file.exists() else "does not exist."))
+        self._is_untouched = untouched
         self._stamp = _stamp(self._file) if untouched else None  # of a file that must stay as it is
         self._db = self._open()
         try:
@@ -239,6 +241,19 @@ class LogReader:
             self._db.close()
         while self._copies:
             self._copies.pop().cleanup()
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether a private copy is read in place of the file: made of an export, or of a damaged or unclosed one."""
+        return self._file != self.path
+
+    def another(self) -> LogReader:
+        """A second reader of the same file, for another thread; to be closed before this one.
+
+        Raises:
+            StoreError: as the constructor.
+        """
+        return LogReader(self._file, untouched=self._is_untouched, source=self.path)
 
     def interrupt(self) -> None:
         """End the running query of another thread; nothing happens when none is running."""
@@ -460,7 +475,8 @@ class LogReader:
         """Batches that are complete and have a member that still moves: they are counted again (D-45)."""
         rows = self._all(
             "SELECT kind, id, body FROM flow WHERE kind = ?1 AND is_open = 0 AND id IN"
-            " (SELECT batch FROM interaction WHERE is_open = 1 AND batch IS NOT NULL UNION"
+            " (SELECT coalesce(i.batch, parent.batch) FROM interaction AS i"
+            " LEFT JOIN interaction AS parent ON parent.id = i.followup_of WHERE i.is_open = 1 UNION"
             " SELECT coalesce(i.batch, parent.batch) FROM outbox AS o JOIN interaction AS i ON i.id = o.interaction"
             " LEFT JOIN interaction AS parent ON parent.id = i.followup_of WHERE o.given_up IS NULL)",
             (KINDS[Batch],),
@@ -468,13 +484,30 @@ class LogReader:
         return tuple(map(flow_of, rows))
 
     def _batch_members(self, flows: Sequence[FlowRecord]) -> dict[int, dict[int, Status]]:
-        """Of the batches in ``flows``: the interactions that carry their id."""
+        """Of the batches in ``flows``: the newest interaction of each device that carries their id, or their runs."""
         members: dict[int, dict[int, Status]] = {}
         for batch in flows:
-            if isinstance(batch, Batch):
-                rows = self._all("SELECT id, status_w FROM interaction WHERE batch = ? ORDER BY id", (batch.id,))
-                members[batch.id] = {number: self._records.status(word) for number, word in rows}
+            if isinstance(batch, Batch) and batch.flow:
+                members[batch.id] = {run.id: RUN_COUNTS[run.status] for run in self._batch_runs(batch.id)}
+            elif isinstance(batch, Batch):
+                stopped = self._word(BATCH_STOPPED) if batch.is_stopped else None
+                rows = self._all(
+                    "SELECT max(id), status_w, code_w FROM interaction WHERE batch = ? GROUP BY device_w ORDER BY 1",
+                    (batch.id,),
+                )
+                members[batch.id] = {
+                    number: Status.NEW if code is not None and code == stopped else self._records.status(status)
+                    for number, status, code in rows
+                }
         return members
+
+    def _batch_runs(self, batch: int) -> tuple[FlowRun, ...]:
+        """The newest run of each device in a batch of flows, by id."""
+        rows = self._all(
+            "SELECT kind, max(id), body FROM flow WHERE kind = ? AND body ->> 'batch' = ? GROUP BY device ORDER BY 2",
+            (KINDS[FlowRun], batch),
+        )
+        return cast(tuple[FlowRun, ...], tuple(map(flow_of, rows)))
 
     def _last_flow(self) -> int:
         """The highest number a flow record has, or had in the log that an interaction was imported from."""
@@ -668,6 +701,16 @@ class LogReader:
                 related=self._build(related, self._records.interaction),
             )
 
+    def verdict_lines(self, after: int = 0, limit: int = 1000) -> list[tuple[int, StepEntry]]:
+        """History lines with the gatekeeper's inputs, with their numbers, in their order, behind the number ``after``.
+
+        Reads the whole history: for checks, not for a view.
+        """
+        rows = self._all(
+            f"SELECT {r.STEP_COLUMNS} FROM step WHERE id > ? AND inputs IS NOT NULL ORDER BY id LIMIT ?", (after, limit)
+        )
+        return list(self._build(rows, lambda row: (int(row[0]), self._records.step(row))))
+
     def recall(self, number: int) -> tuple[Interaction, tuple[Message, ...]] | None:
         """One interaction with its token and messages, for the engine to go on with; None when it does not exist."""
         with self.one_moment():
@@ -677,6 +720,20 @@ class LogReader:
                 return None
             messages = self._build(self._of("message", r.MESSAGE_COLUMNS, number, "id"), self._records.message)
             return self._records.interaction(rows[0], with_token=True), messages
+
+    def later(self, row: Interaction, commands: Collection[str], limit: int = 50) -> tuple[Interaction, ...]:
+        """Younger interactions of the same device with one of ``commands``, the youngest first."""
+        words = ", ".join(str(self._word(command)) for command in commands)
+        rows = self._all(
+            f"{r.SELECT_INTERACTION} WHERE device_w = ? AND id > ? AND command_w IN ({words}) ORDER BY id DESC LIMIT ?",
+            (self._word(row.device), row.id, limit),
+        )
+        return self._build(rows, self._records.interaction)
+
+    def saved_lines(self, number: int) -> tuple[StepEntry, ...]:
+        """What the history says of an interaction at step 3."""
+        wanted = f"SELECT {r.STEP_COLUMNS} FROM step WHERE interaction = ? AND step = ? ORDER BY id"
+        return self._build(self._all(wanted, (number, Step.SAVED.value)), self._records.step)
 
     def _of(self, table: str, columns: str, number: int, order: str) -> list[r.Row]:
         return self._all(f"SELECT {columns} FROM {table} WHERE interaction = ? ORDER BY {order}", (number,))
@@ -703,6 +760,46 @@ class LogReader:
             (*parameters, -1 if limit is None else limit),
         )
         return cast(tuple[F, ...], tuple(map(flow_of, rows)))
+
+    def batch(self, number: int) -> KeptBatch | None:
+        """A batch with the newest member of each device; None when there is no such batch. With tokens: for the
+        engine, as ``recall``; what is shown comes from ``page``.
+        """
+        with self.one_moment():
+            self._records.words.refresh()
+            found = self._all("SELECT kind, id, body FROM flow WHERE kind = ? AND id = ?", (KINDS[Batch], number))
+            if not found:
+                return None
+            record = cast(Batch, flow_of(found[0]))
+            again = "SELECT id FROM flow WHERE kind = ? AND body ->> 'retry_of' = ? ORDER BY id"
+            later = [int(one) for (one,) in self._all(again, (KINDS[Batch], number))]
+            if record.flow:
+                retried = {run.device: one for one in later for run in self._batch_runs(one)}
+                return KeptBatch(record, runs=self._batch_runs(number), retried=retried)
+            retried = {row.device: one for one in later for row in self._batch_rows(one)}
+            return KeptBatch(record, rows=self._batch_rows(number), retried=retried)
+
+    def _batch_rows(self, batch: int) -> tuple[Interaction, ...]:
+        rows = self._all(
+            f"{r.SELECT_INTERACTION} WHERE id IN (SELECT max(id) FROM interaction WHERE batch = ? GROUP BY device_w)"
+            " ORDER BY id",
+            (batch,),
+        )
+        return tuple(self._records.interaction(row, with_token=True) for row in rows)
+
+    # ---------------------------------------------------------------- attachments
+
+    def attachment(self, sha256: str) -> Attachment | None:
+        """The photo or file with this sum; None when the workspace has none."""
+        rows = self._all(f"SELECT {r.ATTACHMENT_COLUMNS} FROM attachment WHERE sha256 = ?", (sha256,))
+        return r.attachment_of(rows[0]) if rows else None
+
+    def attachments(self) -> Iterator[Attachment]:
+        """All of them, oldest first, one in memory at a time."""
+        for (sha256,) in self._all("SELECT sha256 FROM attachment ORDER BY at, sha256"):
+            found = self.attachment(sha256)
+            if found is not None:
+                yield found
 
     # ---------------------------------------------------------------- samples, findings, frames
 

@@ -5,17 +5,22 @@ and the gap between is probed by halving, the widest gap first. Rows whose words
 right where that is possible (an unreadable result becomes none) and left out where it is not. Rows are streamed, so
 memory does not grow with the file.
 
+A lost first page is made anew: SQLite's header, and, where it is lost as well, the table of contents as this program
+makes it, if the rows are found by it.
+
 A flipped bit inside a text is no damage that SQLite can see, and is not found here.
 """
 
 from __future__ import annotations
 
 import heapq
+import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256 as sha256_of
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +40,8 @@ PROBES: Final = 20_000  # looks into the gaps of one table (of one curve, one ki
 BATCH_ROWS: Final = 500
 BATCH_CELLS: Final = 16 << 20  # characters and octets of one batch
 SPOTS: Final = 1_000  # rows looked at in each table of a large file
+FIRST_PAGE: Final = 4096  # octets; every workspace has pages of this size
+_HEADER: Final = 100  # octets of SQLite's header, at the beginning of the first page
 LOWEST: Final = -(1 << 63)
 HIGHEST: Final = (1 << 63) - 1
 _MOST_WORDS: Final = 1 << 40  # a number above is damage
@@ -75,6 +82,7 @@ _TABLES: Final = (
     _Table("finding", "findings", key="id", time="at"),
     _Table("flow", "flow records", key="id", part="kind"),
     _Table("outbox", "after-effects", key="id", time="created"),
+    _Table("attachment", "attachments", order="sha256"),
     _Table("seen", "names of events", order="scope, name"),
     _Table("sample", "samples", key="at", time="at", part="series"),
 )
@@ -93,9 +101,11 @@ _TIMES: Final = (
     ("step", "at"), ("message", "created"), ("message", "state_since"), ("message", "due"), ("message", "accepted"),
     ("attempt", "started"), ("attempt", "ended"), ("frame", "at"), ("finding", "at"), ("sample", "at"),
     ("sample", "meter_time"), ("outbox", "created"), ("device_state", "link_since"), ("device_state", "last_contact"),
+    ("attachment", "at"),
 )  # fmt: skip
 _OBJECTS: Final = (
-    ("interaction", "params"), ("interaction", "result"), ("device", "settings"), ("device", "attributes"),
+    ("interaction", "params"), ("interaction", "result"), ("step", "inputs"), ("device", "settings"),
+    ("device", "attributes"),
     ("device_state", "facts"), ("device_state", "facts_at"), ("device_state", "facts_from"), ("outbox", "payload"),
 )  # fmt: skip
 _FAILURE: Final = (
@@ -195,22 +205,81 @@ def recover(source: Path, target: Path) -> Recovered:
     Raises:
         StoreError: not even its table of contents can be read, or the target cannot be written.
     """
+    copy = target.with_name(f"{target.name}-first-page")
     try:
         old = _read_only(source)
         new = sqlite3.connect(target, isolation_level=None)
     except sqlite3.Error as exc:
         raise explain(source, exc) from exc
+    mended: tuple[str, ...] = ()
     try:
         new.execute("PRAGMA journal_mode=OFF")
         new.execute("PRAGMA synchronous=OFF")
         migrate(new, target)
-        names = _contents(old, source)
-        return _Recovery(old, new, names).run()
+        try:
+            names = _contents(old, source)
+        except StoreError:
+            old.close()
+            shutil.copyfile(source, copy)
+            said = _with_first_page(copy, target)
+            if not said:
+                raise
+            mended = (said,)
+            old = _read_only(copy)
+            names = _contents(old, source)
+        found = _Recovery(old, new, names).run()
+        return replace(found, mended=(*mended, *found.mended))
     except sqlite3.Error as exc:
         raise explain(target, exc) from exc
+    except OSError as exc:
+        raise explain(copy, exc) from exc
     finally:
         old.close()
         new.close()
+        copy.unlink(missing_ok=True)
+
+
+def _with_first_page(copy: Path, model: Path) -> str:
+    """Give a private copy, whose first page is damaged, one by which rows are found, or "" when there is none.
+
+    Tried are its own page with the header of ``model``, a new workspace, and that one's whole first page: where the
+    file was made by this version of the program, its tables begin at the same pages.
+    """
+    whole = model.read_bytes()[:FIRST_PAGE]
+    with copy.open("r+b") as file:
+        own = file.read(FIRST_PAGE)
+        pages = file.seek(0, 2) // FIRST_PAGE
+        # Its number of pages, no free ones, and the same change counter in both places, so that they count.
+        header = bytearray(whole[:_HEADER])
+        header[24:28] = header[92:96] = (1).to_bytes(4, "big")
+        header[28:40] = pages.to_bytes(4, "big") + bytes(8)
+        for page, said in (
+            (bytes(header) + own[_HEADER:], "Its header was lost and is made anew."),
+            (bytes(header) + whole[_HEADER:], "Its first page was lost: where its tables begin is taken as usual."),
+        ):
+            if len(own) == FIRST_PAGE and own != page:
+                file.seek(0)
+                file.write(page)
+                file.flush()
+                if _finds_rows(copy):
+                    return said
+    return ""
+
+
+def _finds_rows(file: Path) -> bool:
+    """Whether the table of contents leads to interactions."""
+    for way in ("ASC", "DESC"):
+        try:
+            db = _read_only(file)
+            try:
+                rows = db.execute(f"SELECT id, created, status_w FROM interaction ORDER BY id {way} LIMIT 2").fetchall()
+            finally:
+                db.close()
+        except (sqlite3.Error, OverflowError):
+            continue
+        if rows and all(_FIRST_US <= at <= _LAST_US and word > 0 for _id, at, word in rows if at is not None):
+            return True
+    return False
 
 
 def _read_only(file: Path) -> sqlite3.Connection:
@@ -386,6 +455,10 @@ class _Recovery:
         routes = "(CASE WHEN json_valid(routes) THEN json_type(routes) END) IS NOT 'array'"
         self._leave_out("device", routes, "unreadable routes")
         self._leave_out("setting", "NOT json_valid(value)", "an unreadable value")
+        for (sha256,) in self._new.execute("SELECT sha256 FROM attachment").fetchall():
+            (data,) = self._new.execute("SELECT data FROM attachment WHERE sha256 = ?", (sha256,)).fetchone()
+            if sha256_of(data).hexdigest() != sha256:
+                self._leave_out("attachment", "sha256 = ?", "other bytes than their sum tells", (sha256,))
         for row in self._new.execute("SELECT kind, id, body FROM flow").fetchall():
             try:
                 flow_of(row)

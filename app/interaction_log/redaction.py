@@ -59,9 +59,8 @@ _PLACES: Final = (
 )
 
 
-def spellings(secret: str) -> frozenset[bytes]:
-    """The bytes ``secret`` may appear as: itself, hex, base64 (also inside a longer text), URL and JSON escaped."""
-    raw = secret.encode("utf-8", "surrogatepass")
+def coded(raw: bytes) -> set[bytes]:
+    """``raw`` as itself, in hex and in base64, also inside a longer text that is in base64."""
     found = {raw, raw.hex().encode(), raw.hex().upper().encode()}
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         found |= {encode(raw), encode(raw).rstrip(b"=")}
@@ -71,6 +70,16 @@ def spellings(secret: str) -> frozenset[bytes]:
             last = (shift + len(raw)) * 8 // 6
             if last - first >= SHORTEST_INNER:
                 found.add(whole[first:last])
+    return found
+
+
+def spellings(secret: str) -> frozenset[bytes]:
+    """The bytes ``secret`` may appear as: itself, in UTF-16, hex, base64 (also inside a longer text), URL and JSON."""
+    raw = secret.encode("utf-8", "surrogatepass")
+    found = coded(raw)
+    for charset in ("utf-16-le", "utf-16-be"):
+        found |= coded(secret.encode(charset, "surrogatepass"))
+    found |= {raw.hex(" ").encode(), raw.hex(" ").upper().encode()}
     for safe in ("", "/", "/:@", "~", "!*'()"):
         for quote in (urllib.parse.quote, urllib.parse.quote_plus):
             text = quote(raw, safe=safe)
@@ -91,6 +100,7 @@ class Redactor:
 
     def __init__(self) -> None:
         self._spellings: tuple[bytes, ...] = ()
+        self._by_head: dict[bytes, tuple[bytes, ...]] = {}  # the spellings by their first ``SHORTEST`` bytes
         self._secrets: set[str] = set()
         self._mutex = threading.Lock()
 
@@ -100,7 +110,11 @@ class Redactor:
             if len(secret) < SHORTEST or secret in self._secrets:
                 return
             self._secrets.add(secret)
-            self._spellings = tuple({*self._spellings, *spellings(secret)})
+            fresh = spellings(secret).difference(self._spellings)
+            for one in fresh:
+                head = one[:SHORTEST]
+                self._by_head[head] = (*self._by_head.get(head, ()), one)
+            self._spellings = (*self._spellings, *fresh)
 
     @property
     def words(self) -> frozenset[str]:
@@ -129,6 +143,13 @@ class Redactor:
         return text if clean == data else clean.decode("utf-8", "replace")
 
     def _registered(self, data: bytes) -> Iterator[tuple[int, int]]:
+        if len(data) < len(self._spellings):  # of many meters: place by place, not word by word
+            by_head = self._by_head
+            for at in range(len(data) - SHORTEST + 1):
+                for spelling in by_head.get(data[at : at + SHORTEST], ()):
+                    if data.startswith(spelling, at):
+                        yield at, at + len(spelling)
+            return
         for spelling in self._spellings:
             at = data.find(spelling)
             while at >= 0:

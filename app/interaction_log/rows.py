@@ -31,7 +31,7 @@ from app.model.interaction import (
     StepEntry,
 )
 from app.model.reading import DeviceState, Finding, LinkState, Severity
-from app.model.records import OutboxItem, Seen
+from app.model.records import Attachment, OutboxItem, Seen
 from app.model.status import SETTLED, Delivery, Status
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -375,7 +375,7 @@ class Records:
                 raise StoreError("The workspace holds a failure in an unknown form; run the check on it.")
 
     def step(self, row: Row) -> StepEntry:
-        _number, interaction, at, step, event, status, code, attempt, actor, text = row
+        _number, interaction, at, step, event, status, code, attempt, actor, text, inputs = row
         try:
             place = Step(step)
         except ValueError:
@@ -390,6 +390,7 @@ class Records:
             text=text or "",
             attempt=attempt,
             actor=self.words[actor],
+            inputs=None if inputs is None else json_mapping(inputs),
         )
 
     def message(self, row: Row) -> Message:
@@ -462,14 +463,15 @@ class Records:
 
 # ---------------------------------------------------------------- the other rows
 
-STEP_COLUMNS: Final = "id, interaction, at, step, event_w, status_w, code_w, attempt, actor_w, text"
+STEP_COLUMNS: Final = "id, interaction, at, step, event_w, status_w, code_w, attempt, actor_w, text, inputs"
 INSERT_STEP: Final = (
-    "INSERT INTO step(interaction, at, step, event_w, status_w, code_w, attempt, actor_w, text)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO step(interaction, at, step, event_w, status_w, code_w, attempt, actor_w, text, inputs)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
 def step_row(line: StepEntry, words: WordIds) -> Row:
+    inputs = line.inputs
     return (
         line.interaction,
         to_us(line.at),
@@ -480,6 +482,7 @@ def step_row(line: StepEntry, words: WordIds) -> Row:
         line.attempt,
         words[line.actor],
         line.text or None,
+        None if inputs is None else _encode(inputs if type(inputs) is dict else dict(inputs)),
     )
 
 
@@ -685,6 +688,19 @@ def state_of(row: Row) -> DeviceState:
         facts_at={name: from_us(at) for name, at in json_mapping(facts_at).items()},
         facts_from=json_mapping(facts_from),
     )
+
+
+ATTACHMENT_COLUMNS: Final = "sha256, name, media_type, at, data"
+INSERT_ATTACHMENT: Final = f"INSERT OR IGNORE INTO attachment({ATTACHMENT_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
+
+
+def attachment_row(one: Attachment) -> Row:
+    return (one.sha256, one.name, one.media_type, to_us(one.at), one.data)
+
+
+def attachment_of(row: Row) -> Attachment:
+    sha256, name, media_type, at, data = row
+    return Attachment(sha256=sha256, name=name, media_type=media_type, at=from_us(at), data=data)
 
 
 INSERT_SEEN: Final = "INSERT OR IGNORE INTO seen(scope, name, at) VALUES (?, ?, ?)"

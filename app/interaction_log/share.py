@@ -3,6 +3,9 @@
 ``share`` writes; ``preview`` says beforehand what would be replaced by what. Both read the log twice at one moment:
 once to learn what there is to hide, once to show it without. Secrets never leave, whatever is chosen, nor do tokens and
 the workspace's settings. Memory is bounded by a page of interactions and by the different words that are replaced.
+
+An attachment goes along as it is or not at all: not under pseudonyms, as nobody takes names out of a picture, nor with
+a secret in it.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from app.model.device import Device
 from app.model.flow import FlowRecord
 from app.model.interaction import Attempt, AttemptEnd, Frame, Interaction, Message, StepEntry
 from app.model.reading import DeviceState, Finding, LinkState, SampleSet
-from app.model.records import Change
+from app.model.records import Attachment, Change
 from app.ports import Secrets, Snapshot
 
 F = TypeVar("F", bound=FlowRecord)
@@ -87,6 +90,8 @@ class Shared:
     interactions: int
     frames: int
     replaced: tuple[Replacement, ...]
+    attachments: int = 0
+    attachments_left_out: int = 0
 
 
 Progress = Callable[[int, int], None]
@@ -183,7 +188,8 @@ def share(
                 _write_pcapng(source, file)
         return Shared(
             file=file, form=form, interactions=source.shown, frames=source.frames_shown,
-            replaced=tuple(redaction.found()),
+            replaced=tuple(redaction.found()), attachments=source.attachments_shown,
+            attachments_left_out=source.attachments_left_out,
         )  # fmt: skip
 
 
@@ -253,6 +259,8 @@ class SharingReader(LogReader):
         self.on_page: Callable[[int], None] = lambda _count: None
         self.shown = 0
         self.frames_shown = 0
+        self.attachments_shown = 0
+        self.attachments_left_out = 0
 
     # -- one moment
 
@@ -434,6 +442,16 @@ class SharingReader(LogReader):
         rows = self._all(f"SELECT {r.FINDING_COLUMNS} FROM finding WHERE interaction IS NULL ORDER BY id")
         return [self._records.finding(row) for row in rows]
 
+    def attachments(self) -> Iterator[Attachment]:
+        """None with a filter: the flow records that name them do not come either."""
+        redaction = self._redaction
+        for one in () if self._where is not None else super().attachments():
+            if redaction is not None and (redaction.kinds or redaction.data(one.data) != one.data):
+                self.attachments_left_out += 1
+                continue
+            self.attachments_shown += 1
+            yield one if redaction is None else replace(one, name=redaction.text(one.name))
+
     def _devices(self) -> list[Device]:
         return [r.device_of(row) for row in self._all(f"SELECT {r.DEVICE_COLUMNS} FROM device ORDER BY position, id")]
 
@@ -540,6 +558,8 @@ def _changes(source: SharingReader) -> Iterator[Sequence[Change]]:
     for record in source.loose():
         if isinstance(record, (Frame, Finding)):
             yield (record,)  # flow records stay behind: a rule or order of somebody else's must not run there
+    for attachment in source.attachments():
+        yield (attachment,)
     for device, quantity in source.series():
         after: int | None = None
         while points := source.samples_with_meter_time(device, quantity.name, quantity.unit, after, POINTS):

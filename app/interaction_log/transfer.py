@@ -2,8 +2,9 @@
 
 JSON Lines: the first line is ``{"type": "meterwright-log", "format": 1, ...}``; then one object a line, told apart by
 ``type``: ``device``, ``state``, ``interaction`` (with its steps, messages, attempts, frames and findings), ``frame``
-(traffic of a link), ``finding``, ``flow`` (``kind`` and ``record``), ``samples``. Times are ISO 8601 UTC, bytes are
-hex, enumerations their words. Tokens are never exported. A file appears under its name only when it is whole.
+(traffic of a link), ``finding``, ``flow`` (``kind`` and ``record``), ``attachment``, ``samples``. Times are ISO 8601
+UTC, bytes are hex, enumerations their words. Tokens are never exported. A file appears under its name only when it is
+whole.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from app.model.interaction import (
     StepEntry,
 )
 from app.model.reading import DeviceState, Finding, LinkState, Quantity, SampleSet, Severity
-from app.model.records import Change
+from app.model.records import Attachment, Change
 from app.model.status import PENDING, Delivery, Event, Status
 
 _log = logging.getLogger(__name__)
@@ -72,8 +73,8 @@ SAMPLE_CSV: Final = ("time", "device", "quantity", "unit", "value", "meter_time"
 def export_jsonl(reader: LogReader, file: Path | str, where: Filter | None = None, *, samples: bool = False) -> int:
     """Write interactions that match (all, when ``where`` is None) with all that hangs on them, and the device tree.
 
-    Without a filter flow records come too, and the frames and findings that belong to no interaction. Returns the
-    interactions written.
+    Without a filter flow records and attachments come too, and the frames and findings that belong to no interaction.
+    Returns the interactions written.
 
     Raises:
         StoreError: the log cannot be read or the file not be written; then the file is as it was.
@@ -105,6 +106,8 @@ def export_jsonl(reader: LogReader, file: Path | str, where: Filter | None = Non
             for noun, kind in KINDS.items():
                 for record in reversed(reader.flows(noun, limit=None)):
                     _line(out, {"type": "flow", "kind": kind, "record": unfolded(record)})
+            for attachment in reader.attachments():
+                _line(out, {"type": "attachment", **_plain(attachment)})
         if samples:
             for series in reader.series():
                 for points in _points(reader, series):
@@ -450,6 +453,8 @@ def _changes(record: dict[str, Any], shift: _Shift, close_unfinished: bool) -> l
         case "flow":
             shift.flows_met += 1
             return []
+        case "attachment":
+            return [_read_attachment(record)]
         case _:
             return []  # a later version may add kinds of lines
 
@@ -521,7 +526,9 @@ def _read_story(record: dict[str, Any], shift: _Shift, close_unfinished: bool) -
         interaction, closing = closed(interaction)
     yield interaction
     for line in parts["steps"]:
-        yield _read(StepEntry, {**line, "interaction": number}, at=_moment, step=Step, status=Status)
+        yield _read(
+            StepEntry, {**line, "interaction": number}, at=_moment, step=Step, status=Status, inputs=_mapping
+        )  # fmt: skip
     yield from closing
     for message in parts["messages"]:
         kept: Message = _read(
@@ -574,6 +581,14 @@ def _read_frame(record: Mapping[str, Any], number: int | None) -> Frame:
 def _read_finding(record: Mapping[str, Any], number: int | None) -> Finding:
     finding: Finding = _read(Finding, {"text": "", **record, "interaction": number}, at=_moment, severity=Severity)
     return finding
+
+
+def _read_attachment(record: Mapping[str, Any]) -> Attachment:
+    blank = {"name": "", "media_type": "", "data": ""}
+    found: Attachment = _read(Attachment, {**blank, **record}, at=_moment, data=bytes.fromhex)
+    if not found.is_whole:
+        raise ValueError("the bytes of the attachment are not those of its sha256")
+    return found
 
 
 def _read_samples(record: Mapping[str, Any]) -> Iterable[Change]:

@@ -14,6 +14,7 @@ from app.interaction_log.flow_rows import FLOW_COLUMNS, flow_of, flow_row
 from app.interaction_log.frame_check import altered_frames
 from app.interaction_log.reader import LogReader
 from app.interaction_log.schema import is_damage
+from app.model.flow import FlowRun
 from app.model.status import SETTLED, TRANSITIONS, Event, Status
 
 MAX_PROBLEMS: Final = 1_000
@@ -62,6 +63,7 @@ class _Check:
     def __init__(self, reader: LogReader) -> None:
         self._reader = reader
         self._words: dict[int, str] = {}
+        self._sums: frozenset[str] = frozenset()  # of attachments
 
     def run(self) -> Iterator[Problem]:
         damaged = False
@@ -72,11 +74,14 @@ class _Check:
         if damaged:
             return
         self._words = dict(self._reader.query("SELECT id, text FROM word"))
+        self._sums = frozenset(sha256 for (sha256,) in self._reader.query("SELECT sha256 FROM attachment"))
         yield from self._words_missing()
         yield from self._dangling()
         yield from self._leaders()
         yield from self._attempts()
         yield from self._flows()
+        yield from self._attachments()
+        yield from self._inputs()
         yield from self._frames()
         yield from self._interactions()
 
@@ -127,6 +132,30 @@ class _Check:
             if flow_row(record)[:-1] != row[:-1]:
                 text = f"The {kind} {number} is stored under columns that are not its own."
                 yield Problem(code="flow.differs", text=text)
+            if isinstance(record, FlowRun):
+                yield from self._named(record)
+
+    def _named(self, run: FlowRun) -> Iterator[Problem]:
+        for step in run.steps:
+            for sha256 in step.attachments:
+                if sha256 not in self._sums:
+                    text = f"Step {step.name!r} of the flow {run.id} names an attachment that is gone ({sha256:.12})."
+                    yield Problem(code="attachment.missing", text=text)
+
+    def _attachments(self) -> Iterator[Problem]:
+        for attachment in self._reader.attachments():
+            if not attachment.is_whole:
+                text = f"The bytes of the attachment {attachment.name!r} are not those of its sum {attachment.sha256}."
+                yield Problem(code="attachment.bytes", text=text)
+
+    def _inputs(self) -> Iterator[Problem]:
+        unreadable = (
+            "SELECT DISTINCT interaction FROM step WHERE inputs IS NOT NULL"
+            " AND (CASE WHEN json_valid(inputs) THEN json_type(inputs) END) IS NOT 'object' ORDER BY interaction"
+        )
+        for (number,) in self._reader.query(unreadable):
+            text = f"Interaction {number}: what a verdict of its history depended on is not readable."
+            yield Problem(code="inputs.unreadable", text=text, interaction=number)
 
     def _frames(self) -> Iterator[Problem]:
         for altered in altered_frames(self._reader):

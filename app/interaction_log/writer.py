@@ -28,10 +28,10 @@ from app.interaction_log.file_lock import FileLock
 from app.interaction_log.flow_rows import UPSERT_FLOW, flow_row
 from app.interaction_log.schema import check_header, explain, migrate, version_of
 from app.model.device import Device
-from app.model.flow import Batch, BatchRule, Commissioning, FlowRecord, Issue, Order
+from app.model.flow import Batch, BatchRule, Commissioning, FlowRecord, FlowRun, Issue, Order
 from app.model.interaction import Attempt, Frame, Interaction, Message, StepEntry
 from app.model.reading import DeviceState, Finding, Quantity, SampleSet
-from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Seen, Setting
+from app.model.records import Attachment, Change, DeviceRemoved, OutboxDone, OutboxItem, Seen, Setting
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ WINDOW_S: Final = 0.020  # perf-baselines section 5: commit every 20 ms or 5000 
 ENOUGH: Final = 5_000  # changes that end the wait for company
 AT_ONCE: Final = 20_000  # changes of one transaction; bounds how long a commit behind a flood waits
 MAX_WAITING: Final = 200_000  # changes in memory before callers must wait
-MAX_WAITING_BYTES: Final = 256 << 20  # bytes of frames in memory before callers must wait
+MAX_WAITING_BYTES: Final = 256 << 20  # bytes of frames and attachments in memory before callers must wait
 PATIENCE_S: Final = 10.0  # how long a caller waits for room before it is told that the disk is too slow
 IDLE_S: Final = 0.25  # quiet for so long: catch up with full text
 TEXT_EVERY_S: Final = 1.0  # and at least so often when it is never quiet
@@ -87,7 +87,7 @@ class _Waiter:
 
 
 _Call = tuple[tuple[Change, ...], int, _Waiter | None]
-"""Changes of one transaction, bytes of their frames, and who waits. With a waiter it is written at once."""
+"""Changes of one transaction, bytes of their frames and attachments, and who waits. With a waiter: at once."""
 
 
 _Other = (
@@ -102,6 +102,7 @@ _Other = (
     | OutboxDone
     | Setting
     | FlowRecord
+    | Attachment
     | Seen
 )
 
@@ -123,6 +124,7 @@ class _Batch:
         self.outbox_done: list[OutboxDone] = []
         self.settings: dict[str, Any] = {}
         self.flows: dict[tuple[type[FlowRecord], int], FlowRecord] = {}
+        self.attachments: dict[str, Attachment] = {}
         self.seen: list[Seen] = []
 
     def add(self, changes: Iterable[Change]) -> None:
@@ -167,8 +169,10 @@ class _Batch:
                 self.outbox_done.append(change)
             case Setting():
                 self.settings[change.key] = change.value
-            case Commissioning() | Order() | BatchRule() | Batch() | Issue():
+            case Commissioning() | Order() | BatchRule() | Batch() | Issue() | FlowRun():
                 self.flows[type(change), change.id] = change
+            case Attachment():
+                self.attachments.setdefault(change.sha256, change)
             case Seen():
                 self.seen.append(change)
 
@@ -241,8 +245,8 @@ class LogWriter:
     def put(self, *changes: Change) -> None:
         """Queue changes for the next group commit, as one transaction.
 
-        Waits while more than ``MAX_WAITING`` changes (or ``MAX_WAITING_BYTES`` of frames) are in memory, at most
-        ``PATIENCE_S``: a slow disk slows its producers instead of filling the memory.
+        Waits while more than ``MAX_WAITING`` changes (or ``MAX_WAITING_BYTES`` of frames and attachments) are in
+        memory, at most ``PATIENCE_S``: a slow disk slows its producers instead of filling the memory.
 
         Raises:
             StoreError: writing has failed, the writer is closed, or there was no room in time.
@@ -304,7 +308,7 @@ class LogWriter:
     def _enqueue(self, changes: tuple[Change, ...], waiter: _Waiter | None) -> None:
         size = 0
         for change in changes:
-            if type(change) is Frame:
+            if type(change) is Frame or type(change) is Attachment:
                 size += len(change.data)
         with self._mutex:
             if self._failure or self._closing:
@@ -559,6 +563,8 @@ class LogWriter:
             self._many(r.UPSERT_SETTING, [(key, r.to_json(value)) for key, value in batch.settings.items()])
         if batch.flows:
             self._many(UPSERT_FLOW, [flow_row(record) for record in batch.flows.values()])
+        if batch.attachments:
+            self._many(r.INSERT_ATTACHMENT, [r.attachment_row(one) for one in batch.attachments.values()])
         for seen in batch.seen:
             self._many(r.INSERT_SEEN, r.seen_rows(seen))
             db.execute("DELETE FROM seen WHERE at < ?", (r.to_us(seen.at - SEEN_KEPT),))

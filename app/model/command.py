@@ -245,6 +245,16 @@ class CommandSpec:
         """True when it may change something outside this program."""
         return self.kind not in (CommandKind.READ, CommandKind.UNSOLICITED)
 
+    @property
+    def changed_param(self) -> str:
+        """The parameter with the new value of the shadow field ``changes``; "" when it changes none."""
+        source = self.shadow.get(self.changes, "")
+        if isinstance(source, str) and source.startswith("param:"):
+            return source.removeprefix("param:")
+        if self.changes and self.param(self.changes) is None and len(self.params) == 1:
+            return self.params[0].name  # the shadow is told by the answer: the clock that was set
+        return self.changes
+
     def param(self, name: str) -> ParamSpec | None:
         return next((p for p in self.params if p.name == name), None)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from app.model.status import Status
 
@@ -175,6 +175,24 @@ class Batch:
         return self.successful + self.failed + self.superseded
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchItem:
+    """One member of a batch as it is asked for. ``params`` by name, not checked yet."""
+
+    device: str
+    command: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+BATCH_STOPPED: Final = "BATCH_STOPPED"
+"""Failure code of a member that was called back when its batch was stopped: it never left, and may go on later."""
+
+
+def counted_as(status: Status, code: str, *, is_stopped: bool) -> Status:
+    """As what a batch counts a member: what was called back waits (NEW) for as long as the batch is stopped."""
+    return Status.NEW if is_stopped and code == BATCH_STOPPED else status
+
+
 class IssueKind(StrEnum):
     NO_COMMUNICATION = "NO_COMMUNICATION"
     NO_CREDIT = "NO_CREDIT"
@@ -220,6 +238,16 @@ class RunStatus(StrEnum):
 
 RUN_OPEN = frozenset({RunStatus.RUNNING, RunStatus.WAITING, RunStatus.PAUSED})
 
+RUN_COUNTS: Final[Mapping[RunStatus, Status]] = {
+    RunStatus.RUNNING: Status.PROCESSING,
+    RunStatus.WAITING: Status.PROCESSING,
+    RunStatus.PAUSED: Status.SUSPENDED,
+    RunStatus.PASSED: Status.SUCCESSFUL,
+    RunStatus.FAILED: Status.FAILED,
+    RunStatus.STOPPED: Status.ABORTED,
+}
+"""As what a batch of flows counts its runs."""
+
 
 class StepStatus(StrEnum):
     """Of one step of a run."""
@@ -238,7 +266,9 @@ STEP_ENDED = frozenset({StepStatus.PASSED, StepStatus.WARNED, StepStatus.FAILED,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowCheck:
-    """One expectation of a step beside what was found. Texts are shown as they are; ``wanted`` is a sentence part."""
+    """One expectation of a step beside what was found. Texts are shown as they are, with their units; ``wanted`` is a
+    sentence part, "" for evidence: a value that is only shown.
+    """
 
     what: str
     found: str
@@ -284,6 +314,9 @@ class FlowRun:
     retry_of: int | None = None
     ended: datetime | None = None
     text: str = ""
+    # FAILED or STOPPED, and why: as what it ends once its ``always`` steps have put back what it did
+    verdict: RunStatus | None = None
+    verdict_text: str = ""
 
     @property
     def is_open(self) -> bool:

@@ -1,7 +1,8 @@
 """A commissioning flow as data: steps, what each expects, and what a person is asked.
 
-The nouns of a flow file (``resources/flows/*.toml``, and a profile's own). ``app/flow_files.py`` reads the files and
-names what is wrong in them; ``FlowRun.definition`` keeps one as the mapping it was read from.
+The nouns of a flow file (``resources/flows/*.toml``, and a profile's own). ``app/flow_files.py`` reads the files,
+``app/model/flow_parse.py`` names what is wrong in them; ``FlowRun.definition`` keeps one as the JSON-ready form of the
+mapping it was read from.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from app.model.command import ParamSpec
+from app.model.device import NodeKind
 
 
 class OnFailure(StrEnum):
@@ -33,10 +35,13 @@ class Photo(StrEnum):
 class Expectation:
     """One value and what it must be. Limits may be references such as ``{input.x}`` or ``{steps.a.result.b}``.
 
-    ``value`` is a path: ``result.NAME[.NAME|.INDEX]``, ``fact.NAME`` or ``answer``. Exactly one way of judging is
-    given: ``equals``; ``one_of``; ``minimum`` and/or ``maximum``; ``about`` with ``tolerance`` ("5 %", or a number in
-    the unit); ``near`` (a time, or "now") with ``tolerance`` as a duration ("30 s"); ``matches`` (a regular
-    expression over the whole text); ``exists``.
+    ``value`` is a path (app/model/flow_paths.py): ``result.NAME[.NAME|.INDEX]``, ``steps.NAME.result.PATH`` of an
+    earlier step, ``fact.NAME`` or ``answer``; of a commissioning ``result.COMMAND.NAME``. ``unit`` is that of the
+    limits: a value whose result names another unit is turned into it, one whose result names none is taken to be in it.
+
+    Exactly one way of judging is given: ``equals``; ``one_of``; ``minimum`` and/or ``maximum``; ``about`` with
+    ``tolerance`` ("5 %", or a number in the unit); ``near`` (a time, or "now") with ``tolerance`` as a duration
+    ("30 s"); ``matches`` (a regular expression over the whole text); ``exists``.
     """
 
     value: str
@@ -54,6 +59,15 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """One value that the report shows beside the expectations. ``value`` is a path as there; ``unit``: shown in it."""
+
+    value: str
+    title: str = ""
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """A person's check. ``answer`` None: yes or no; otherwise the value to enter, checked by its ``ParamSpec``."""
 
@@ -65,7 +79,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSpec:
-    """One step: exactly one of ``command``, ``question`` and ``commissioning``."""
+    """One step: one of ``command``, ``question`` and ``commissioning``; none of them where it only judges what earlier
+    steps brought.
+
+    An ``always`` step undoes what a step of ``after`` did: it is done also when the run has failed or was stopped, and
+    only if one of those had given its command.
+    """
 
     name: str
     title: str
@@ -75,12 +94,15 @@ class StepSpec:
     question: Question | None = None
     commissioning: bool = False  # the six steps of specs/command-flow.md section 7, as one step
     expect: tuple[Expectation, ...] = ()
-    evidence: tuple[str, ...] = ()  # paths that the report shows beside the expectations
+    evidence: tuple[Evidence, ...] = ()
     on_failure: OnFailure = OnFailure.ASK
     retries: int = 0  # only of commands without an effect outside
-    wait_s: Decimal = Decimal(0)  # before it begins
-    only_if: str = ""  # ``input.NAME`` or ``steps.NAME.result.PATH`` that must be true, else the step is skipped
+    wait_s: Decimal = Decimal(0)  # before it begins, and before each of its retries
+    # ``input.NAME``, ``steps.NAME.result.PATH`` or ``steps.NAME.answer`` that must be true, else the step is skipped
+    only_if: str = ""
     optional: bool = False  # skipped, with its reason, where the device does not offer the command
+    always: bool = False
+    after: tuple[str, ...] = ()  # names of earlier steps with a command, beside ``always``
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +114,7 @@ class FlowSpec:
     title: str
     text: str = ""
     adapters: tuple[str, ...] = ()  # adapter types it is for
+    kinds: tuple[NodeKind, ...] = ()  # of the nodes it is for; none: of any
     inputs: tuple[ParamSpec, ...] = ()
     steps: tuple[StepSpec, ...] = ()
     definition: Mapping[str, Any] = field(default_factory=dict)
@@ -100,3 +123,7 @@ class FlowSpec:
 
     def step(self, name: str) -> StepSpec | None:
         return next((step for step in self.steps if step.name == name), None)
+
+    def suits(self, kind: NodeKind) -> bool:
+        """Whether it is for nodes of a kind."""
+        return not self.kinds or kind in self.kinds

@@ -23,6 +23,7 @@ class Origin(StrEnum):
     BATCH = "BATCH"
     ORDER = "ORDER"
     COMMISSIONING = "COMMISSIONING"
+    FLOW = "FLOW"
     FOLLOW_UP = "FOLLOW_UP"
     RECONCILER = "RECONCILER"
     UNSOLICITED = "UNSOLICITED"
@@ -140,7 +141,9 @@ class Interaction:
 class StepEntry:
     """One line of an interaction's history; together they explain every status it had.
 
-    ``event`` is an ``Event`` name when ``status`` changed with this line, otherwise a short word.
+    ``event`` is an ``Event`` name when ``status`` changed with this line, otherwise a short word. ``inputs``: what the
+    gatekeeper's verdict of a line at step 4 depended on (``app.pipeline.explaining`` reads it), or what was known at
+    step 3 of the value that is overwritten (``app.pipeline.put_back``); None: not kept.
     """
 
     interaction: int
@@ -152,6 +155,7 @@ class StepEntry:
     text: str = ""
     attempt: int | None = None
     actor: str = "app"
+    inputs: Mapping[str, Any] | None = None  # JSON-ready values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import sha256 as sha256_of
 from typing import Any, TypeAlias
 
 from app.model.device import Device
@@ -53,6 +54,27 @@ class Seen:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attachment:
+    """A photo or file that a record of a flow names by ``sha256``, 64 hex digits in lower case. Kept once."""
+
+    sha256: str
+    name: str
+    media_type: str
+    at: datetime
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, name: str, media_type: str, at: datetime, data: bytes) -> Attachment:
+        """With the sum of its bytes."""
+        return cls(sha256=sha256_of(data).hexdigest(), name=name, media_type=media_type, at=at, data=data)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the bytes are those that ``sha256`` was made of."""
+        return sha256_of(self.data).hexdigest() == self.sha256
+
+
 Change: TypeAlias = (
     Interaction
     | StepEntry
@@ -73,5 +95,6 @@ Change: TypeAlias = (
     | Batch
     | Issue
     | FlowRun
+    | Attachment
     | Seen
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -17,7 +17,7 @@ from app.model.device import Device
 from app.model.interaction import Failure, Interaction, Message, Origin, Step
 from app.model.records import Change, OutboxItem
 from app.model.status import Event, Status
-from app.pipeline import intake
+from app.pipeline import intake, put_back
 from app.pipeline.dispatch import Dispatcher
 from app.pipeline.effects import outbox_of
 from app.pipeline.field_twin import FieldTwin
@@ -191,7 +191,14 @@ class Admission:
         )
         verdict = request.verdict or adjudicate(gate)
         limits = self._tree.limits(node.id)
-        interaction, changes = intake.taken_in(self._ledger, request, verdict, direct=limits.needs_link)
+        interaction, changes = intake.taken_in(
+            self._ledger,
+            request,
+            verdict,
+            direct=limits.needs_link,
+            gate=gate if request.verdict is None else None,
+            before=self._before(request, replaces),
+        )
         if interaction.status is Status.ABORTED:
             replaces = ()
         leader = self._leader(interaction, spec) if interaction.status is Status.QUEUED else None
@@ -205,6 +212,17 @@ class Admission:
             changes = [*changes, *self._queue_rows(interaction, spec)]
         changes += outbox_of(self._ledger, interaction, spec) if interaction.is_settled else []
         return Taken(interaction, spec, tuple(changes), tuple(replaces))
+
+    def _before(self, request: intake.Request, replaces: Sequence[Interaction]) -> Mapping[str, Any] | None:
+        """What is known of the value that a command will overwrite; nothing while another write of it is under way."""
+        name = put_back.field_of(request.spec)
+        if not name or request.replay_of is not None:
+            return None
+        gone = {other.id for other in replaces if not other.attempts}
+        others = put_back.writers(self._tree.commands(request.device), name)
+        if any(row.command in others and row.id not in gone for row in self._ledger.unfinished_of(request.device.id)):
+            return None
+        return put_back.before(request.spec, self._twin.state(request.device.id))
 
     def keep(self, taken: Sequence[Taken], *extra: Change) -> Saved:
         """One durable transaction for all of them; what they replace goes with it."""
@@ -355,22 +373,23 @@ class Admission:
         node = self._tree.get(present.device)
         if node is None:
             raise LocalProtocolError(f"{present.device} is no longer in the tree.")
-        verdict = adjudicate(self.gate(node, spec, Context(from_user=True, is_retry=True)))
+        gate = self.gate(node, spec, Context(from_user=True, is_retry=True))
+        verdict = adjudicate(gate)
         if verdict.status is Status.DEFERRED:
             raise LocalProtocolError(verdict.text)
         now = self._clock.now()
         ttl = intake.pending_ttl(spec, present.origin, direct=self._tree.limits(node.id).needs_link)
         line = entry(present, now, Step.CLICK, "retry", actor=actor)
         expires = now + ttl if ttl is not None else None
-        self._move(present, spec, verdict, actor, line, result=None, shared_with=None, expires_at=expires)
+        self._move(present, spec, verdict, actor, line, gate=gate, result=None, shared_with=None, expires_at=expires)
 
     def release(self, present: Interaction, spec: CommandSpec, context: Context, actor: str, **edits: Any) -> None:
         """T10, T11: a deferred command goes on."""
         node = self._tree.get(present.device)
         if node is None:
             return
-        verdict = adjudicate(self.gate(node, spec, context, interaction=present))
-        self._move(present, spec, verdict, actor, deferred_kind="", **edits)
+        gate = self.gate(node, spec, context, interaction=present)
+        self._move(present, spec, adjudicate(gate), actor, gate=gate, deferred_kind="", **edits)
 
     def readjudicate(self, device: str, *statuses: Status, keep: Collection[str] = ()) -> None:
         """Ask the gatekeeper again about what waits, oldest first (3.6); what waits for a reason of ``keep`` goes on
@@ -393,7 +412,8 @@ class Admission:
                 from_commissioning=is_owned,
                 is_follow_up=interaction.origin is Origin.FOLLOW_UP,
             )
-            verdict = adjudicate(self.gate(node, spec, context, interaction=interaction))
+            gate = self.gate(node, spec, context, interaction=interaction)
+            verdict = adjudicate(gate)
             failure = interaction.failure
             if verdict.status is interaction.status and failure is not None and failure.text == verdict.text:
                 continue  # nothing new to say
@@ -406,7 +426,7 @@ class Admission:
                     edits["expires_at"] = interaction.created + intake.FOREIGN_TTL
             elif interaction.status is Status.DEFERRED:
                 edits |= {"deferred_kind": "", "expires_at": None}
-            self._move(interaction, spec, verdict, "gatekeeper", **edits)
+            self._move(interaction, spec, verdict, "gatekeeper", gate=gate, **edits)
 
     def follow(self, present: Interaction, spec: CommandSpec, verdict: Verdict) -> None:
         """A replayed row gets the verdict of the recording."""
@@ -419,11 +439,12 @@ class Admission:
         verdict: Verdict,
         actor: str,
         *lines: Change,
+        gate: GateInput | None = None,
         **edits: Any,
     ) -> None:
-        """Carry a verdict out on a row that exists."""
+        """Carry a verdict out on a row that exists; ``gate`` as in ``intake.judged``."""
         now = self._clock.now()
-        after, line = intake.judged(present, verdict, now, actor=actor, **edits)
+        after, line = intake.judged(present, verdict, now, actor=actor, gate=gate, **edits)
         changes: list[Change] = [after, *lines, line, *self._queue_rows(after, spec)]
         if after.is_settled:
             changes += outbox_of(self._ledger, after, spec)

@@ -141,7 +141,7 @@ def recount(batch: Batch, members: Mapping[int, Status], now: datetime) -> Batch
         superseded=superseded,
     )
     if after.completed_at is None and after.processed >= total:
-        after = evolve(after, completed_at=now)
+        after = evolve(after, completed_at=now, is_stopped=False)  # nothing is left that could go on
     is_qualified = batch.fs_command is not FsCommand.NONE and total > 0 and 2 * successful >= total
     if after.qualified_at is None and is_qualified:
         after = evolve(after, qualified_at=now)

@@ -7,7 +7,7 @@ so it survives a crash; ``resume`` looks at all rows and is safe to call at any 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -127,13 +127,23 @@ class Commissioner:
             raise LocalProtocolError(f"{node.name} is being commissioned already (number {last.id}).")
         return node
 
-    def start(self, number: int, node: Device, actor: str, *, retry_of: int | None = None) -> None:
-        """Insert the commissioning and all its step rows, in order, in one transaction."""
+    def start(
+        self,
+        number: int,
+        node: Device,
+        actor: str,
+        *,
+        retry_of: int | None = None,
+        beside: Callable[[Commissioning], Sequence[Change]] = lambda _record: (),
+    ) -> None:
+        """Insert the commissioning and all its step rows, in order, in one transaction, with what ``beside`` makes of
+        them.
+        """
         now = self._clock.now()
         record = Commissioning(
             id=number, device=node.id, created=now, updated=now, actor=actor, retry_of=retry_of
         )
-        self._begin(record, node)
+        self._begin(record, node, beside)
 
     def install(self, number: int, node: Device, actor: str) -> None:
         """Registration first: by command where the adapter has one, otherwise by hand (7.1, D-55)."""
@@ -291,7 +301,12 @@ class Commissioner:
         assert self.admission is not None
         return self.admission
 
-    def _begin(self, record: Commissioning, node: Device) -> None:
+    def _begin(
+        self,
+        record: Commissioning,
+        node: Device,
+        beside: Callable[[Commissioning], Sequence[Change]] = lambda _record: (),
+    ) -> None:
         """All step rows: the first is judged, the others are planned (7.2)."""
         self._remember(record)
         taken: list[Taken] = []
@@ -312,7 +327,7 @@ class Commissioner:
         text = first.failure.text if first.failure is not None else ""
         record = replace(record, steps=steps, text=text, updated=self._clock.now())
         self._remember(record)
-        self._admitted.keep(taken, record)
+        self._admitted.keep(taken, record, *beside(record))
 
     def _request(
         self, record: Commissioning, node: Device, spec: CommandSpec, params: Mapping[str, Any], proposed: Status

@@ -73,6 +73,8 @@ from app.ports import (
 _log = logging.getLogger(__name__)
 
 IDLE_S: Final = 3600.0
+CANNOT_TELL: Final = "CANNOT_TELL"  # code of the line that says that nothing can be read back
+NOTHING_SHOWS: Final = "No read shows whether it took effect. Look at the meter, then say what it shows."
 NOT_CANCELLED: Final = "not cancelled"
 """Event of the history line that says why a command was not called back."""
 
@@ -134,6 +136,7 @@ class Dispatcher:
         self._running = False
         self._reads: dict[int, asyncio.Timeout] = {}  # direct reads under way: interaction -> what can end them
         self._stopped: dict[int, str] = {}  # those that were told to end, and by whom
+        self._read_back_said: dict[int, str] = {}  # interactions of unknown outcome: what their last read-back said
 
     # ---------------------------------------------------------------- the scheduler
 
@@ -936,6 +939,7 @@ class Dispatcher:
     ) -> Interaction:
         """Write a settled status with its outbox in one durable transaction, and start the effects."""
         now = self._clock.now()
+        self._read_back_said.pop(interaction.id, None)
         result = jsonable(answer.result) if answer is not None and answer.result else interaction.result
         after = interaction.after(event, now, failure=failure, result=result)
         text = failure.text if failure is not None else (answer.text if answer is not None else "")
@@ -995,6 +999,12 @@ class Dispatcher:
 
     # ---------------------------------------------------------------- read back, restart
 
+    def _tell_once(self, interaction: Interaction, text: str, code: str = "") -> None:
+        """A line about a read-back; one that is repeated while a meter is away says the same once."""
+        if self._read_back_said.get(interaction.id) != text:
+            self._read_back_said[interaction.id] = text
+            self._ledger.keep(entry(interaction, self._clock.now(), Step.EFFECTS, "read back", code=code, text=text))
+
     async def verify(self, interaction: Interaction) -> Interaction | None:
         """Ask the device, without side effect, whether a command of unknown outcome worked (design.md section 4).
 
@@ -1011,14 +1021,15 @@ class Dispatcher:
             async with asyncio.timeout(self._call_limit(request.spec, limits)):
                 answer = await adapter.verify(request)
         except (TimeoutError, LinkError, ProtocolError, ParameterError, DeliveryFailure) as exc:
-            text = f"Reading back failed: {exc}"
-            self._ledger.keep(entry(interaction, self._clock.now(), Step.EFFECTS, "read back", text=text))
+            self._tell_once(interaction, f"Reading back failed: {exc}")
             return None
         except Exception as exc:  # noqa: BLE001 - crash boundary of one read-back (DECISIONS D-005)
             _log.exception("the adapter of %s failed on a read-back", interaction.device)
-            self._ledger.keep(entry(interaction, self._clock.now(), Step.EFFECTS, "read back", text=fault_text(exc)))
+            self._tell_once(interaction, fault_text(exc))
             return None
         present = self._ledger.interaction(interaction.id)
+        if answer is None:
+            self._tell_once(interaction, NOTHING_SHOWS, CANNOT_TELL)
         if answer is None or present is None or present.status is not Status.OUTCOME_UNKNOWN:
             return present if present is not None and present.status is not Status.OUTCOME_UNKNOWN else None
         now = self._clock.now()

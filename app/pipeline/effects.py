@@ -31,7 +31,7 @@ class Effect(StrEnum):
     SETTINGS = "settings"  # connection settings that must follow
     METERS = "meters"  # meters that now stand behind a gateway
     TRIAGE = "triage"  # a write failed, or the read after it has ended: what now (G8, G9)
-    PROGRESS = "progress"  # orders, batches and commissionings go on
+    PROGRESS = "progress"  # orders, batches, commissionings and flows go on
     FOLLOW_UP = "follow_up"  # a read that shows what came of it
     VERIFY = "verify"  # read back after an outcome that nobody saw
 
@@ -64,7 +64,7 @@ def plan(
         effects.append((Effect.FACTS, {"facts": facts, "sequence": sequence}))
     if answer is not None and (answer.settings or answer.learnt):
         effects.append((Effect.SETTINGS, {"settings": dict(answer.settings), "learnt": dict(answer.learnt)}))
-    if interaction.batch is not None or interaction.commissioning is not None or interaction.order is not None:
+    if is_member(interaction):
         effects.append((Effect.PROGRESS, {"status": interaction.status.value}))
     if answer is not None and answer.meters:
         effects.append((Effect.METERS, {"serials": list(answer.meters)}))
@@ -79,6 +79,16 @@ def plan(
         if read:
             effects.append((Effect.FOLLOW_UP, {"command": read, "priority": interaction.priority}))
     return effects
+
+
+def is_member(interaction: Interaction) -> bool:
+    """Whether it belongs to something that goes on when it ends."""
+    return (
+        interaction.batch is not None
+        or interaction.commissioning is not None
+        or interaction.order is not None
+        or interaction.origin is Origin.FLOW
+    )
 
 
 def is_doubtful(interaction: Interaction, spec: CommandSpec) -> bool:
@@ -104,7 +114,8 @@ def _follow_up(interaction: Interaction, spec: CommandSpec | None) -> str:
             return ""
 
 
-NEVER_LEFT: Final = ("TOKEN_FAILED", "CANCELLED")
+NOT_DONE: Final = "NOT_DONE"  # a person has looked at the meter and said so
+NEVER_LEFT: Final = ("TOKEN_FAILED", "CANCELLED", NOT_DONE)
 """Failures after which the meter is as it was."""
 
 

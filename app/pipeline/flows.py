@@ -1,13 +1,14 @@
-"""Who is told when a member of an order, a batch or a commissioning moves."""
+"""Who is told when a member of an order, a batch, a commissioning or a flow moves."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from app.model.interaction import Interaction
+from app.model.interaction import Interaction, Origin
 from app.model.status import Status
 from app.pipeline.batch_runner import BatchRunner
 from app.pipeline.commissioning import Commissioner
+from app.pipeline.flow_runs import FlowRuns
 from app.pipeline.order_desk import OrderDesk
 
 
@@ -18,6 +19,7 @@ class Flows:
     orders: OrderDesk
     batches: BatchRunner
     commissionings: Commissioner
+    runs: FlowRuns
 
     def noticed(self, row: Interaction) -> None:
         """A member of a flow has a new version."""
@@ -29,6 +31,8 @@ class Flows:
             self.commissionings.noticed(row)
         elif row.status is Status.SUCCESSFUL:
             self.commissionings.wake(row.device)
+        if row.origin is Origin.FLOW:
+            self.runs.noticed(row)
 
     def progress(self, row: Interaction) -> None:
         """A member has settled; from the outbox, so that a crash repeats it (D-37)."""
@@ -36,10 +40,13 @@ class Flows:
             self.orders.moved(row)
         if row.commissioning is not None:
             self.commissionings.advance(row)
+        if row.origin is Origin.FLOW:
+            self.runs.advance(row)
         self.batches.settled(row)
 
     def adopt(self) -> None:
-        """At the start: count open batches anew, let orders and commissionings go on."""
+        """At the start: count open batches anew, let orders, commissionings and flows go on."""
         self.batches.adopt()
         self.orders.adopt()
         self.commissionings.adopt()
+        self.runs.adopt()

@@ -17,12 +17,14 @@ from app.model.interaction import Failure, Interaction, Message, Origin, Step, S
 from app.model.jsonable import jsonable
 from app.model.records import Change
 from app.model.status import Event, Status
-from app.pipeline.gatekeeper import Context, Verdict
+from app.pipeline.explaining import kept_inputs
+from app.pipeline.gatekeeper import Context, GateInput, Verdict
 from app.pipeline.ledger import Ledger, entry
 
 READ_TTL_USER: Final = timedelta(hours=24)  # G6
 READ_TTL_AUTOMATIC: Final = timedelta(minutes=30)  # G6
 READ_BACK_RANK: Final = -1
+_PERSONAL: Final = (Origin.USER, Origin.FLOW)  # a person is waiting for it
 FOREIGN_TTL: Final = timedelta(days=7)  # DEFERRED_MAX_AGE, D-05
 EFFECT_TTL_DIRECT: Final = timedelta(minutes=10)  # ours: a start pressed on a dead link must not fire an hour later
 
@@ -47,6 +49,7 @@ class Request:
     priority: int | None = None
     proposed: Status = Status.QUEUED
     verdict: Verdict | None = None  # of a replay: what the gatekeeper said then; no rule is asked again
+    why: str = ""  # what it was asked for, where the command does not say it
 
 
 def priority_of(spec: CommandSpec, origin: Origin) -> int:
@@ -55,7 +58,7 @@ def priority_of(spec: CommandSpec, origin: Origin) -> int:
         return spec.priority
     if origin is Origin.COMMISSIONING:
         return 60
-    by_person = origin is Origin.USER
+    by_person = origin in _PERSONAL
     if spec.has_effect:
         return 40 if by_person else 20
     return 30 if by_person else 10
@@ -68,7 +71,7 @@ def pending_ttl(spec: CommandSpec, origin: Origin, *, direct: bool) -> timedelta
     if spec.pending_ttl_s is not None:
         return timedelta(seconds=spec.pending_ttl_s)
     if not spec.has_effect:
-        return READ_TTL_USER if origin is Origin.USER else READ_TTL_AUTOMATIC
+        return READ_TTL_USER if origin in _PERSONAL else READ_TTL_AUTOMATIC
     return EFFECT_TTL_DIRECT if direct and spec.risk >= Risk.WRITE else None
 
 
@@ -77,9 +80,18 @@ def secret_names(spec: CommandSpec) -> frozenset[str]:
 
 
 def taken_in(
-    ledger: Ledger, request: Request, verdict: Verdict, *, direct: bool
+    ledger: Ledger,
+    request: Request,
+    verdict: Verdict,
+    *,
+    direct: bool,
+    gate: GateInput | None = None,
+    before: Mapping[str, Any] | None = None,
 ) -> tuple[Interaction, list[Change]]:
-    """The interaction with its verdict, and its first history lines."""
+    """The interaction with its verdict, and its first history lines.
+
+    ``gate`` as in ``judged``; ``before``: what is known of the value that it will overwrite (``put_back.before``).
+    """
     now = ledger.clock.now()
     spec = request.spec
     hidden = secret_names(spec)
@@ -110,11 +122,11 @@ def taken_in(
         expires_at=now + ttl if ttl is not None else None,
     )
     lines: list[StepEntry] = [
-        entry(fresh, request.clicked, Step.CLICK, "asked", actor=request.actor),
+        entry(fresh, request.clicked, Step.CLICK, "asked", text=request.why, actor=request.actor),
         entry(fresh, now, Step.REQUEST, "received"),
-        entry(fresh, now, Step.SAVED, "saved"),
+        entry(fresh, now, Step.SAVED, "saved", inputs=before),
     ]
-    interaction, gate_line = judged(fresh, verdict, now, actor="gatekeeper")
+    interaction, gate_line = judged(fresh, verdict, now, actor="gatekeeper", gate=gate)
     return interaction, [interaction, *lines, gate_line]
 
 
@@ -124,9 +136,18 @@ def clean_token(text: str) -> str:
 
 
 def judged(
-    interaction: Interaction, verdict: Verdict, now: datetime, *, actor: str, **more: Any
+    interaction: Interaction,
+    verdict: Verdict,
+    now: datetime,
+    *,
+    actor: str,
+    gate: GateInput | None = None,
+    **more: Any,
 ) -> tuple[Interaction, StepEntry]:
-    """The interaction after a verdict, with its history line."""
+    """The interaction after a verdict, with its history line.
+
+    ``gate``: what the verdict was found on, kept with the line; None: no rule was asked (a replay).
+    """
     failure = None
     if verdict.status is not Status.QUEUED and verdict.code:
         failure = Failure(
@@ -134,9 +155,11 @@ def judged(
         )
     after = interaction.after(verdict.event, now, failure=failure, **more)
     text = verdict.text + (f" {verdict.release}" if verdict.release else "")
+    inputs = None if gate is None else kept_inputs(gate, now)
     return after, entry(
-        after, now, Step.GATEKEEPER, verdict.event, changed=True, code=verdict.code, text=text, actor=actor
-    )
+        after, now, Step.GATEKEEPER, verdict.event, changed=True, code=verdict.code, text=text, actor=actor,
+        inputs=inputs,
+    )  # fmt: skip
 
 
 def messages(

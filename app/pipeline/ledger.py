@@ -20,15 +20,16 @@ from app.model.command import CommandKind
 from app.model.interaction import Attempt, AttemptEnd, Direction, Frame, Interaction, Message, Step, StepEntry
 from app.model.jsonable import jsonable
 from app.model.reading import DeviceState, SampleSet
-from app.model.records import Change, OutboxItem
+from app.model.records import Attachment, Change, OutboxItem
 from app.model.status import Delivery, Status
 from app.pipeline.changes import ChangeFeed
+from app.pipeline.hiding import Hiding
 from app.ports import Clock, Snapshot, Store, Tap
 
 RECENT: Final = 5000  # settled interactions kept in memory for late answers and views
 MAX_FRAME: Final = 1 << 20  # bytes of one frame that the log keeps
 _HARMLESS: Final = (CommandKind.READ, CommandKind.UNSOLICITED)
-_PASSING: Final = frozenset({StepEntry, Frame, SampleSet, DeviceState})  # kept by the store and shown, not held here
+_PASSING: Final = frozenset({StepEntry, Frame, SampleSet, DeviceState, Attachment})  # kept and shown, not held here
 _OVER: Final = (Delivery.DELIVERY_SUCCESSFUL, Delivery.DELIVERY_FAILED, Delivery.CANCELLED)
 
 
@@ -46,7 +47,9 @@ class Ledger:
         self._store = store
         self._feed = feed
         self._redact = redact
+        self._hidden = Hiding(redact)
         self.clock = clock
+        self.sealed = ""  # why nothing is ever changed: the log is only read
         self.halted = ""  # why nothing can be written any more
         self.on_halt: Callable[[str], None] | None = None
         self.interactions: dict[int, Interaction] = {}
@@ -150,8 +153,14 @@ class Ledger:
     def keep(self, *changes: Change, durable: bool = False) -> asyncio.Future[None] | None:
         """Memory, then the store, then the feed. ``durable`` asks for a commit at once, without waiting for it.
 
+        Secrets in what is said (``app.pipeline.hiding``) are taken out first.
         Once the workspace cannot be written, nothing is kept, ``halted`` says why, and nothing more is sent.
+
+        Raises:
+            StoreError: the ledger is sealed; nothing was changed, not even in memory.
         """
+        self.check_open()
+        changes = tuple(map(self._hidden, changes))
         for change in changes:
             self._remember(change)
         done: asyncio.Future[None] | None = None
@@ -165,6 +174,11 @@ class Ledger:
             self._halt(str(exc))
         self._feed.publish(*changes)
         return done
+
+    def check_open(self) -> None:
+        """Raises StoreError when the ledger is sealed: its log is only read."""
+        if self.sealed:
+            raise StoreError(self.sealed)
 
     def _committed(self, done: asyncio.Future[None]) -> None:
         if not done.cancelled() and (error := done.exception()) is not None:
@@ -274,6 +288,7 @@ def entry(
     text: str = "",
     attempt: int | None = None,
     actor: str = "app",
+    inputs: Mapping[str, Any] | None = None,
 ) -> StepEntry:
     """One history line; ``changed`` says that the line carries the interaction's new status."""
     return StepEntry(
@@ -286,4 +301,5 @@ def entry(
         text=text,
         attempt=attempt,
         actor=actor,
+        inputs=inputs,
     )

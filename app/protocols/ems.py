@@ -246,12 +246,12 @@ class _Fault(Exception):
         self.text = text
 
 
-def decode(message: bytes | str, expected_device: str) -> Message:
+def decode(message: bytes | str, expected_device: str | None) -> Message:
     """Check one text message at the door. Never raises.
 
     Args:
         message: the text, or its UTF-8 bytes.
-        expected_device: the id in the socket's path; a message that names another is rejected.
+        expected_device: the id in the socket's path; a message that names another is rejected. None: any.
     """
     try:
         found = _read_json(message)
@@ -385,9 +385,9 @@ def _n(number: Decimal, unit: str) -> str:
 # ---------------------------------------------------------------- the schema of section 3
 
 
-def _packet(found: dict[str, Any], expected_device: str) -> Packet:
+def _packet(found: dict[str, Any], expected_device: str | None) -> Packet:
     device = _name(found, "", "device_id")
-    if device != expected_device:
+    if expected_device is not None and device != expected_device:
         raise _wrong_device(device, expected_device)
     time_text = _name(found, "", "timestamp")
     groups: dict[str, dict[str, Any]] = {}
@@ -561,9 +561,11 @@ _NOT_DONE: Final = frozenset(
 _DETAILS: Final = ("message", "detail", "error", "reason")
 
 
-def _acknowledgement(found: dict[str, Any], expected_device: str) -> Acknowledgement:
-    if "device_id" in found and (device := _name(found, "", "device_id")) != expected_device:
-        raise _wrong_device(device, expected_device)
+def _acknowledgement(found: dict[str, Any], expected_device: str | None) -> Acknowledgement:
+    if expected_device is not None and "device_id" in found:
+        device = _name(found, "", "device_id")
+        if device != expected_device:
+            raise _wrong_device(device, expected_device)
     status = _name(found, "", "status")
     word = status.strip().lower()
     details = (found.get(name) for name in _DETAILS)

@@ -234,13 +234,14 @@ HTML_PAGE: Final = "<!DOCTYPE html><html><head><title>Service</title></head><bod
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request as it came; header names in lower case."""
+    """One request as it came; header names in lower case. ``target``: path and query as they were written."""
 
     method: str
     path: str
     query: Mapping[str, str]
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    target: str = ""
 
     def json(self) -> Any:
         """The body's value, None when it is no JSON."""
@@ -252,12 +253,13 @@ class Request:
 
 @dataclass(slots=True)
 class Answer:
-    """What is sent back; ``text`` replaces the JSON of ``value``."""
+    """What is sent back; ``text`` replaces the JSON of ``value``, ``raw`` is all of it with its head (b"": nothing)."""
 
     status: int = 200
     value: object = None
     text: str | None = None
     content_type: str = "application/json"
+    raw: bytes | None = None
 
 
 class HttpSim:
@@ -498,9 +500,10 @@ async def _read_request(reader: asyncio.StreamReader) -> Request | None:
             if len(body) > MAX_BODY:
                 raise h11.RemoteProtocolError("body too large", 413)
         elif isinstance(event, h11.EndOfMessage) and head is not None:
-            path, _, query = head.target.decode("latin-1").partition("?")
+            target = head.target.decode("latin-1")
+            path, _, query = target.partition("?")
             headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in head.headers}
-            return Request(head.method.decode("ascii"), path, dict(parse_qsl(query)), headers, bytes(body))
+            return Request(head.method.decode("ascii"), path, dict(parse_qsl(query)), headers, bytes(body), target)
         else:
             return None
 
@@ -511,6 +514,8 @@ REASONS: Final[Mapping[int, str]] = {
 
 
 def _render(answer: Answer) -> bytes:
+    if answer.raw is not None and answer.text is None:
+        return answer.raw
     text = json.dumps(answer.value, default=_plain, ensure_ascii=False) if answer.text is None else answer.text
     body = text.encode()
     return (

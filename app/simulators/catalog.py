@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import Any, Final, Protocol
 
 from app.errors import ConfigError
+from app.model.interaction import Frame
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +20,19 @@ class SimOptions:
     """What the command line gives a simulator.
 
     ``port`` 0 lets the system choose; ``faults`` are texts as ``--fault`` takes them; ``seed`` makes random behaviour
-    repeatable; ``extra`` holds the simulator's own settings, each documented where it is read.
+    repeatable; ``extra`` holds the simulator's own settings, each documented where it is read; ``frames`` is what a
+    kept log holds of the device that ``recorded`` stands in for, oldest first.
     """
 
     port: int = 0
     faults: tuple[str, ...] = ()
     seed: int = 0
     extra: Mapping[str, str] = field(default_factory=dict)
+    frames: tuple[Frame, ...] = field(default=(), repr=False)
 
+
+RECORDED: Final = "recorded"
+"""The simulator that needs a kept log."""
 
 Announce = Callable[[dict[str, object]], None]
 
@@ -175,6 +181,13 @@ CATALOG: Final[Mapping[str, SimEntry]] = {
             "head-end with a queue: enqueue, cancel, retries, signed webhooks, tokens; its meters behind plugins",
             "app.simulators.device_messaging:serve",
             "app.simulators.device_messaging:FAULTS",
+        ),
+        SimEntry(
+            RECORDED,
+            "Recorded device",
+            "a device of a kept log (--log, --device): answers over HTTP, TCP or WebSocket as it was recorded",
+            "app.simulators.recorded:serve",
+            "app.simulators.recorded:FAULTS",
         ),
     )
 }

@@ -478,8 +478,19 @@ def test_send_over_lorawan(run: Run, tmp_path: Path, keyring_words: dict[str, st
         read = run("send", "m1", "READ_CREDIT", *words).record
         assert (read["status"], read["result"]["is_on"]) == ("SUCCESSFUL", True)
         assert {step["step"] for step in read["steps"]} == set(range(1, 15))
-        assert run("send", "m1", "TURN_OFF", "--yes", *words).record["status"] == "SUCCESSFUL"
+        off = run("send", "m1", "TURN_OFF", "--yes", *words).record
+        assert off["status"] == "SUCCESSFUL"
         assert [entry.command for entry in meter.effects] == ["TURN_OFF"]
+        asked = run("put-back", off["id"], *words, expect=2)
+        assert "Turn on on Meter 1? Confirm with --yes" in asked.err
+        assert run("put-back", off["id"], "--yes", *words).record["command"] == "TURN_ON"
+        assert [entry.command for entry in meter.effects] == ["TURN_OFF", "TURN_ON"]
+        late = run("put-back", off["id"], "--yes", *words, expect=None)
+        assert (late.status, "wrote it again later" in late.err) == (1, True)
+        page = tmp_path / "m1.html"
+        ended = run("commission", "m1", "--yes", "--report", page, *words, expect=1)
+        assert ended.records[-1] == {"report": str(page), "run": 1}, "no token service is set, so its first step fails"
+        assert "No token service is set" in page.read_text(encoding="utf-8")
     assert run("log", "verify", "--workspace", workspace, "--json").record == {"problems": 0}
 
 

@@ -21,12 +21,16 @@ from PySide6.QtWidgets import QApplication, QFileDialog, QLineEdit, QWidget
 from app.adapters import calin_lorawan
 from app.config import profile
 from app.demo import demo_site
+from app.errors import NotArmed
+from app.model.device import Device
 from app.model.flow import FlowStatus
 from app.model.interaction import Interaction, Step
 from app.model.reading import LinkState
 from app.model.status import Status
 from app.protocols.ocmf import Verdict
+from app.simulators.lem_dcbm import LemDcbmConfig, LemDcbmSimulator
 from app.workbench import Workbench
+from tests.e2e.conftest import in_thread
 from ui.__main__ import Desk
 from ui.dialogs.confirm import Question
 from ui.dialogs.connection import ConnectionDialog
@@ -38,6 +42,7 @@ from ui.panels.command import CommandPanel, ParamField
 from ui.status_bar import Mode
 from ui.theme import Theme, ThemeMode
 from ui.widgets.step_strip import Mark
+from ui.wizard.window import ConnectionWizard
 
 # The offscreen platform says it of every window; it is about the platform, not about us.
 pytestmark = pytest.mark.qt_log_ignore("This plugin does not support", extend=True)
@@ -72,7 +77,9 @@ def at_desk(qapp: QApplication, tmp_path: Path) -> AtDesk:
     style, palette = qapp.style().objectName(), qapp.palette()
 
     def go(act: Act, **given: Any) -> None:
-        options = argparse.Namespace(file=None, demo=False, replay=None, offscreen_tour=None, first_paint=False)
+        options = argparse.Namespace(
+            file=None, demo=False, read=None, replay=None, offscreen_tour=None, first_paint=False
+        )
         for name, value in given.items():
             setattr(options, name, value)
         folders = profile(tmp_path / "profile").make()
@@ -230,6 +237,7 @@ def test_a_transaction_from_the_tree_to_the_replay(at_desk: AtDesk) -> None:
         window.command.choose("START_TRANSACTION")
         assert not window.command.send.isEnabled(), "the transaction has no id yet"
         values = {"evse_id": "DE*E2E*1", "transaction_id": identity, "identification_data": "04AABBCC"}
+        assert window.arming.text() == "", "no meter of the demo site is real"
         started = await send(window, session, "start transaction", values)
         assert started.command == "START_TRANSACTION"
         assert started.params["transaction_id"] == identity
@@ -389,26 +397,61 @@ def test_connect_a_meter_from_the_welcome_page(at_desk: AtDesk) -> None:
         window = desk.window
         await until(window.isVisible)
         pressed(window.welcome.connect_meter)  # before a workspace is open, or after: the form comes either way
-        await until(lambda: shown(window, ConnectionDialog))
+        await until(lambda: shown(window, ConnectionWizard))
         assert window.session is not None
+        shown(window, ConnectionWizard).by_hand.click()
+        await until(lambda: shown(window, ConnectionDialog))
+        assert shown(window, ConnectionWizard) is None
         shown(window, ConnectionDialog).reject()
 
     at_desk(act)
 
 
-@pytest.mark.parametrize("verb", ["workspace.new", "workspace.open"])
+def test_the_wizard_finds_a_meter_saves_it_and_goes_to_its_flow(at_desk: AtDesk) -> None:
+    async def act(desk: Desk) -> None:
+        window = desk.window
+        await until(window.isVisible)
+        pressed(window.welcome.connect_meter)
+        await until(lambda: shown(window, ConnectionWizard))
+        wizard = shown(window, ConnectionWizard)
+        async with LemDcbmSimulator(LemDcbmConfig()) as meter:
+            QTest.keyClicks(wizard.kinds.search, "lem")
+            pressed(wizard.next)
+            for name, text in (("host", "127.0.0.1"), ("port", str(meter.port))):
+                editor = wizard.where.field(name).editor
+                editor.clear()
+                QTest.keyClicks(editor, text)
+            pressed(wizard.next)
+            await until(wizard.next.isEnabled)
+            pressed(wizard.next)
+            await until(lambda: wizard.trial.probing.is_passed)
+            for _page in ("test", "save"):
+                pressed(wizard.next)
+            (device,) = (await ready(desk)).workbench.devices()
+            pressed(wizard.done_page.flow)
+            await until(lambda: shown(window, ConnectionWizard) is None)
+            assert window.tabs.tabText(window.tabs.currentIndex()) == "Flow"
+            assert window.flows is not None
+            assert window.flows.device == device.id
+            window.verbs.action("undo").trigger()
+            await until(lambda: not window.session.workbench.devices())  # type: ignore[union-attr]
+
+    at_desk(act)
+
+
+@pytest.mark.parametrize("verb", ["workspace.new", "workspace.open", "log.read"])
 def test_new_and_open_from_the_welcome_page(at_desk: AtDesk, tmp_path: Path, verb: str) -> None:
     from app.composition import open_session
 
     path = tmp_path / "bench 7.mwk"
-    if verb == "workspace.open":
+    if verb != "workspace.new":
         with open_session(path):
             pass
 
     async def act(desk: Desk) -> None:
         window = desk.window
         first = await ready(desk)
-        if verb == "workspace.open":
+        if verb == "log.read":
             pressed(window.welcome.open_log)
         else:
             window.verbs.action(verb).trigger()
@@ -419,7 +462,8 @@ def test_new_and_open_from_the_welcome_page(at_desk: AtDesk, tmp_path: Path, ver
         await until(lambda: window.session not in (None, first))
         session = await ready(desk)
         assert session.log.path == path
-        assert window.windowTitle() == "bench 7 - Meterwright"
+        title = "bench 7.mwk (read only)" if verb == "log.read" else "bench 7"
+        assert window.windowTitle() == f"{title} - Meterwright"
         assert window.welcome.recent.count() == 1
         assert path.exists()
 
@@ -439,3 +483,55 @@ def test_what_cannot_be_opened_is_said_on_the_welcome_page(at_desk: AtDesk, tmp_
         assert window.welcome.demo.isEnabled()
 
     at_desk(act, file=path)
+
+
+def test_a_workspace_of_ones_own_only_reads_until_somebody_arms(at_desk: AtDesk, tmp_path: Path) -> None:
+    from app.composition import open_session
+
+    path = tmp_path / "bench.mwk"
+
+    async def act(desk: Desk) -> None:
+        window = desk.window
+        session = await ready(desk)
+        workbench = session.workbench
+        workbench.save_device(Device(id="lem", name="LEM 9", adapter="lem-dcbm", settings=settings))
+        await until(lambda: workbench.state("lem").link is LinkState.ONLINE)
+        devices = window.devices
+        assert devices is not None
+        await until(lambda: devices.select_device("lem"))
+        assert window.arming.text() == "Read only"
+        with pytest.raises(NotArmed):
+            workbench.submit("lem", "SYNC_TIME")
+        await read(window, "read status")
+        assert window.arming.text() == "Read only", "a read needs no arming"
+
+        panel = await choose_command(window, "synchronise clock")
+        pressed(panel.send)
+        await until(lambda: shown(window, Question))
+        pressed(shown(window, Question).stay)
+        assert window.arming.text() == "Read only", "not sent, not armed"
+        pressed(panel.send)
+        await until(lambda: shown(window, Question))
+        assert shown(window, Question).go.text().startswith("Arm for 15 min and ")
+        sent: list[int] = []
+        panel.submitted.connect(sent.append)
+        pressed(shown(window, Question).go)
+        await until(lambda: sent)
+        assert (await workbench.settled(sent[0])).status is Status.SUCCESSFUL
+        assert window.arming.text().startswith(("Armed 15:", "Armed 14:"))
+
+        pressed(window.status.arming[0])
+        assert window.arming.text() == "Read only"
+        with pytest.raises(NotArmed):
+            workbench.submit("lem", "SYNC_TIME")
+        window.activateWindow()  # no window manager does it here when a dialog has gone
+        await until(window.isActiveWindow)
+        keys = Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
+        QTest.keyClick(window, Qt.Key.Key_A, keys)
+        await until(lambda: window.arming.text().startswith("Armed "))
+
+    with open_session(path):
+        pass
+    with in_thread(lambda: LemDcbmSimulator(LemDcbmConfig(uptime_s=3600))) as meter:
+        settings = {"host": "127.0.0.1", "port": meter.port}
+        at_desk(act, file=path)

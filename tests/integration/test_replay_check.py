@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from app.__main__ import main
 from app.adapters.registry import Registry
 from app.commands.logs import replay
 from app.composition import open_session, running
+from app.interaction_log.reader import LogReader
 from app.interaction_log.writer import LogWriter
 from app.model.device import Device
 from app.model.interaction import Origin
@@ -160,3 +162,44 @@ def test_the_command_line_prints_one_record_a_difference(session: Path, edited: 
     assert {one["difference"]["what"] for one in told} == {"frame"}
     refused = runner.invoke(replay, [str(session), "--check", "--speed", "2"])
     assert refused.exit_code not in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "now"),
+    [
+        ("json_set(inputs, '$.link', 'online')", "QUEUED"),  # the rules would let it go on that
+        ("json_set(inputs, '$.link', 'asleep')", None),  # nobody knows such a link
+        ("json_set(inputs, '$.v', 9)", None),
+    ],
+)
+async def test_one_altered_input_of_a_verdict_is_exactly_that(
+    edited: Callable[[Edit], Path], change: str, now: str | None
+) -> None:
+    held = "SELECT min(step.id) FROM step JOIN interaction ON interaction.id = interaction"
+    held += " JOIN word ON word.id = device_w WHERE inputs IS NOT NULL AND word.text = 'away'"
+    path = edited(lambda db: db.execute(f"UPDATE step SET inputs = {change} WHERE id = ({held})"))
+    (found,) = await differences(path)
+    assert (found.what, found.device, found.command) == ("verdict", "away", "READ_STATUS")
+    assert (found.recorded, found.now) == ("SUSPENDED LINK_DOWN", now)
+    assert "SUSPENDED LINK_DOWN" in str(found)
+
+
+def test_every_verdict_is_explained_on_what_was_recorded(session: Path) -> None:
+    """Rule by rule on the command line; what is printed can be asked again on stdin."""
+    runner = CliRunner()
+    with LogReader(session) as reader:
+        ids = reader.page(limit=100).ids
+        away = next(row for row in reader.page(limit=100) if row.device == "away")
+    for number in ids:
+        asking = ["explain", "--workspace", str(session), "--interaction", str(number), "--json"]
+        said = runner.invoke(main, asking)
+        for record in map(json.loads, said.output.splitlines()):
+            assert (record["again"]["verdict"], record["again"]["code"]) == (record["verdict"], record["code"])
+            asked = runner.invoke(main, ["explain", "--json"], input=json.dumps(record["inputs"]))
+            again = json.loads(asked.output)
+            assert (again["verdict"], again["code"]) == (record["verdict"], record["code"])
+            assert [rule["rule"] for rule in again["rules"]] == [rule["rule"] for rule in record["rules"]]
+    words = runner.invoke(main, ["explain", "--workspace", str(session), "--interaction", str(away.id)]).output
+    assert "SUSPENDED LINK_DOWN" in words
+    assert "yes link down: The link is" in words
+    assert "no  capability: The device offers it." in words

@@ -23,7 +23,17 @@ from app.errors import LinkError, LinkReason, RemoteProtocolError, StoreError
 from app.interaction_log.flow_rows import interactions_of, is_open
 from app.model.command import CommandKind, CommandSpec, ParamSpec, ParamType, ReplyPattern, Resend, Risk
 from app.model.device import Device
-from app.model.flow import Batch, BatchRule, Commissioning, FlowRecord, Issue, Order
+from app.model.flow import (
+    RUN_COUNTS,
+    Batch,
+    BatchRule,
+    Commissioning,
+    FlowRecord,
+    FlowRun,
+    Issue,
+    Order,
+    counted_as,
+)
 from app.model.interaction import (
     Attempt,
     AttemptEnd,
@@ -31,11 +41,13 @@ from app.model.interaction import (
     Frame,
     Interaction,
     Message,
+    Step,
     StepEntry,
 )
 from app.model.reading import DeviceState, LinkState, Quantity, SampleSet
 from app.model.records import Change, DeviceRemoved, OutboxDone, OutboxItem, Seen, Setting
 from app.model.status import TRANSITIONS, Delivery, Event, Status
+from app.pipeline.explaining import judgement
 from app.ports import (
     Accepted,
     Adapter,
@@ -46,6 +58,7 @@ from app.ports import (
     Dispatch,
     Disposition,
     Execution,
+    KeptBatch,
     LateOrPushed,
     Limits,
     LinkChange,
@@ -212,7 +225,7 @@ class MemoryStore:
                     settings[change.key] = change.value
                 case Seen():
                     seen.setdefault(change.scope, {}).update(dict.fromkeys(change.names, change.at.timestamp()))
-                case Commissioning() | Order() | BatchRule() | Batch() | Issue():
+                case Commissioning() | Order() | BatchRule() | Batch() | Issue() | FlowRun():
                     earlier = records.get(change.id)
                     assert earlier is None or type(earlier) is type(change), f"one number for two kinds at {change}"
                     records[change.id] = change
@@ -222,7 +235,7 @@ class MemoryStore:
         flows = [c for _number, c in sorted(records.items()) if is_open(c) or c.id in newest.values()]
         open_owners = {item.interaction for item in outbox.values()}
         moving = {i.id for i in interactions.values() if not i.is_settled or i.id in open_owners}
-        moving |= {parent for i in open_owners if (parent := interactions[i].followup_of) is not None}
+        moving |= {parent for i in moving if (parent := interactions[i].followup_of) is not None}
         counted = {interactions[number].batch for number in moving}
         still = [c for c in records.values() if isinstance(c, Batch) and c.id in counted]
         flows = sorted({c.id: c for c in [*flows, *still]}.values(), key=lambda c: c.id)
@@ -247,9 +260,7 @@ class MemoryStore:
             settings=settings,
             flows=tuple(flows),
             batch_members={
-                batch.id: {i.id: i.status for i in interactions.values() if i.batch == batch.id}
-                for batch in flows
-                if isinstance(batch, Batch)
+                batch.id: _members(batch, interactions, records) for batch in flows if isinstance(batch, Batch)
             },
             order_references=frozenset(change.reference for change in self.durable if isinstance(change, Order)),
             last_interaction=max(interactions, default=0),
@@ -263,11 +274,38 @@ class MemoryStore:
             ),
         )
 
+    def kept_batch(self, number: int) -> KeptBatch | None:
+        """As ``LogReader.batch`` finds it."""
+        interactions = {c.id: c for c in self.durable if isinstance(c, Interaction)}
+        records: dict[int, FlowRecord] = {c.id: c for c in self.durable if isinstance(c, Batch | FlowRun)}
+        batch = records.get(number)
+        if not isinstance(batch, Batch):
+            return None
+        members = _members(batch, interactions, records)
+        retried = {
+            (interactions.get(member) or records[member]).device: later.id  # type: ignore[union-attr]
+            for later in records.values()
+            if isinstance(later, Batch) and later.retry_of == number
+            for member in _members(later, interactions, records)
+        }
+        runs = tuple(run for run in records.values() if run.id in members and isinstance(run, FlowRun))
+        return KeptBatch(batch, () if batch.flow else tuple(interactions[m] for m in members), runs, retried)
+
     def latest(self) -> dict[int, Interaction]:
         return {change.id: change for change in self.of(Interaction)}
 
+    def _check_verdicts(self) -> None:
+        """What is kept of every verdict leads to it again; only a replay's verdicts come without."""
+        rows = {c.id: c for c in self.durable if isinstance(c, Interaction)}
+        for line in (c for c in self.durable if isinstance(c, StepEntry) and c.step is Step.GATEKEEPER):
+            found = judgement(rows[line.interaction], line)
+            assert (found.again is None) == (rows[line.interaction].replay_of is not None), line
+            assert not found.differs, (line, found)
+
     def check(self) -> None:
-        """Every status must be reached by the interaction's own history, every attempt numbered without a gap."""
+        """Every status must be reached by the interaction's own history, every attempt numbered without a gap, every
+        verdict found again.
+        """
         reached: dict[int, Status] = {}
         for change in self.durable:
             if isinstance(change, StepEntry) and change.status is not None:
@@ -276,12 +314,27 @@ class MemoryStore:
                 reached[change.interaction] = change.status
         stored = {c.id: c.status for c in self.durable if isinstance(c, Interaction)}
         assert stored == reached
+        self._check_verdicts()
         numbers: dict[int, list[int]] = {}
         for change in self.durable:
             if isinstance(change, Attempt) and change.end is AttemptEnd.OPEN:
                 numbers.setdefault(change.message, []).append(change.number)
         for message, tried in numbers.items():
             assert tried == list(range(1, len(tried) + 1)), f"attempts of message {message}: {tried}"
+
+
+def _members(
+    batch: Batch, interactions: Mapping[int, Interaction], records: Mapping[int, FlowRecord]
+) -> dict[int, Status]:
+    """As ``LogReader`` has them: the newest of each device."""
+    if batch.flow:
+        runs = (run for _number, run in sorted(records.items()) if isinstance(run, FlowRun) and run.batch == batch.id)
+        return {run.id: RUN_COUNTS[run.status] for run in {run.device: run for run in runs}.values()}
+    rows = (row for _number, row in sorted(interactions.items()) if row.batch == batch.id)
+    return {
+        row.id: counted_as(row.status, row.failure.code if row.failure else "", is_stopped=batch.is_stopped)
+        for row in {row.device: row for row in rows}.values()
+    }
 
 
 # ---------------------------------------------------------------- a meter that outlives the program
@@ -636,6 +689,7 @@ async def bench(
         clock=clock,
         secrets=NoSecrets(),
         rng=random.Random(1),
+        recall_batch=store.kept_batch,
     )
     task = loop.create_task(workbench.run())
     await asyncio.sleep(0)

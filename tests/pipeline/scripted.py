@@ -385,7 +385,7 @@ class QuietLorawan(LorawanAdapter):
     async def _start(self, stack: AsyncExitStack) -> None:
         """Nothing is listened on."""
 
-    async def list_gateways(self) -> tuple[GatewayState, ...]:
+    async def list_gateways(self, tap: Any = None) -> tuple[GatewayState, ...]:
         return tuple(GatewayState(serial, device.id not in self._far.down) for serial, device in self._gateways.items())
 
     async def _ask(self, call: lora.RestCall, tap: Any, hidden: str = "") -> tuple[int, bytes]:
@@ -432,7 +432,7 @@ class _QuietVendor(CalinAdapter):
         assert self._far.http, f"nobody scripted an answer to {request.path}"
         return vendor.Body(self._far.http.pop(0)[1])
 
-    async def concentrators(self) -> tuple[vendor.ConcentratorState, ...]:
+    async def concentrators(self, tap: Any = None) -> tuple[vendor.ConcentratorState, ...]:
         return ()
 
 

@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -25,6 +25,7 @@ from app.model.interaction import Interaction, StepEntry
 from app.model.jsonable import jsonable
 from app.model.records import Change
 from app.model.status import Status
+from app.pipeline.put_back import kept_before
 from app.ports import (
     Accepted,
     Adapter,
@@ -323,6 +324,16 @@ class World:
     def lines(self, number: int, event: str) -> list[StepEntry]:
         return [line for line in self.store.history(number) if line.event == event]
 
+    def _look_back(
+        self, row: Interaction, commands: Collection[str]
+    ) -> tuple[Mapping[str, Any], tuple[Interaction, ...]]:
+        later = [
+            one
+            for one in self.store.latest().values()
+            if one.id > row.id and one.device == row.device and one.command in commands
+        ]
+        return kept_before(self.store.history(row.id)), tuple(reversed(later))
+
     def live(
         self,
         script: Callable[[Workbench], Coroutine[Any, Any, T]],
@@ -373,6 +384,7 @@ class World:
             rng=random.Random(1),
             redact=redactor.redact,
             register_secret=redactor.add,
+            look_back=self._look_back,
         )
         running = loop.create_task(workbench.run())
         await asyncio.sleep(TICK_S)

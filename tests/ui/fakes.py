@@ -25,11 +25,12 @@ from app.model.command import (
     check_params,
 )
 from app.model.device import Device, NodeKind
-from app.model.flow import Commissioning, CommissioningStep, FlowStatus, Issue, IssueKind, IssueStatus
+from app.model.flow import Batch, Commissioning, CommissioningStep, FlowRun, FlowStatus, Issue, IssueKind, IssueStatus
 from app.model.interaction import Failure, Interaction, Origin, Step, StepEntry
 from app.model.reading import DeviceState, Finding, LinkState, Quantity, SampleSet
 from app.model.records import DeviceRemoved, Setting
 from app.model.status import UNFINISHED, Event, Status
+from app.pipeline.arming import Arming
 from app.pipeline.changes import ChangeFeed
 from app.pipeline.field_twin import HPS_ON, ONLINE, SWITCHED_OFF
 from app.pipeline.gatekeeper import Verdict
@@ -279,6 +280,7 @@ class FakeWorkbench(Workbench):
         self.feed = ChangeFeed()
         self.fake_clock = clock or FakeClock()
         self.clock = self.fake_clock
+        self.arming = Arming(self.clock)
         self.types: dict[str, AdapterType] = {t.key: t for t in (FakeHttpType(), FakeFleetType(), FakeTokenType())}
         self.tree: dict[str, Device] = {d.id: d for d in devices}
         self.states: dict[str, DeviceState] = {}
@@ -288,6 +290,8 @@ class FakeWorkbench(Workbench):
         self.calls: list[tuple[Any, ...]] = []
         self.stoppable: set[int] = set()
         self.runs: dict[str, Commissioning] = {}
+        self.flows: dict[int, FlowRun] = {}
+        self.kept_batches: dict[int, Batch] = {}
         self.open_issues: dict[int, Issue] = {}
         self.recallable: set[int] = set()  # lies with a service that may give it back
         self.refuses = ""  # what the core says to the next wish about a commissioning or a way
@@ -369,12 +373,15 @@ class FakeWorkbench(Workbench):
         batch: int | None = None,
         replay_of: int | None = None,
         verdict: Verdict | None = None,
+        why: str = "",
     ) -> int:
         found = self.device(device)
         spec = next((s for s in self.commands(device) if s.name == command), None)
         if spec is None:
             raise WorkbenchError(f"{found.name} has no command {command}.")
         checked = check_params(spec.params, params or {}, command)
+        if spec.has_effect:
+            self.arming.check()
         self.calls.append(("submit", device, command, checked))
         number = len(self.interactions) + 1
         now = self.clock.now()
@@ -492,6 +499,15 @@ class FakeWorkbench(Workbench):
 
     def commissioning(self, device: str) -> Commissioning | None:
         return self.runs.get(device)
+
+    def batches(self) -> tuple[Batch, ...]:
+        return tuple(self.kept_batches.values())
+
+    def flow_run(self, run: int) -> FlowRun | None:
+        return self.flows.get(run)
+
+    def flow_runs(self, device: str | None = None) -> tuple[FlowRun, ...]:
+        return tuple(run for run in self.flows.values() if device in (None, run.device))
 
     def issues(self, device: str | None = None) -> tuple[Issue, ...]:
         return tuple(i for i in self.open_issues.values() if device in (None, i.device))

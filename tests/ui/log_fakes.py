@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -108,6 +108,10 @@ class MemoryReader:
             if (after is None or item.id > after) and (before is None or item.id < before)
         ]
         return found[:limit] if after is not None else found[-limit:]
+
+    def later(self, row: Interaction, commands: Collection[str], limit: int = 50) -> tuple[Interaction, ...]:
+        found = [one for one in self.items if one.id > row.id and one.device == row.device and one.command in commands]
+        return tuple(reversed(found))[:limit]
 
     def count(self, where: Filter | None = None) -> int:
         self.wait()

@@ -8,6 +8,7 @@ from typing import Any, cast
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QLabel, QLineEdit, QVBoxLayout, QWidget
 
+from app.interaction_log.reader import LogReader
 from ui.main_window import Panels, Session
 from ui.theme import Theme
 
@@ -17,6 +18,7 @@ class FakeLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.open_reader = LogReader
         self.asked: list[Any] = []
 
     def ask(self, fn: Any, then: Any, failed: Any, *, owner: Any = None, background: bool = False) -> None:
@@ -27,6 +29,7 @@ class FakeLogPanel(QWidget):
     interactionActivated = Signal(int)
     interactionSelected = Signal(int)
     exportRequested = Signal(str)
+    compareRequested = Signal(int)
 
     def __init__(self) -> None:
         super().__init__()

@@ -258,8 +258,20 @@ def test_an_empty_required_field_is_missing(panel: CommandPanel) -> None:
     assert not panel.reason.isVisible()
 
 
-def test_a_long_name_is_elided_in_the_button(panel: CommandPanel, workbench: FakeWorkbench) -> None:
-    name = "LEM & Söhne, charging park north, bay 4711, left of the gate"
+def test_a_long_name_takes_two_lines_of_the_button(panel: CommandPanel, workbench: FakeWorkbench) -> None:
+    name = "LEM & Söhne, bay 4711 on the left"
+    workbench.save_device(replace(workbench.device("lem-1"), name=name))
+    panel.set_device("lem-1")
+    panel.choose("READ_STATUS")
+    low = panel.send.minimumHeight()
+    panel.resize(200, 700)
+    assert panel.send.shown_text().replace("\n", " ") == f"Read status of {name}"
+    assert panel.send.shown_text().count("\n") == 1
+    assert panel.send.minimumHeight() > low
+
+
+def test_a_very_long_name_is_elided_in_the_button(panel: CommandPanel, workbench: FakeWorkbench) -> None:
+    name = "LEM & Söhne, charging park north, bay 4711, left of the gate" * 2
     workbench.save_device(replace(workbench.device("lem-1"), name=name))
     panel.set_device("lem-1")
     panel.choose("READ_STATUS")
@@ -267,8 +279,8 @@ def test_a_long_name_is_elided_in_the_button(panel: CommandPanel, workbench: Fak
     assert panel.send.text() == panel.send.toolTip() == panel.send.accessibleName() == whole
     shown = panel.send.shown_text()
     assert "…" in shown
-    assert panel.send.fontMetrics().horizontalAdvance(shown) < panel.send.width()
-    panel.resize(900, 700)
+    assert all(panel.send.fontMetrics().horizontalAdvance(one) < panel.send.width() for one in shown.split("\n"))
+    panel.resize(1800, 700)
     assert panel.send.shown_text() == whole
 
 

@@ -150,6 +150,29 @@ def test_why_and_release_of_one_that_waits(panel: DetailPanel, show: Show, workb
     assert "ended already" in panel.why.text()
 
 
+def test_why_shows_the_rules_of_every_verdict(panel: DetailPanel, show: Show) -> None:
+    show(interaction(5, Status.SUSPENDED))
+    line = StepEntry(
+        interaction=5, at=START, step=Step.GATEKEEPER, event=Event.SUSPEND, status=Status.SUSPENDED, code="GRID_DOWN",
+        text="Grid 1 is dark.",
+        inputs={"v": 1, "by": ["from_user"], "reach": "grid", "grid": {"id": "grid-1", "hps": 0}},
+    )  # fmt: skip
+    panel._steps = []
+    panel.on_batch([line])
+    head, *rules = panel.rules_model.rows()
+    assert (head[1], head[4]) == ("paused (suspended)  GRID_DOWN", "Grid 1 is dark.")
+    assert [row[2] for row in rules] == ["capability", "expired", "forbidden", "foreign write", "grid down"]
+    assert {row[3] for row in rules[:-1]} == {"no"}
+    assert rules[-1][3:] == ("yes", "grid-1 is dark.")
+    assert hint(panel, 6) == ""
+    panel._steps = []
+    panel.on_batch([replace(line, inputs=None)])
+    assert panel.rules_model.rows()[0][4].startswith("Read from the verdict")
+    panel._steps = []
+    panel.on_batch([replace(line, status=None)])
+    assert "no verdict" in hint(panel, 6)
+
+
 def test_a_read_under_way_can_be_stopped(panel: DetailPanel, show: Show, workbench: FakeWorkbench) -> None:
     workbench.stoppable.add(6)
     show(interaction(6, Status.PROCESSING))

@@ -17,6 +17,7 @@ from pytestqt.qtbot import QtBot
 from app.errors import WorkbenchError
 from app.model.reading import LinkState
 from app.model.status import Event, Status
+from app.replaying import Unit
 from tests.ui.fakes import (
     CURRENT,
     DISCONNECT_RELAY,
@@ -36,7 +37,7 @@ from tests.ui.log_fakes import interaction
 from tests.ui.meter_fakes import METER, line_bench, objects_item
 from tests.ui.stand_ins import FakeDetailPanel, StandInPanels, log_at
 from tests.ui.test_window_screenshots import Recording
-from ui.actions import Layout
+from ui.actions import Layout, View
 from ui.dialogs.confirm import CommandQuestion, Question, confirm_command
 from ui.main_window import MainWindow, Session
 from ui.models.objects import place_at
@@ -350,14 +351,14 @@ def test_a_replay_is_unmistakable_and_sends_nothing(qtbot: QtBot, theme: Theme, 
         def resume(self) -> None:
             self.paused = False
 
-        def step(self) -> None:
-            self.did.append("step")
+        def step(self, unit: Unit) -> None:
+            self.did.append(unit)
 
         def set_speed(self, speed: float) -> None:
             self.speed = speed
 
-        def seek(self, to: Any) -> None:
-            self.did.append(to)
+        def seek(self, moment: Any) -> None:
+            self.did.append(moment)
 
     moving = Moving()
     bench = Bench(qtbot, theme, tmp_path, FakeWorkbench(site()), mode=Mode.REPLAY, replay=moving)
@@ -375,7 +376,7 @@ def test_a_replay_is_unmistakable_and_sends_nothing(qtbot: QtBot, theme: Theme, 
     bar.next.click()
     bar.seek.setFocus()
     qtbot.keyClick(bar.seek, Qt.Key.Key_End)  # type: ignore[no-untyped-call]
-    assert moving.did == ["step", moving.end]
+    assert moving.did == [Unit.INTERACTION, moving.end]
     bar.speed.setCurrentIndex(bar.speed.count() - 1)
     bar.speed.activated.emit(bar.speed.count() - 1)
     assert moving.speed == 0.0
@@ -428,7 +429,7 @@ def test_objects_follow_the_device_and_send_what_is_asked_for(qtbot: QtBot, them
     objects: Any = window.objects
     window.show_device(METER)
     assert objects.device == METER
-    window.tabs.setCurrentWidget(window._tab_objects)
+    window.show_view(View.OBJECTS)
     objects.on_batch([objects_item(1)])
     assert objects.empty_text() == ""
     window.activateWindow()
@@ -475,10 +476,10 @@ def test_charts_come_and_go_by_the_verbs(bench: Bench) -> None:
     bench.trigger("chart.share")
     assert window.charts.is_shared
     assert verbs.action("chart.share").isChecked()
-    window.tabs.setCurrentWidget(window._tab_log)
+    window.show_view(View.LOG)
     bench.trigger("chart.close")
     assert len(window.charts.sheets) == 2, "nobody saw which one it is"
-    assert window.tabs.currentWidget() is window._tab_live
+    assert window.tabs.view is View.LIVE
     bench.trigger("chart.close")
     assert len(window.charts.sheets) == 1
     assert window.notice.text.text() == "Chart 2 closed."

@@ -246,6 +246,7 @@ def test_detail_empty(theme: Theme, shoot: Shoot, open_log: OpenLog) -> None:
         ("bytes", Status.SUCCESSFUL, 14, 4, 1280, 1.0),
         ("narrow-200", Status.SUCCESSFUL, 14, 0, 640, 2.0),
         ("related-none", Status.QUEUED, 5, 5, 1280, 1.0),
+        ("why", Status.SUSPENDED, 4, 6, 1280, 1.0),
     ],
 )
 def test_detail(
@@ -275,6 +276,14 @@ def test_detail(
     panel.show()
     qtbot.waitUntil(until(lambda: bool(panel.steps_model.rows())))
     panel.tabs.setCurrentIndex(tab)
+    if name == "why":
+        story = reader.stories[item.id]
+        gateways = [["gateway-1", 0, -240_000_000], ["gateway-2", 1, -1_900_000_000]]
+        inputs = {"v": 1, "by": ["from_user"], "reach": "grid", "grid": {"id": "grid-1", "hps": 0, "gw": gateways}}
+        verdict = replace(story.steps[-1], code="GRID_DOWN", text="Grid 1 is dark.", inputs=inputs)
+        reader.stories[item.id] = replace(story, steps=(*story.steps[:-1], verdict))
+        panel.show_interaction(item.id)
+        qtbot.waitUntil(until(lambda: len(panel.rules_model.rows()) > 4))
     if name == "bytes":
         panel.bytes.list.selectRow(1)
         panel.bytes.as_text.setChecked(False)

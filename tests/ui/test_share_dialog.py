@@ -166,7 +166,9 @@ def test_what_was_seen_is_what_is_written(make: Make, qtbot: QtBot, out: Path) -
         serials = {device.serial for device in reader.snapshot().devices}
     assert seen[OWNER][2] in names
     assert seen[SERIAL][2] in serials
-    assert dialog.box.sentences.text().startswith(f"{COUNT} interactions were written to {file}. Replaced in it: ")
+    said = dialog.box.sentences.text()
+    assert said.startswith(f"{COUNT} interactions were written to {file}. ")
+    assert " attachments were left out: what stands in a picture cannot be replaced. Replaced in it: " in said
     assert dialog.look_title.text() == "What was replaced"
     assert dialog.file.raw() == str(out / "bench, a part 2.mwk"), "and the next one has another name"
     again = written(qtbot, dialog)

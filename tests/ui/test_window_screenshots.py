@@ -21,6 +21,7 @@ from app.model.device import Device, NodeKind
 from app.model.flow import IssueKind
 from app.model.reading import LinkState
 from app.model.status import Event
+from app.replaying import Unit
 from tests.ui.fakes import (
     CURRENT,
     DISCONNECT_RELAY,
@@ -56,14 +57,16 @@ class Recording:
 
     speed = 5.0
     paused = False
+    finished = False
+    loop = False
     start: datetime | None = START
     end: datetime | None = START + timedelta(hours=2)
     position: datetime | None = START + timedelta(minutes=47)
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
-    def step(self) -> None: ...
-    def seek(self, to: datetime) -> None: ...
+    def step(self, unit: Unit) -> None: ...
+    def seek(self, moment: datetime) -> None: ...
     def set_speed(self, speed: float) -> None: ...
 
 

@@ -22,6 +22,7 @@ from PySide6.QtWidgets import (
 from app.model.command import CommandSpec, ParamSpec, ParamType, Risk
 from app.model.device import Device
 from app.model.reading import Severity
+from ui.model_words import shown_command
 from ui.models.log_table import scalar_text
 from ui.theme import Role, Theme, space
 
@@ -70,7 +71,7 @@ class Question(QDialog):
         self.stay.setObjectName("question.stay")
         self.stay.setDefault(True)
         self.stay.clicked.connect(self.reject)
-        buttons = QHBoxLayout()
+        self.buttons = buttons = QHBoxLayout()
         buttons.setSpacing(space(2))
         buttons.addStretch(1)
         buttons.addWidget(self.stay)
@@ -100,16 +101,6 @@ class Question(QDialog):
         return label
 
 
-def changed_param(spec: CommandSpec) -> str:
-    """The parameter with the new value of the shadow field that ``spec`` changes; "" when it changes none."""
-    source = spec.shadow.get(spec.changes, "")
-    if isinstance(source, str) and source.startswith("param:"):
-        return source.removeprefix("param:")
-    if spec.changes and spec.param(spec.changes) is None and len(spec.params) == 1:
-        return spec.params[0].name  # the shadow is told by the answer: the clock that was set
-    return spec.changes
-
-
 class CommandQuestion(Question):
     """Names the meter, the old and the new value, the warning, and the verb."""
 
@@ -123,6 +114,7 @@ class CommandQuestion(Question):
         old_value: Any,
         theme: Theme | None,
     ) -> None:
+        spec = shown_command(spec)
         verb = spec.verb.replace("{device}", device.name) if spec.verb else ""
         if not verb:
             verb = translate("Question", "{command}: {device}").format(command=spec.title, device=device.name)
@@ -160,11 +152,11 @@ class CommandQuestion(Question):
             shown = self.tr("(not shown)") if param.type is ParamType.SECRET else _value(value, param.unit)
             if param.choices:
                 shown = next((title for key, title in param.choices if key == value), shown)
-            if name == changed_param(spec):
+            if name == spec.changed_param:
                 self._old_and_new(facts, param, old_value, shown)
             else:
                 self._row(facts, param.title, shown)
-        changed = spec.param(changed_param(spec))
+        changed = spec.param(spec.changed_param)
         if changed is not None and params.get(changed.name) in (None, ""):
             self._old_and_new(facts, changed, old_value, changed.help or self.tr("left to the program"))
         self.body.addLayout(facts)

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final, Protocol
 
 import shiboken6
-from PySide6.QtCore import QSignalBlocker, Qt, Signal
+from PySide6.QtCore import QCoreApplication, QObject, QSignalBlocker, Qt, Signal
 from PySide6.QtGui import QFont, QPalette
 from PySide6.QtWidgets import (
     QCheckBox,
@@ -39,12 +40,14 @@ from app.model.command import ParamSpec, ParamType
 from app.model.device import Device, NodeKind
 from app.ports import AttributeForm, Secrets
 from app.workbench import Workbench
+from ui.model_words import model_text
 from ui.panels.command import ParamField
 from ui.routes import GATEWAY, secret_name, suggested_name
 from ui.theme import Role, Theme, space
 from ui.widgets.result_box import ResultBox
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
+translate: Final = QCoreApplication.translate
 
 KEYRING: Final = "keyring:"
 TEST_S: Final = 60.0  # longer than any adapter's own limits; a driver that hangs must not hold the form for ever
@@ -58,8 +61,145 @@ class SecretKeeper(Secrets, Protocol):
     def set_for_session(self, name: str, value: str) -> None: ...
 
 
+class ConnectionTest(QObject):
+    """*Test* of one form: one at a time, told in its result box. What comes after ``stop`` is dropped."""
+
+    ended = Signal()  # by itself, or stopped
+
+    def __init__(self, workbench: Workbench, spawn: Spawn, box: ResultBox, parent: QWidget) -> None:
+        super().__init__(parent)
+        self._workbench = workbench
+        self._spawn = spawn
+        self._box = box
+        self._task: asyncio.Task[Any] | None = None
+        self._number = 0
+        self.is_under_way = False
+        self.is_passed = False  # the last one
+        box.stopRequested.connect(self.stop)
+
+    def begin(self, adapter: str, settings: Mapping[str, Any]) -> None:
+        """Try a connection; ``settings`` with secrets in words."""
+        self.is_under_way, self.is_passed = True, False
+        self._box.begin(self.tr("Trying the connection..."))
+        self._spawn(self._probe(self._number, adapter, settings))
+
+    def stop(self) -> None:
+        """End the test that is under way."""
+        if not self.is_under_way:
+            return
+        task = self._task
+        self._end(self._number, self.tr("The test was stopped."), None)
+        if task is not None:
+            task.cancel()
+
+    def forget(self) -> None:
+        """The last result speaks of other values."""
+        self.stop()
+        self.is_passed = False
+        self._box.hide()
+
+    async def _probe(self, number: int, adapter: str, settings: Mapping[str, Any]) -> None:
+        if not shiboken6.isValid(self) or number != self._number:
+            return  # stopped before it began
+        self._task = asyncio.current_task()
+        try:
+            async with asyncio.timeout(TEST_S):
+                sentences = await self._workbench.probe(adapter, settings)
+        except TimeoutError:
+            text = self.tr("There was no result in {n} s. Check the address and the cable, then test again.")
+            self._end(number, text.format(n=round(TEST_S)), False)
+        except WorkbenchError as fault:
+            self._end(number, str(fault), False)
+        else:
+            self._end(number, "\n".join(sentences) or self.tr("The connection works."), True)
+
+    def _end(self, number: int, text: str, is_good: bool | None) -> None:
+        if not shiboken6.isValid(self) or number != self._number:
+            return  # closed meanwhile, or stopped and started again
+        self._number += 1
+        self.is_under_way = False
+        self.is_passed = is_good is True
+        self._task = None
+        self._box.say(text, is_good)
+        self.ended.emit()
+
+
+async def put_away(
+    keeper: SecretKeeper,
+    secrets: Mapping[str, str],
+    form: Iterable[ParamSpec],
+    kept_as: Callable[[str], str],
+    *,
+    only_session: bool,
+) -> None:
+    """Put secrets away, off the GUI thread: a keyring may ask the person to unlock it.
+
+    Args:
+        secrets: words by the name of their field in ``form``.
+        kept_as: what a field's words are called in the keyring.
+    Raises:
+        WorkbenchError: the keyring takes them not.
+    """
+    turned = {spec.name: spec.kept_as for spec in form if spec.kept_as is not None}
+    for name, words in secrets.items():
+        if (turn := turned.get(name)) is not None:
+            words = await asyncio.to_thread(turn, words)
+        if only_session:
+            keeper.set_for_session(kept_as(name), words)
+        else:
+            await asyncio.to_thread(keeper.set, kept_as(name), words)
+
+
+def session_only_box(name: str) -> QCheckBox:
+    """The choice where secrets are kept. ``name`` of the object."""
+    box = QCheckBox(translate("ConnectionDialog", "Keep passwords and keys for this session only"))
+    box.setObjectName(name)
+    text = translate(
+        "ConnectionDialog",
+        "Otherwise they go to the keyring of this computer. They never stand in the workspace or the log.",
+    )
+    box.setToolTip(text)
+    return box
+
+
+def basic_specs(places: Iterable[Device]) -> dict[str, ParamSpec]:
+    """What every device is asked for, by name: name, id, parent, serial. ``places``: what it may stand in."""
+    short = translate("ConnectionDialog", "Short and without blanks; used on the command line.")
+    inside = translate("ConnectionDialog", "Stands in")
+    choices = tuple((one.id, one.name) for one in places)
+    serial = translate("ConnectionDialog", "Serial number")
+    specs = (
+        ParamSpec(name="name", title=translate("ConnectionDialog", "Name")),
+        ParamSpec(name="id", title=translate("ConnectionDialog", "Id"), pattern=_ID, help=short),
+        ParamSpec(name="parent", title=inside, type=ParamType.CHOICE, required=False, choices=choices),
+        ParamSpec(name="serial", title=serial, required=False, default=""),
+    )
+    return {spec.name: spec for spec in specs}
+
+
+def place_of(workbench: Workbench, hint: str) -> str:
+    """Id of what a new device is offered to stand in: the chosen device ``hint``, or what that stands in; ""."""
+    found = next((one for one in workbench.devices() if one.id == hint), None)
+    if found is None:
+        return ""
+    return found.id if found.kind is not NodeKind.METER else found.parent
+
+
+def taken_text(workbench: Workbench, wanted: str) -> str:
+    """Whose id ``wanted`` is already; empty where it is free."""
+    other = next((one for one in workbench.devices() if one.id == wanted), None)
+    if other is None:
+        return ""
+    text = translate("ConnectionDialog", "{id} is already the id of {name}.")
+    return text.format(id=wanted, name=other.name)
+
+
 class ConnectionDialog(QDialog):
-    """Adds a device, or edits one. ``saved`` carries it after the core has taken it."""
+    """Adds a device, or edits one. ``saved`` carries it after the core has taken it.
+
+    Args:
+        offered: values that the fields of a new device begin with, where nothing else says one.
+    """
 
     saved = Signal(Device)
     _unique = "id"  # name of the field that nothing else may be called
@@ -74,6 +214,7 @@ class ConnectionDialog(QDialog):
         secrets: SecretKeeper | None = None,
         device: Device | None = None,
         parent_hint: str = "",
+        offered: Mapping[str, Any] | None = None,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
@@ -85,15 +226,13 @@ class ConnectionDialog(QDialog):
         self._spawn = spawn
         self._secrets = secrets
         self._device = device
+        self._offered = offered or {}
         self._adapter = device.adapter if device is not None else GROUP
         self._fields: list[ParamField] = []  # of the connection
         self._own: list[ParamField] = []  # of the attributes that are of this device alone
         self._given: dict[ParamField, Any] = {}  # what a field was offered with
         self._typed: dict[tuple[str, bool, str], Any] = {}  # adapter, whether an attribute, name -> what was typed
         self._id_is_typed = device is not None
-        self._task: asyncio.Task[Any] | None = None
-        self._test_number = 0
-        self._is_testing = False
         self._is_saving = False
         self.setWindowTitle(self._title())
         self._build(parent_hint)
@@ -119,9 +258,9 @@ class ConnectionDialog(QDialog):
         self.kinds.setAccessibleName(self.tr("How the device is reached"))
         self.kinds.setWordWrap(True)
         for key, kind in self._workbench.adapter_types().items():
-            item = QListWidgetItem(kind.title)
+            item = QListWidgetItem(model_text(kind.title))
             item.setData(Qt.ItemDataRole.UserRole, key)
-            item.setToolTip(kind.summary)
+            item.setToolTip(model_text(kind.summary))
             self.kinds.addItem(item)
         if self._may_group:
             group = QListWidgetItem(self.tr("Site or grid"))
@@ -151,11 +290,7 @@ class ConnectionDialog(QDialog):
         grid.setColumnStretch(1, 1)
         self._form = QVBoxLayout()
         self._form.setSpacing(space(3))
-        self.session_only = QCheckBox(self.tr("Keep passwords and keys for this session only"))
-        self.session_only.setObjectName("connection.session_only")
-        self.session_only.setToolTip(
-            self.tr("Otherwise they go to the keyring of this computer. They never stand in the workspace or the log.")
-        )
+        self.session_only = session_only_box("connection.session_only")
         form = QVBoxLayout()
         form.setContentsMargins(space(2), 0, space(3), 0)
         form.setSpacing(space(3))
@@ -171,6 +306,7 @@ class ConnectionDialog(QDialog):
         page = QWidget()
         page.setLayout(form)
         self.form_area = QScrollArea()
+        self.form_area.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # the fields in it are what is reached
         self.form_area.setWidgetResizable(True)
         self.form_area.setFrameShape(QFrame.Shape.NoFrame)
         self.form_area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -186,32 +322,18 @@ class ConnectionDialog(QDialog):
         outer.addLayout(upper, 1)
         self.result_box = ResultBox(self._theme)
         self.result_box.setObjectName("connection.result")
-        self.result_box.stopRequested.connect(self._cancel_test)
+        self._probing = ConnectionTest(self._workbench, self._spawn, self.result_box, self)
+        self._probing.ended.connect(self._check)
         outer.addWidget(self.result_box)
         outer.addLayout(self._make_buttons())
 
     def _make_basics(self, parent_hint: str) -> dict[str, ParamField]:
         device = self._device
         groups = self._possible_parents()
-        inside = device.parent if device is not None else self._parent_from(parent_hint)
-        specs = (
-            ParamSpec(name="name", title=self.tr("Name")),
-            ParamSpec(
-                name="id",
-                title=self.tr("Id"),
-                pattern=_ID,
-                help=self.tr("Short and without blanks; used on the command line."),
-            ),
-            ParamSpec(name="kind", title=self.tr("Kind"), type=ParamType.CHOICE, choices=self._kind_choices()),
-            ParamSpec(
-                name="parent",
-                title=self.tr("Stands in"),
-                type=ParamType.CHOICE,
-                required=False,
-                choices=tuple((one.id, one.name) for one in groups),
-            ),
-            ParamSpec(name="serial", title=self.tr("Serial number"), required=False, default=""),
-        )
+        inside = device.parent if device is not None else place_of(self._workbench, parent_hint)
+        kind = ParamSpec(name="kind", title=self.tr("Kind"), type=ParamType.CHOICE, choices=self._kind_choices())
+        known = basic_specs(groups)
+        specs = (known["name"], known["id"], kind, known["parent"], known["serial"])
         fields = {spec.name: ParamField(spec, self._theme) for spec in specs}
         fields["name"].edited.connect(self._on_name)
         fields["id"].edited.connect(self._on_id)
@@ -276,6 +398,14 @@ class ConnectionDialog(QDialog):
             if self.kinds.item(row).data(Qt.ItemDataRole.UserRole) == key:
                 self.kinds.setCurrentRow(row)
 
+    def begin_with(self, adapter: str, *, name: str = "", serial: str = "") -> None:
+        """Begin a new device with what is known of it."""
+        self.choose_adapter(adapter)
+        self._basics["name"].set_value(name)
+        self._basics["serial"].set_value(serial)
+        self._on_name()
+        self._check()
+
     def field(self, name: str) -> ParamField:
         """One field of the adapter's forms."""
         return next(field for field in self._all_fields() if field.spec.name == name)
@@ -287,11 +417,12 @@ class ConnectionDialog(QDialog):
     def _on_kind(self, item: QListWidgetItem | None, _before: QListWidgetItem | None) -> None:
         if item is None:
             return
-        self._cancel_test()
+        self._probing.stop()
         self._remember_typed()
         self._adapter = str(item.data(Qt.ItemDataRole.UserRole))
         kind = self._workbench.adapter_types().get(self._adapter)
-        self.summary.setText(kind.summary if kind is not None else self.tr("Only groups others; it has no connection."))
+        nothing = self.tr("Only groups others; it has no connection.")
+        self.summary.setText(model_text(kind.summary) if kind is not None else nothing)
         self._offer_kinds()
         self._fill_form()
         self.test.setVisible(bool(self._adapter))
@@ -362,7 +493,7 @@ class ConnectionDialog(QDialog):
         is_kept = spec.type is ParamType.SECRET and isinstance(stored, str) and stored.startswith(KEYRING)
         if is_kept:
             kept = self.tr("One is kept already; type here to replace it.")
-            spec = replace(spec, required=False, help=f"{kept} {spec.help}".strip())
+            spec = replace(spec, required=False, help=f"{kept} {model_text(spec.help)}".strip())
         field = ParamField(spec, self._theme)
         if stored is not None and not is_kept:
             field.set_value(stored)
@@ -378,7 +509,8 @@ class ConnectionDialog(QDialog):
         device = self._device
         if device is None or device.adapter != self._adapter:
             device = self._above()
-        return device.settings.get(name) if device is not None and device.adapter == self._adapter else None
+        known = device.settings.get(name) if device is not None and device.adapter == self._adapter else None
+        return self._offered.get(name) if known is None and self._device is None else known
 
     def _stored_attribute(self, spec: ParamSpec) -> Any:
         stored = self._device.attributes.get(spec.name) if self._device is not None else None
@@ -402,7 +534,7 @@ class ConnectionDialog(QDialog):
         self._id_is_typed = bool(self._basics["id"].raw())
 
     def _on_field(self) -> None:
-        if not self._is_testing:
+        if not self._probing.is_under_way:
             self.result_box.hide()  # it spoke of other values
         self._show_fields()
         self._check()
@@ -434,14 +566,14 @@ class ConnectionDialog(QDialog):
             wrong.append(clashing.spec.title)
         self.save.setEnabled(not wrong and not self._is_saving)
         asked = [field for field in self._fields if not field.isHidden()]
-        self.test.setEnabled(not self._is_testing and all(_is_fine(field) for field in asked))
+        self.test.setEnabled(not self._probing.is_under_way and all(_is_fine(field) for field in asked))
         text = self.tr("Still needed: {fields}.").format(fields=", ".join(wrong)) if wrong else ""
         self.missing.setText(text)
         self.save.setText(self._save_text())
 
     def _save_text(self) -> str:
         name = str(self._basics["name"].raw() or "")
-        return self.tr("Save {name}").format(name=_short(name)) if name else self.tr("Save the device")
+        return self.tr("Save {name}").format(name=short_name(name)) if name else self.tr("Save the device")
 
     def _shown_basics(self) -> list[ParamField]:
         return [f for key, f in self._basics.items() if key != "serial" or self._adapter]
@@ -449,12 +581,7 @@ class ConnectionDialog(QDialog):
     def _clash(self) -> str:
         """Why what must be unique is not; empty where it is."""
         wanted = self._basics["id"].raw()
-        if self._device is not None or not wanted:
-            return ""
-        other = next((one for one in self._workbench.devices() if one.id == wanted), None)
-        if other is None:
-            return ""
-        return self.tr("{id} is already the id of {name}.").format(id=wanted, name=other.name)
+        return taken_text(self._workbench, str(wanted)) if self._device is None and wanted else ""
 
     def _settings(self) -> tuple[dict[str, Any], dict[str, str]]:
         """Checked values as JSON keeps them, and the secrets among them.
@@ -480,7 +607,7 @@ class ConnectionDialog(QDialog):
                 elif isinstance(stored, str) and stored.startswith(KEYRING):
                     values[name] = stored
             elif value is not None:
-                values[name] = _for_json(value)
+                values[name] = for_json(value)
         if first is not None:
             raise first
         return values, secrets
@@ -503,42 +630,8 @@ class ConnectionDialog(QDialog):
             values, secrets = self._settings()
         except ParameterError:
             return  # it stands under its field
-        self._is_testing = True
-        self.result_box.begin(self.tr("Trying the connection..."))
         self.test.setEnabled(False)
-        self._spawn(self._probe(self._test_number, self._adapter, {**values, **secrets}))
-
-    async def _probe(self, number: int, adapter: str, settings: Mapping[str, Any]) -> None:
-        if not shiboken6.isValid(self) or number != self._test_number:
-            return  # stopped before it began
-        self._task = asyncio.current_task()
-        try:
-            async with asyncio.timeout(TEST_S):
-                sentences = await self._workbench.probe(adapter, settings)
-        except TimeoutError:
-            text = self.tr("There was no result in {n} s. Check the address and the cable, then test again.")
-            self._end_test(number, text.format(n=round(TEST_S)), False)
-        except WorkbenchError as fault:
-            self._end_test(number, str(fault), False)
-        else:
-            self._end_test(number, "\n".join(sentences) or self.tr("The connection works."), True)
-
-    def _cancel_test(self) -> None:
-        if not self._is_testing:
-            return
-        task = self._task
-        self._end_test(self._test_number, self.tr("The test was stopped."), None)
-        if task is not None:
-            task.cancel()
-
-    def _end_test(self, number: int, text: str, is_good: bool | None) -> None:
-        if not shiboken6.isValid(self) or number != self._test_number:
-            return  # closed meanwhile, or stopped and started again
-        self._test_number += 1
-        self._is_testing = False
-        self._task = None
-        self.result_box.say(text, is_good)
-        self._check()
+        self._probing.begin(self._adapter, {**values, **secrets})
 
     # ---------------------------------------------------------------- saving
 
@@ -580,7 +673,7 @@ class ConnectionDialog(QDialog):
             if value is None or value == "":
                 found.pop(name, None)
             elif name in found or value != field.spec.default:  # what goes without saying is not entered
-                found[name] = _for_json(value)
+                found[name] = for_json(value)
         return found
 
     def _kept_as(self, device: Device, name: str) -> str:
@@ -592,28 +685,19 @@ class ConnectionDialog(QDialog):
         return secret_name(device.id, device.route, name)
 
     async def _keep(self, keeper: SecretKeeper, device: Device, secrets: Mapping[str, str]) -> None:
-        """Put the secrets away, off the GUI thread: a keyring may ask the person to unlock it."""
+        form = [field.spec for field in self._fields]
         only_session = self.session_only.isChecked()
-        fault: WorkbenchError | None = None
-        turned = {field.spec.name: field.spec.kept_as for field in self._fields if field.spec.kept_as is not None}
-        for name, words in secrets.items():
-            kept_as = self._kept_as(device, name)
-            if (turn := turned.get(name)) is not None:
-                words = await asyncio.to_thread(turn, words)
-            if only_session:
-                keeper.set_for_session(kept_as, words)
-                continue
-            try:
-                await asyncio.to_thread(keeper.set, kept_as, words)
-            except WorkbenchError as refused:
-                fault = refused
-                break
+        fault = ""
+        try:
+            await put_away(keeper, secrets, form, partial(self._kept_as, device), only_session=only_session)
+        except WorkbenchError as refused:
+            fault = str(refused)
         if not shiboken6.isValid(self):
             return
         self._is_saving = False
         self._check()
-        if fault is not None:
-            self.result_box.say(str(fault), False)
+        if fault:
+            self.result_box.say(fault, False)
             return
         self._hand_over(device, secrets)
 
@@ -633,7 +717,7 @@ class ConnectionDialog(QDialog):
         return made
 
     def done(self, result: int) -> None:
-        self._cancel_test()
+        self._probing.stop()
         super().done(result)
 
     # ---------------------------------------------------------------- small things
@@ -646,12 +730,6 @@ class ConnectionDialog(QDialog):
             size = len(below)
             below |= {one.id for one in devices if one.parent in below}
         return [one for one in devices if one.kind is not NodeKind.METER and one.id not in below]
-
-    def _parent_from(self, hint: str) -> str:
-        found = next((one for one in self._workbench.devices() if one.id == hint), None)
-        if found is None:
-            return ""
-        return found.id if found.kind is not NodeKind.METER else found.parent
 
     def _colour(self) -> None:
         for label, role in ((self.summary, Role.DIMMED), (self.missing, Role.DIMMED)):
@@ -773,7 +851,7 @@ class WayDialog(ConnectionDialog):
 
     def _save_text(self) -> str:
         name = str(self._basics["way"].raw() or "")
-        return self.tr("Add the way {name}").format(name=_short(name)) if name else self.tr("Add the way")
+        return self.tr("Add the way {name}").format(name=short_name(name)) if name else self.tr("Add the way")
 
     def _made(self, values: Mapping[str, Any]) -> Device:
         """The meter as it is reached by the new way alone."""
@@ -808,7 +886,8 @@ def _is_fine(field: ParamField) -> bool:
     return True
 
 
-def _for_json(value: Any) -> Any:
+def for_json(value: Any) -> Any:
+    """A checked value as the settings of a device keep it."""
     if isinstance(value, Decimal):
         return str(value)
     if isinstance(value, datetime):
@@ -816,5 +895,6 @@ def _for_json(value: Any) -> Any:
     return value
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
+    """As much of a name as a button takes."""
     return name if len(name) <= 24 else f"{name[:23]}…"

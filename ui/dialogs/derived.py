@@ -21,8 +21,8 @@ from app.lab.units import unit_of_text
 from app.model.command import ParamSpec, ParamType
 from ui.dialogs.lab import CurveChoice, CurvePicker, Errand, LabDialog, moment_text
 from ui.panels.command import ParamField
-from ui.panels.log import FilterLine
 from ui.theme import Role, Theme, fixed_font, space
+from ui.widgets.filter_line import FilterLine
 from ui.widgets.sentence_panel import tint, words_label
 
 WIDTH: Final = 96  # letters

@@ -40,6 +40,7 @@ from PySide6.QtWidgets import (
 
 from app.errors import WorkbenchError
 from app.lab.series import SeriesKey
+from ui.model_words import model_text
 from ui.models.log_table import time_text, zone_text
 from ui.theme import Role, Theme, fixed_font, space
 from ui.widgets.chart.curve import from_us, in_years, to_us
@@ -62,7 +63,7 @@ class CurveChoice:
 
     @property
     def text(self) -> str:
-        name, unit = self.title or self.key.name, self.key.unit
+        name, unit = model_text(self.title) or self.key.name, self.key.unit
         what = f"{name} ({unit})" if unit else name
         return translate("Lab", "{what} of {device}").format(what=what, device=self.device_name or self.key.device)
 

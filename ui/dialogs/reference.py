@@ -613,9 +613,9 @@ class ReferenceDialog(LabDialog):
         gaps = self.tr("no gap") if not count else self.tr("one gap") if count == 1 else self.tr("{count} gaps")
         name = f"{one.name} ({one.key.unit})" if one.key.unit else one.name
         if one.times[0] < _EARLIEST_US:
-            text = self.tr("{name}: {count} samples over {duration}, {gaps}.")
+            text = self.tr("{name}: {count} samples over {duration}, {gaps}.", "", len(one))
         else:
-            text = self.tr("{name}: {count} samples over {duration} from {first}, {gaps}.")
+            text = self.tr("{name}: {count} samples over {duration} from {first}, {gaps}.", "", len(one))
         text = text.format(
             name=name,
             count=f"{len(one):,}",

@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from functools import partial
@@ -50,10 +50,11 @@ from app.model.command import ParamSpec, ParamType
 from app.ports import Secrets
 from app.support_bundle import Part, bundle_name, write_bundle
 from ui.dialogs.lab import Errand, LabDialog
+from ui.model_words import model_text
 from ui.panels.command import ParamField
 from ui.panels.detail import LinesModel, LinesView
-from ui.panels.log import FilterLine
 from ui.theme import Role, Theme, space
+from ui.widgets.filter_line import FilterLine
 from ui.widgets.result_box import ResultBox
 from ui.widgets.sentence_panel import SentencePanel, tint, words_label
 from ui.widgets.text_view import visible_text
@@ -135,6 +136,7 @@ class Written:
     count: int
     names: tuple[str, ...]
     replaced: tuple[Replacement, ...]
+    left_out: int = 0  # attachments
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +263,7 @@ def write(source: Source, choice: Choice, file: Path, looked: Looked | None, job
                 job.put(made, file)
         except OSError as exc:
             raise explain(file, exc) from exc
-    return Written(file=file, count=written.count, names=written.names, replaced=written.replaced)
+    return replace(written, file=file)
 
 
 def _make(
@@ -274,7 +276,8 @@ def _make(
             reader, file, redaction, choice.where, form=choice.form, samples=choice.samples, on_progress=job.tell
         )
         number = done.frames if choice.form is Form.PCAPNG else done.interactions
-        return Written(file=file, count=number, names=(), replaced=done.replaced)
+        left_out = done.attachments_left_out
+        return Written(file=file, count=number, names=(), replaced=done.replaced, left_out=left_out)
     assert source.profile is not None
     bundle = write_bundle(
         file,
@@ -396,7 +399,7 @@ class ReplacedPanel(SentencePanel):
     def _fill(self, *_args: object) -> None:
         hides, wanted = self.hide_originals.isChecked(), self.search.text().strip().casefold()
         lines = [
-            (str(one.kind), HIDDEN if hides else _line(one.original), _line(one.pseudonym), f"{one.count:,}")
+            (kind_word(one.kind), HIDDEN if hides else _line(one.original), _line(one.pseudonym), f"{one.count:,}")
             for one in self._replaced
         ]
         shown = [line for line in lines if any(wanted in text.casefold() for text in line[:COUNT_COLUMN])]
@@ -407,6 +410,20 @@ class ReplacedPanel(SentencePanel):
             text = self.tr("{shown} of {n} different words")
         times = sum(one.count for one in self._replaced)
         self.found.setText(text.format(shown=f"{len(shown):,}", n=f"{len(lines):,}", times=f"{times:,}"))
+
+
+def kind_word(kind: Kind) -> str:
+    """What is replaced, in one word."""
+    words = {
+        Kind.KEYS: translate("Replaced", "keys"),
+        Kind.TOKENS: translate("Replaced", "tokens"),
+        Kind.SERIALS: translate("Replaced", "serial numbers"),
+        Kind.CUSTOMERS: translate("Replaced", "customers"),
+        Kind.ADDRESSES: translate("Replaced", "addresses"),
+        Kind.NAMES: translate("Replaced", "names"),
+        Kind.PLACES: translate("Replaced", "places"),
+    }
+    return words[kind]
 
 
 def _line(text: str) -> str:
@@ -586,7 +603,7 @@ class ShareDialog(LabDialog):
         self.forms.setObjectName("share.form")
         self.forms.setAccessibleName(self.tr("Form"))
         for form in Form:
-            self.forms.addItem(FORM_TITLES[form], form)
+            self.forms.addItem(model_text(FORM_TITLES[form]), form)
         self.forms.currentIndexChanged.connect(self._on_what)
         self.samples = QCheckBox(self.tr("With the &samples of the devices"))
         self.samples.setObjectName("share.samples")
@@ -612,7 +629,7 @@ class ShareDialog(LabDialog):
         box.addWidget(title)
         self.kinds: dict[Kind, QCheckBox] = {}
         for kind in Kind:
-            check = QCheckBox(_capital(KIND_TITLES[kind]))
+            check = QCheckBox(_capital(model_text(KIND_TITLES[kind])))
             check.setObjectName(f"share.kind.{kind}")
             check.setAccessibleDescription(title.text())
             check.setChecked(True)
@@ -677,7 +694,7 @@ class ShareDialog(LabDialog):
             self.file.suffix, self.file.suffix_title = ".zip", self.tr("Support bundle (*.zip)")
             self.name_it(self.tr("Share: support bundle"), self.tr("Close"), self.tr("Write the bundle"))
         else:
-            self.file.suffix, self.file.suffix_title = f".{form}", FORM_TITLES[form]
+            self.file.suffix, self.file.suffix_title = f".{form}", model_text(FORM_TITLES[form])
             self.name_it(self.tr("Share a part of the log"), self.tr("Close"), self.tr("Write the file"))
         self._name_file()
         self._on_choice()
@@ -919,14 +936,19 @@ class ShareDialog(LabDialog):
             text = self.tr("{file} holds {names}. Look through it before you send it.")
             return text.format(file=written.file, names=", ".join(written.names))
         if choice.form is Form.PCAPNG:
-            text = self.tr("{n} frames were written to {file}.")
+            text = self.tr("{n} frames were written to {file}.", "", written.count)
         else:
-            text = self.tr("{n} interactions were written to {file}.")
+            text = self.tr("{n} interactions were written to {file}.", "", written.count)
         text = text.format(n=f"{written.count:,}", file=written.file)
+        if written.left_out:
+            left = self.tr(
+                "{n} attachments were left out: what stands in a picture cannot be replaced.", "", written.left_out
+            )
+            text = f"{text} {left.format(n=f'{written.left_out:,}')}"
         kinds = Counter(one.kind for one in written.replaced)
         if not kinds:
             return text
-        told = ", ".join(f"{number:,} {kind}" for kind, number in kinds.items())
+        told = ", ".join(f"{number:,} {kind_word(kind)}" for kind, number in kinds.items())
         return f"{text} " + self.tr("Replaced in it: {kinds}.").format(kinds=told)
 
     def _on_not_written(self, fault: WorkbenchError) -> None:

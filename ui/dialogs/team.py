@@ -188,6 +188,7 @@ class TeamDialog(QDialog):
         self.page = QWidget()
         self.page.setLayout(form)
         self.form_area = QScrollArea()
+        self.form_area.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # the fields in it are what is reached
         self.form_area.setWidgetResizable(True)
         self.form_area.setFrameShape(QFrame.Shape.NoFrame)
         self.form_area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from decimal import Decimal
 from enum import IntEnum
 from typing import Any, Final, TypeAlias
@@ -29,6 +29,7 @@ from PySide6.QtCore import (
 from PySide6.QtGui import QColor, QIcon
 
 from app.errors import WorkbenchError
+from app.interaction_log.filters import DeviceFilter
 from app.model.device import Device
 from app.model.flow import Issue, IssueStatus
 from app.model.interaction import Interaction
@@ -48,6 +49,7 @@ from ui.field_state import (
     is_switched_off,
     issue_text,
 )
+from ui.model_words import model_text
 from ui.numbers import measured_text
 from ui.routes import other_ways_text, reached_text
 from ui.theme import FIELD_LOOKS, HEARD_LOOKS, FieldState, Heard, Look, Role, Theme, link_word
@@ -61,6 +63,7 @@ FIELD_STALE_S: Final = 3600.0  # a meter behind a gateway tells its values once 
 
 Index = QModelIndex | QPersistentModelIndex
 ROOT: Final = 0
+MATCHES: Final = "matches"
 
 
 class Column(IntEnum):
@@ -77,6 +80,7 @@ class DeviceRole(IntEnum):
     SEARCH = Qt.ItemDataRole.UserRole.value + 3  # all words a search looks at
     BRIEF = Qt.ItemDataRole.UserRole.value + 4  # the state in fewer words, where there is no room for all
     WAY = Qt.ItemDataRole.UserRole.value + 5  # which of several ways to a device is in use
+    MATCH = Qt.ItemDataRole.UserRole.value + 6  # MATCHES where the filter in force means the device itself
 
 
 @dataclass(slots=True)
@@ -158,6 +162,9 @@ class DeviceTreeModel(QAbstractItemModel):
         self._root = _Node(ROOT, None)
         self._nodes: dict[int, _Node] = {ROOT: self._root}
         self._by_device: dict[str, _Node] = {}
+        self._devices: dict[str, Device] = {}  # the same, as a filter wants them
+        self.zone: tzinfo | None = None  # of the times that are shown; None: the computer's
+        self.where: DeviceFilter | None = None  # the filter in force; a proxy filters by DeviceRole.MATCH
         self._orphans: dict[str, list[str]] = {}  # devices whose parent is not there yet
         self._device_of: dict[int, str] = {}  # waiting interaction -> device
         self._changed: set[_Node] = set()
@@ -289,6 +296,33 @@ class DeviceTreeModel(QAbstractItemModel):
     def device_count(self) -> int:
         return len(self._by_device)
 
+    def has_words(self, text: str) -> bool:
+        """Whether ``text`` occurs somewhere in what is shown of a device or a quantity."""
+        wanted = text.casefold()
+        return any(wanted in self._words(node).casefold() for node in self._nodes.values() if node is not self._root)
+
+    def matching(self, text: str = "") -> list[str]:
+        """Devices that can be sent to and are meant by themselves, in the order of the tree.
+
+        Args:
+            text: what a plain search looks for; empty: the filter in force decides.
+        """
+        wanted = text.casefold()
+
+        def is_meant(node: _Node) -> bool:
+            return wanted in self._words(node).casefold() if wanted else self._matches(node)
+
+        return [device for device in self.in_order() if is_meant(self._by_device[device])]
+
+    def in_order(self) -> Iterator[str]:
+        """Every device that can be sent to, from top to bottom."""
+        waiting = list(reversed(self._root.children))
+        while waiting:
+            node = waiting.pop()
+            waiting.extend(reversed(node.children))
+            if node.device is not None and node.device.adapter:
+                yield node.device.id
+
     # ---------------------------------------------------------------- QAbstractItemModel
 
     def index(self, row: int, column: int, parent: Index = QModelIndex()) -> QModelIndex:
@@ -362,8 +396,17 @@ class DeviceTreeModel(QAbstractItemModel):
                 return self._brief(node)
             case DeviceRole.WAY:
                 return _way(node)
+            case DeviceRole.MATCH:
+                return MATCHES if self._matches(node) else ""
             case _:
                 return None
+
+    def _matches(self, node: _Node) -> bool:
+        """Whether the filter in force means this device by itself; it never means a quantity."""
+        if node.device is None or self.where is None:
+            return False
+        state = node.state if node.state is not None else DeviceState(device=node.device.id)
+        return self.where.matches_device(node.device, state, self._devices, shown=self._words(node))
 
     def mimeTypes(self) -> list[str]:
         return [QUANTITY_MIME]
@@ -406,7 +449,7 @@ class DeviceTreeModel(QAbstractItemModel):
             return ""
         match column:
             case Column.NAME:
-                return reading.quantity.title or reading.quantity.name
+                return model_text(reading.quantity.title) or reading.quantity.name
             case Column.VALUE:
                 return _value_text(reading)
             case _:
@@ -426,7 +469,7 @@ class DeviceTreeModel(QAbstractItemModel):
         elif node.heard is not None:
             word = node.heard_text if link is LinkState.ONLINE else f"{word}, {node.heard_text}"
         if node.waiting:
-            return self.tr("{state}, {n} wait").format(state=word, n=len(node.waiting))
+            return self.tr("{state}, {n} wait", "", len(node.waiting)).format(state=word, n=len(node.waiting))
         if node.age_text and node.heard is None:
             return self.tr("{state}, {age} old").format(state=word, age=node.age_text)
         if node.age_text:
@@ -442,7 +485,7 @@ class DeviceTreeModel(QAbstractItemModel):
         if _link(node) is not LinkState.ONLINE:
             return link_word(_link(node))
         if node.waiting:
-            return self.tr("{n} wait").format(n=len(node.waiting))
+            return self.tr("{n} wait", "", len(node.waiting)).format(n=len(node.waiting))
         if node.heard is not None and node.state is not None:
             return heard_text(node.heard, node.state, self._workbench.clock.now(), is_brief=True)
         return node.age_text or link_word(LinkState.ONLINE)
@@ -516,7 +559,7 @@ class DeviceTreeModel(QAbstractItemModel):
             if state.busy_with:
                 lines.append(self.tr("Busy with {command}").format(command=state.busy_with))
             if state.last_contact is not None:
-                moment = state.last_contact.astimezone()
+                moment = state.last_contact.astimezone(self.zone)
                 lines.append(self.tr("Last contact: {time}").format(time=moment.strftime("%Y-%m-%d %H:%M:%S %Z")))
         lines += [self.tr("Open issue: {what}").format(what=issue_text(issue)) for issue in node.issues.values()]
         return "\n".join(lines)
@@ -526,7 +569,7 @@ class DeviceTreeModel(QAbstractItemModel):
         lines: list[str] = []
         told = state.facts_at.get(FACTS[device.kind]) if state is not None and stands is not None else None
         if told is not None:
-            moment = told.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+            moment = told.astimezone(self.zone).strftime("%Y-%m-%d %H:%M:%S %Z")
             lines.append(self.tr("Last word on this: {time}").format(time=moment))
         if state is not None and stands is FieldState.OFFLINE and is_switched_off(state):
             lines.append(self.tr("Switched off by a person; this holds until somebody says that it is online."))
@@ -654,6 +697,7 @@ class DeviceTreeModel(QAbstractItemModel):
             self._device_of.pop(number, None)
         if node.device is not None:
             del self._by_device[node.device.id]
+            del self._devices[node.device.id]
         for child in node.children:
             self._forget(child)
 
@@ -674,7 +718,7 @@ class DeviceTreeModel(QAbstractItemModel):
 
     def _know(self, node: _Node, device: Device) -> None:
         """Take what is known of a device that is new or changed; it must not be counted now."""
-        node.device = device
+        node.device = self._devices[device.id] = device
         node.state = self._workbench.state(device.id)
         node.limits = field_limits(self._workbench, device)
         now = self._workbench.clock.now()

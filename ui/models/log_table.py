@@ -23,20 +23,30 @@ from enum import IntEnum
 from time import monotonic
 from typing import Any, Final, TypeAlias
 
-from PySide6.QtCore import QAbstractTableModel, QModelIndex, QObject, QPersistentModelIndex, Qt, QTimer, Signal
+from PySide6.QtCore import (
+    QAbstractTableModel,
+    QCoreApplication,
+    QModelIndex,
+    QObject,
+    QPersistentModelIndex,
+    Qt,
+    QTimer,
+    Signal,
+)
 from PySide6.QtGui import QBrush, QIcon
 
 from app.errors import WorkbenchError
 from app.interaction_log.filters import Filter
 from app.interaction_log.reader import LogReader
 from app.model.device import Device
-from app.model.interaction import Attempt, Frame, Interaction, StepEntry
+from app.model.interaction import Attempt, Frame, Interaction, Origin, StepEntry
 from app.model.reading import Finding
 from app.model.records import DeviceRemoved
 from app.model.status import Status
 from ui.log_access import LogAccess, Ticket
 from ui.numbers import is_number, measured_text
 from ui.reasons import reason_text
+from ui.record_words import origin_word
 from ui.theme import Look, Theme, fixed_font, status_word
 
 AnyIndex: TypeAlias = QModelIndex | QPersistentModelIndex
@@ -107,6 +117,7 @@ class Row:
     seq: int
     status: Status
     code: str  # reason code, what the filter language calls ``reason``
+    origin: Origin
     texts: tuple[str, ...]  # by Column, the status word left out; numbers end in the blank that parts the columns
 
     def text(self, column: int) -> str:
@@ -140,7 +151,7 @@ def scalar_text(value: Any, unit: str = "") -> str:
     if value is None:
         return "–"
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return QCoreApplication.translate("Value", "yes") if value else QCoreApplication.translate("Value", "no")
     if isinstance(value, float | Decimal):
         return measured_text(value, unit)
     text = " ".join(str(value).split())
@@ -217,6 +228,7 @@ def make_row(item: Interaction, zone: tzinfo | None) -> Row:
         item.seq,
         item.status,
         item.failure.code if item.failure is not None else "",
+        item.origin,
         (
             f"{item.id} ",
             f"{time_text(item.created, zone)} ",
@@ -227,7 +239,7 @@ def make_row(item: Interaction, zone: tzinfo | None) -> Row:
             summary_text(item.result),
             f"{duration_text(finished - item.created)} " if finished is not None else "",
             f"{item.attempts} " if item.attempts else "",
-            item.origin.value.lower().replace("_", " "),
+            origin_word(item.origin),
         ),
     )
 
@@ -238,7 +250,8 @@ def make_rows(items: Iterable[Interaction], zone: tzinfo | None) -> list[Row]:
     rows = []
     for item in items:
         row = make_row(item, zone)
-        rows.append(Row(row.id, row.seq, row.status, row.code, tuple([known.setdefault(t, t) for t in row.texts])))
+        texts = tuple([known.setdefault(text, text) for text in row.texts])
+        rows.append(Row(row.id, row.seq, row.status, row.code, row.origin, texts))
     rows.sort(key=_id_of)
     return rows
 

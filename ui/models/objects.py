@@ -18,6 +18,7 @@ from PySide6.QtCore import QCoreApplication
 
 from app.model.interaction import Interaction
 from app.protocols import obis
+from ui.model_words import model_text
 from ui.models.log_table import scalar_text
 
 translate: Final = QCoreApplication.translate
@@ -211,9 +212,23 @@ def _electric_words(c: int) -> str:
         return special[c]
     found = obis.CODES.get((c, 7, 0))
     if found is None or found.kind is not obis.Kind.POWER:
-        return found.title if found is not None else ""
-    words = found.title.removeprefix("Power ")
-    return translate("Objects", "Active {what}").format(what=words) if found.unit == "W" else words.capitalize()
+        return model_text(found.title) if found is not None else ""
+    words, _, line = found.title.removeprefix("Power ").partition(" L")
+    text = {
+        "import": translate("Objects", "Active import"),
+        "export": translate("Objects", "Active export"),
+        "absolute": translate("Objects", "Active absolute"),
+        "net": translate("Objects", "Active net"),
+        "reactive import": translate("Objects", "Reactive import"),
+        "reactive export": translate("Objects", "Reactive export"),
+        "reactive quadrant I": translate("Objects", "Reactive quadrant I"),
+        "reactive quadrant II": translate("Objects", "Reactive quadrant II"),
+        "reactive quadrant III": translate("Objects", "Reactive quadrant III"),
+        "reactive quadrant IV": translate("Objects", "Reactive quadrant IV"),
+        "apparent import": translate("Objects", "Apparent import"),
+        "apparent export": translate("Objects", "Apparent export"),
+    }[words]
+    return f"{text} L{line}" if line else text
 
 
 # ---------------------------------------------------------------- values
@@ -240,6 +255,6 @@ def value_text(result: Mapping[str, Any]) -> str:
     """The value with its unit; of a structure only how many entries it has."""
     value = result.get("value")
     if isinstance(value, Mapping | list | tuple):
-        return translate("Objects", "{count} entries").format(count=len(value))
+        return translate("Objects", "{count} entries", "", len(value)).format(count=len(value))
     unit = str(result.get("unit") or "")
     return f"{scalar_text(value, unit)} {unit}".rstrip()

@@ -40,6 +40,7 @@ from app.model.reading import Severity
 from app.model.status import Status
 from app.protocols.aviora_stream import BlockVerdict
 from app.protocols.iec62056_21 import Verdict
+from ui.model_words import command_text, model_text
 from ui.models.clock import clock_look, clock_of, drift_text, is_clock, is_clock_set
 from ui.models.detection import attempt_cells, attempt_look, attempts_of, detection_look, is_detection
 from ui.models.log_table import time_text
@@ -250,7 +251,7 @@ def listed(item: Interaction) -> Listed | None:
 
 def what_text(item: Interaction, kind: ReadingKind | None) -> str:
     if kind is None:
-        return item.command.replace("_", " ").capitalize()
+        return command_text(item.command)
     if item.kind is CommandKind.UNSOLICITED:
         words = {
             ReadingKind.READOUT: translate("Reading", "Readout nobody waited for"),
@@ -272,15 +273,16 @@ def what_text(item: Interaction, kind: ReadingKind | None) -> str:
 def size_text(result: Mapping[str, Any], kind: ReadingKind) -> str:
     if kind is ReadingKind.LOG:
         count = len(log_text(result).splitlines())
-        return translate("Reading", "{count} lines").format(count=f"{count:,}")
+        return translate("Reading", "{count} lines", "", count).format(count=f"{count:,}")
     if kind is ReadingKind.CLOCK:
         return drift_text(clock_of(result).drift_s)
     if kind is ReadingKind.DETECTION:
-        return translate("Reading", "{count} attempts").format(count=len(attempts_of(result)))
+        tries = len(attempts_of(result))
+        return translate("Reading", "{count} attempts", "", tries).format(count=tries)
     count = len(_list(result.get("rows")))
     if kind is ReadingKind.READOUT:
-        return translate("Reading", "{count} values").format(count=f"{count:,}")
-    return translate("Reading", "{count} rows, {channels} channels").format(
+        return translate("Reading", "{count} values", "", count).format(count=f"{count:,}")
+    return translate("Reading", "{count} rows, {channels} channels", "", count).format(
         count=f"{count:,}", channels=len(_list(result.get("channels")))
     )
 
@@ -618,6 +620,8 @@ class ReadoutModel(TableModel):
 
     def shown_cell(self, row: int, column: int) -> str:
         text = self.cell(row, column)
+        if column == ReadoutColumn.NAME:
+            return model_text(text)
         return lined_up(text, self._decimals) if column == ReadoutColumn.VALUE else text
 
 

@@ -462,6 +462,7 @@ class PlanEditor(QWidget):
         column.addWidget(self.points)
         column.addStretch(1)
         self.area = QScrollArea()
+        self.area.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # the fields in it are what is reached
         self.area.setWidget(page)
         self.area.setWidgetResizable(True)
         self.area.setFrameShape(QFrame.Shape.NoFrame)
@@ -488,6 +489,7 @@ class PlanEditor(QWidget):
         self.warnings.setAccessibleName(self.tr("To know before the start"))
         self.warnings.setAlignment(Qt.AlignmentFlag.AlignTop)
         self._warning_area = QScrollArea()
+        self._warning_area.setAccessibleName(self.tr("What to look at first"))
         self._warning_area.setWidget(self.warnings)
         self._warning_area.setWidgetResizable(True)
         self._warning_area.setFrameShape(QFrame.Shape.NoFrame)
@@ -1187,6 +1189,7 @@ class AccuracyPanel(SentencePanel):
         self.run_view = RunView(self._known, theme)
         self.results = ResultView(theme, zone)
         self.tabs = LowTabs()
+        self.tabs.setAccessibleName(self.tr("Views of the test"))
         self.tabs.setDocumentMode(True)
         for page, title in (
             (self.editor, self.tr("Plan")),

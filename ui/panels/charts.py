@@ -5,6 +5,7 @@ Charts are remembered in the workspace's setting ``charts``; a replay remembers 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ from PySide6.QtGui import (
 )
 from PySide6.QtWidgets import QHBoxLayout, QLineEdit, QMenu, QStackedWidget, QTabBar, QToolButton, QVBoxLayout, QWidget
 
+from app.errors import WorkbenchError
 from app.lab.derived import Derived
 from app.lab.series import Series, SeriesKey, Times, Values
 from app.model.reading import DeviceState, Quantity, SampleSet
@@ -761,7 +763,8 @@ class ChartBook(QWidget):
         """Remember the charts."""
         self._saver.stop()
         if self._is_live:
-            self._workbench.save_setting(SETTING, self.state())
+            with contextlib.suppress(WorkbenchError):  # a log that is only read keeps no charts
+                self._workbench.save_setting(SETTING, self.state())
 
     def save_soon(self) -> None:
         """Before the session goes: what still waits is remembered now."""

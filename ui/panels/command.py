@@ -6,7 +6,7 @@ Everything shown comes from the ``CommandSpec``; a new system adds specification
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -41,7 +41,9 @@ from app.model.interaction import Interaction
 from app.model.reading import DeviceState, LinkState
 from app.model.status import Status
 from app.workbench import Workbench
+from ui.arming import armed_first
 from ui.field_state import field_limits, heard, issue_text, transfer_text
+from ui.model_words import command_text, model_text, shown_command, shown_param
 from ui.models.directives import is_directive
 from ui.models.states import held_text
 from ui.reasons import reason_text, token_accepted
@@ -92,13 +94,17 @@ def ask_first(
     *,
     old_value: Any = None,
 ) -> None:
-    """Call ``on_yes`` at once for a read, and for anything else when the person says so.
+    """Call ``on_yes`` at once for a read, and for anything else when the person says so; where writing is not armed,
+    the question arms as well.
 
     ``old_value``: what the question shows as the value now, where the caller knows better than the device's facts.
     """
-    if spec.risk is Risk.READ:
+    is_unarmed = spec.has_effect and not workbench.arming.may_change
+    if spec.risk is Risk.READ and not is_unarmed:
         on_yes()
         return
+    if is_unarmed:
+        spec, on_yes = armed_first(workbench, device, spec, on_yes)
     if old_value is None and spec.changes:
         old_value = workbench.state(device.id).facts.get(spec.changes)
     confirm(parent, device=device, spec=spec, params=params, old_value=old_value, on_yes=on_yes)
@@ -112,7 +118,7 @@ def why_not(workbench: Workbench, device: Device, command: str, *, is_live: bool
         )
     if not any(spec.name == command for spec in workbench.commands(device.id)):
         text = QCoreApplication.translate("Command", "{name} has no such command.").format(name=device.name)
-        return workbench.unsupported(device.id).get(command) or text
+        return model_text(workbench.unsupported(device.id).get(command, "")) or text
     state = workbench.state(device.id)
     if state.link is LinkState.ONLINE:
         return ""
@@ -148,7 +154,7 @@ class ParamField(QWidget):
         self, spec: ParamSpec, theme: Theme, parent: QWidget | None = None, *, has_lines: bool = False
     ) -> None:
         super().__init__(parent)
-        self.spec = spec
+        self.spec = spec = shown_param(spec)
         self._theme = theme
         self._has_lines = has_lines
         self._has_been_left = False
@@ -417,7 +423,10 @@ def _same(a: Any, b: Any) -> bool:
 
 
 class VerbButton(QPushButton):
-    """A button whose words are shortened when they do not fit; ``text()`` and the tool tip have them whole."""
+    """A button whose words take a second line, and are shortened there, when they do not fit in one.
+
+    ``text()`` and the tool tip have them whole.
+    """
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -437,9 +446,14 @@ class VerbButton(QPushButton):
         return super().text().replace("&&", "&")
 
     def _fit(self) -> None:
-        room = self.width() - space(4)
-        shown = self.fontMetrics().elidedText(self._whole, Qt.TextElideMode.ElideMiddle, max(0, room))
-        super().setText(shown.replace("&", "&&"))
+        room, metrics = max(0, self.width() - space(4)), self.fontMetrics()
+        first, rest = self._whole, ""
+        while metrics.horizontalAdvance(first) > room and " " in first:
+            first = first.rpartition(" ")[0]
+            rest = self._whole[len(first) + 1 :]
+        lines = [metrics.elidedText(line, Qt.TextElideMode.ElideMiddle, room) for line in (first, rest) if line]
+        self.setMinimumHeight(max(1, len(lines)) * metrics.height() + space(5))
+        super().setText("\n".join(lines).replace("&", "&&"))
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -458,9 +472,11 @@ class CommandPanel(QWidget):
         parent: QWidget | None = None,
         *,
         confirm: Confirm | None = None,
+        zone: tzinfo | None = None,
     ) -> None:
         super().__init__(parent)
         self._workbench = workbench
+        self._zone = zone
         self._theme = theme
         self._confirm: Confirm = confirm if confirm is not None else ask_in_a_dialog
         self._device: Device | None = None
@@ -565,6 +581,7 @@ class CommandPanel(QWidget):
 
     def _build_form(self) -> QWidget:
         self._scroll = QScrollArea()
+        self._scroll.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # the fields in it are what is reached
         self._scroll.setWidgetResizable(True)
         self._scroll.setFrameShape(QFrame.Shape.NoFrame)
         self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -598,7 +615,6 @@ class CommandPanel(QWidget):
         bold = QFont(self.send.font())
         bold.setBold(True)
         self.send.setFont(bold)
-        self.send.setMinimumHeight(self.send.fontMetrics().height() + space(5))
         self.send.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.send.clicked.connect(self.press)
         foot.addWidget(self.send)
@@ -667,7 +683,7 @@ class CommandPanel(QWidget):
             look = HEARD_LOOKS[heard(state, limits, self._workbench.clock.now())]
             text = look.text
             if state.last_contact is not None:
-                moment = f"{state.last_contact.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+                moment = f"{state.last_contact.astimezone(self._zone):%Y-%m-%d %H:%M:%S %Z}"
                 text = self.tr("{state}, last heard {time}").format(state=link_word(state.link), time=moment)
         self._link_icon.setPixmap(self._theme.icon(look).pixmap(QSize(16, 16), self.devicePixelRatioF()))
         if state.link_text:
@@ -712,14 +728,14 @@ class CommandPanel(QWidget):
             if not group:
                 continue
             head = self._group_item(title)
-            for spec in group:
+            for spec in map(shown_command, group):
                 item = QTreeWidgetItem(head, [spec.title])
                 item.setData(0, _NAME_ROLE, spec.name)
                 item.setToolTip(0, spec.help or spec.title)
         if refused:
             head = self._group_item(self.tr("Not on this meter"))
-            for name, reason in refused.items():
-                item = QTreeWidgetItem(head, [name.replace("_", " ").capitalize()])
+            for name, reason in ((name, model_text(why)) for name, why in refused.items()):
+                item = QTreeWidgetItem(head, [command_text(name)])
                 why = QTreeWidgetItem(item, [reason])
                 for line in (item, why):
                     line.setData(0, _REASON_ROLE, reason)
@@ -863,7 +879,7 @@ class CommandPanel(QWidget):
             return
         self._last_command[self._device.adapter] = spec.name
         if spec.help:
-            words = QLabel(spec.help)
+            words = QLabel(model_text(spec.help))
             words.setWordWrap(True)
             self._form_layout.addWidget(words)
         kept = self._remembered.get((self._device.adapter, spec.name), {})
@@ -953,8 +969,8 @@ class CommandPanel(QWidget):
         if self._spec is None or self._device is None:
             return ""
         if self._spec.verb:
-            return self._spec.verb.replace("{device}", self._device.name)
-        return self.tr("{command}: {device}").format(command=self._spec.title, device=self._device.name)
+            return model_text(self._spec.verb).replace("{device}", self._device.name)
+        return self.tr("{command}: {device}").format(command=model_text(self._spec.title), device=self._device.name)
 
     def _show_risk(self, spec: CommandSpec) -> None:
         words = {
@@ -965,7 +981,7 @@ class CommandPanel(QWidget):
         }
         text = words[spec.risk]
         if spec.risk >= Risk.DANGEROUS and spec.warning:
-            text = f"{text} {spec.warning}"
+            text = f"{text} {model_text(spec.warning)}"
         self.risk.setText(text)
         self._colour_risk()
 

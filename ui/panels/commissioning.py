@@ -38,9 +38,11 @@ from app.model.records import Change, DeviceRemoved
 from app.model.status import Status
 from app.workbench import Workbench
 from ui.log_access import LogAccess, Ticket
+from ui.model_words import command_text, model_text
 from ui.models.log_table import scalar_text, summary_text, zone_text
-from ui.panels.command import Confirm
+from ui.panels.command import Confirm, ask_first
 from ui.reasons import reason_text, token_accepted
+from ui.record_words import actor_word
 from ui.theme import (
     FLOW_LOOKS,
     QT_TRANSLATE_NOOP,
@@ -66,6 +68,7 @@ MOST_ROWS: Final = 20  # interactions of one commissioning
 NO_LIMIT: Final = "SET_POWER_LIMIT"  # its 0 W means that there is none
 
 _UNREGISTERED: Final = frozenset({FlowStatus.PENDING, FlowStatus.PROCESSING, FlowStatus.FAILED})
+_HERE_ONLY: Final = frozenset({"FAIL_COMMISSIONING", "UNINSTALL"})  # nothing is sent
 _TURN: Final = Look(
     QT_TRANSLATE_NOOP("Commissioning", "waits for its turn"), Role.NEUTRAL, Shape.SMALL_CIRCLE, context="Commissioning"
 )
@@ -92,7 +95,7 @@ class StepRow:
 
 
 def step_title(command: str, spec: CommandSpec | None) -> str:
-    return spec.title if spec is not None else command.replace("_", " ").capitalize()
+    return model_text(spec.title) if spec is not None else command_text(command)
 
 
 def step_value(item: Interaction, spec: CommandSpec | None) -> str:
@@ -509,7 +512,7 @@ class CommissioningPanel(SentencePanel):
         else:
             self.sentence.setText(sentence(run, items, self._specs, registration))
             moment = f"{run.created.astimezone(self._zone):%Y-%m-%d %H:%M:%S} {zone_text(run.created, self._zone)}"
-            self.began.setText(self.tr("began {time}, by {who}").format(time=moment, who=run.actor))
+            self.began.setText(self.tr("began {time}, by {who}").format(time=moment, who=actor_word(run.actor)))
         self.began.setVisible(run is not None)
         self.age.setVisible(run is not None)
         self._tint(self.began, Role.DIMMED)
@@ -647,9 +650,9 @@ class CommissioningPanel(SentencePanel):
     def _ask(self, name: str, title: str, verb: str, warning: str, risk: Risk, do: Callable[[], object]) -> None:
         """Ask like before a risky command, then do it; what is wrong is said in the core's words."""
         if self._device is not None:
-            spec = CommandSpec(name=name, title=title, kind=CommandKind.CONTROL, risk=risk, verb=verb, warning=warning)
-            yes = partial(self._do, do)
-            self._confirm(self, device=self._device, spec=spec, params={}, old_value=None, on_yes=yes)
+            kind = CommandKind.READ if name in _HERE_ONLY else CommandKind.CONTROL
+            spec = CommandSpec(name=name, title=title, kind=kind, risk=risk, verb=verb, warning=warning)
+            ask_first(self._confirm, self, self._workbench, self._device, spec, {}, partial(self._do, do))
 
     def _do(self, do: Callable[[], object]) -> None:
         try:

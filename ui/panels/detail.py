@@ -43,18 +43,25 @@ from PySide6.QtWidgets import (
 from app.errors import WorkbenchError
 from app.interaction_log.filters import quoted
 from app.interaction_log.reader import LogReader, Story
-from app.model.command import CommandSpec
+from app.model.command import CommandKind, CommandSpec
 from app.model.interaction import Attempt, AttemptEnd, Direction, Frame, Interaction, Step, StepEntry
 from app.model.reading import Finding
 from app.model.status import Status
-from app.pipeline.dispatch import NOT_CANCELLED
+from app.pipeline.dispatch import CANNOT_TELL, NOT_CANCELLED
+from app.pipeline.explaining import judgements
+from app.pipeline.put_back import PutBack, field_of, kept_before
+from app.pipeline.triage import Decision
 from app.workbench import CancelResult, Workbench
+from ui.arming import arm_first
 from ui.log_access import LogAccess, Ticket
+from ui.model_words import model_text
 from ui.models.directives import DELETE_DIRECTIVE, is_directive
 from ui.models.log_table import duration_text, scalar_text, summary_text, time_text, zone_text
 from ui.models.readings import ReadingKind, is_directive_list, log_text, reading_kind, size_text, without_bulk
 from ui.numbers import is_number
+from ui.panels.command import Confirm, ask_first, ask_in_a_dialog
 from ui.reasons import reason_text
+from ui.record_words import actor_word, event_word, rule_word
 from ui.theme import HEX_FIELDS, STATUS_LOOKS, Role, Theme, fixed_font, severity_word, space, status_word
 from ui.widgets.clipped_label import ClippedLabel
 from ui.widgets.directive_list import DirectiveList
@@ -71,6 +78,8 @@ ROOT: Final = QModelIndex()
 _READ_AGAIN_MS: Final = 150  # changes come in batches; the story is read at most so often
 _CATCH_UP_MS: Final = 250  # the change was seen before its commit: look again
 _CATCH_UPS: Final = 40
+_WHY: Final = 6  # the tab of the rules
+_READ_IN_VAIN: Final = frozenset({CANNOT_TELL, Decision.OPEN_ISSUE.value})  # only a look at the meter helps
 _CANCELLABLE: Final = frozenset({Status.QUEUED, Status.SUSPENDED, Status.DEFERRED})
 _UNITS: Final[Mapping[str, str]] = {
     "V": "V",
@@ -593,13 +602,18 @@ class DetailPanel(QWidget):
         *,
         zone: tzinfo | None = None,
         now: Callable[[], datetime] | None = None,
+        is_live: bool = True,
+        confirm: Confirm = ask_in_a_dialog,
     ) -> None:
+        """``is_live``: False for a log opened for reading, where nothing can be sent."""
         super().__init__(parent)
         self._workbench = workbench
         self._log = log
         self._theme = theme
         self._zone = zone
         self._now = now or (lambda: datetime.now(UTC))
+        self._is_live = is_live
+        self._confirm = confirm
         self._id: int | None = None
         self._stops = False  # the cancel button ends a read under way
         self._asked_back: int | None = None  # being called back: how often that was refused before
@@ -609,6 +623,8 @@ class DetailPanel(QWidget):
         self._frames: list[Frame] = []
         self._findings: list[Finding] = []
         self._related: list[Interaction] = []
+        self._later: tuple[Interaction, ...] = ()  # younger ones that write the same value
+        self._put_back: PutBack | None = None
         self._ticket: Ticket | None = None
         self._catch_ups = 0
         self._again = QTimer(self, singleShot=True)
@@ -679,12 +695,20 @@ class DetailPanel(QWidget):
         self.retry_button.clicked.connect(self._retry)
         self.verify_button = QPushButton()
         self.verify_button.clicked.connect(self._verify)
-        for button in (self.cancel_button, self.retry_button, self.verify_button):
+        self.say_button = QPushButton()
+        self.say_button.clicked.connect(self._ask_what_is_seen)
+        self.put_back_button = QPushButton()
+        self.put_back_button.clicked.connect(self._ask_to_put_back)
+        for button in self._buttons():
             row.addWidget(button, 0, Qt.AlignmentFlag.AlignTop)
         return row
 
+    def _buttons(self) -> tuple[QPushButton, ...]:
+        return self.cancel_button, self.retry_button, self.verify_button, self.say_button, self.put_back_button
+
     def _build_tabs(self) -> QTabWidget:
         self.tabs = LowTabs()
+        self.tabs.setAccessibleName(self.tr("Views of the interaction"))
         self.tabs.setDocumentMode(True)
         zone = zone_text(self._now(), self._zone)
         time = self.tr("Time ({zone})").format(zone=zone)
@@ -730,6 +754,14 @@ class DetailPanel(QWidget):
         self.related_view = LinesView(self.related_model, self.tr("Related interactions"))
         self.related_view.activated.connect(self._on_related)
         self.tabs.addTab(self._with_hint(self.related_view, "related"), self.tr("Related"))
+        self.rules_model = LinesModel(
+            [time, self.tr("Verdict"), self.tr("Rule"), self.tr("Applies"), self.tr("What it looked at")],
+            frozenset({0}),
+            self,
+        )
+        self.rules_view = LinesView(self.rules_model, self.tr("Rules of the gatekeeper"))
+        self.tabs.addTab(self._with_hint(self.rules_view, "rules"), self.tr("Why"))
+        self.tabs.setTabToolTip(_WHY, self.tr("Which rules let it go, held it up or ended it, asked again here."))
         return self.tabs
 
     def _build_answer(self) -> QWidget:
@@ -819,6 +851,7 @@ class DetailPanel(QWidget):
         self._catch_ups = 0
         self._steps, self._attempts, self._frames = [], [], []
         self._findings, self._related = [], []
+        self._later = ()
         self._asked_back = None
 
     def empty_text(self) -> str:
@@ -836,15 +869,19 @@ class DetailPanel(QWidget):
         if self._id is None or (self._ticket is not None and self._ticket.is_open):
             return
         wanted = self._id
-        self._ticket = self._log.ask(lambda reader: _story(reader, wanted), self._take, self._failed, owner=self)
+        writers_of = self._workbench.writers_of
+        self._ticket = self._log.ask(
+            lambda reader: _story(reader, wanted, writers_of), self._take, self._failed, owner=self
+        )
 
     def _failed(self, error: WorkbenchError) -> None:
         self._ticket = None
         if self._item is None:
             self._say(str(error))
 
-    def _take(self, story: Story | None) -> None:
+    def _take(self, found: tuple[Story | None, tuple[Interaction, ...]]) -> None:
         self._ticket = None
+        story, self._later = found
         known = self._item
         if story is None:
             self._look_again()
@@ -864,6 +901,12 @@ class DetailPanel(QWidget):
         self._related = list(story.related)
         self._show_all()
 
+    def _is_younger(self, row: Interaction) -> bool:
+        """Whether it may write again what the one that is shown wrote."""
+        shown = self._item
+        is_same = shown is not None and self._put_back is not None and row.device == shown.device
+        return is_same and shown is not None and row.id > shown.id and row.kind is not CommandKind.READ
+
     def _look_again(self) -> None:
         self._catch_ups += 1
         if self._catch_ups <= _CATCH_UPS:
@@ -878,7 +921,9 @@ class DetailPanel(QWidget):
                     if self._item is None or change.seq >= self._item.seq:
                         self._item = change
                     touched = True
-                case Interaction() if change.followup_of == self._id and self._id is not None:
+                case Interaction() if self._id is not None and (
+                    change.followup_of == self._id or self._is_younger(change)
+                ):
                     touched = True
                 case StepEntry() if change.interaction == self._id:
                     self._steps.append(change)
@@ -902,12 +947,14 @@ class DetailPanel(QWidget):
             self._tint(self._empty, Role.DIMMED)
             return
         self._judge_recall(item)
+        self._put_back = self._workbench.put_back_of(item, kept_before(self._steps), self._later)
         self._show_page(True)
         self._show_head(item)
         self.strip.set_interaction(item, self._steps)
         self._show_why(item)
         self._show_actions(item)
         self._show_steps(item)
+        self._show_rules(item)
         self._show_attempts(item)
         self._show_values(item)
         self.bytes.set_frames(self._frames, None if item.result is None else without_bulk(item.result))
@@ -962,7 +1009,9 @@ class DetailPanel(QWidget):
             if finding is not None:
                 return f"{severity_word(finding.severity)}: {finding.text}"
             shown = summary_text(item.result)
-            return self.tr("Answer: {text}").format(text=shown) if shown else ""
+            answer = self.tr("Answer: {text}").format(text=shown) if shown else ""
+            why_not = self._put_back.why_not if self._put_back is not None else ""
+            return "  ".join(part for part in (answer, why_not) if part)
         if self._asked_back is not None:
             return self.tr("{command} is being called back: what comes of it will stand here.").format(
                 command=item.command
@@ -971,10 +1020,29 @@ class DetailPanel(QWidget):
         if kept and item.status is Status.PROCESSING:
             return self.tr("Not called back: {text}").format(text=kept[-1].text)
         reason = reason_text(item)
+        if item.status is Status.OUTCOME_UNKNOWN:
+            why = self.tr("Why: {reason}").format(reason=reason) if reason else ""
+            return "  ".join(part for part in (self._maybe_text(item), why) if part)
         if reason:
             return self.tr("Why: {reason}").format(reason=reason)
         line = next((s for s in reversed(self._steps) if s.text), None)
         return self.tr("{step}: {text}").format(step=step_title(line.step), text=line.text) if line is not None else ""
+
+    def _maybe_text(self, item: Interaction) -> str:
+        """What may have happened, where nobody saw it."""
+        device = self._device_name(item.device)
+        spec = next((s for s in self._specs(item.device) if s.name == item.command), None)
+        param = spec.param(spec.changed_param) if spec is not None and field_of(spec) else None
+        if spec is None or param is None:
+            title = model_text(spec.title) if spec is not None else item.command
+            words = self.tr("Nobody saw what came of it: {command} may have happened on {device}, or not.")
+            return words.format(command=title, device=device)
+        old = kept_before(self._steps).get(spec.changes)
+        words = self.tr("Nobody saw what came of it: {title} of {device} may be {new} now, or still {old}.")
+        if old is None:
+            words = self.tr("Nobody saw what came of it: {title} of {device} may be {new} now, or as it was before.")
+        new = _with_unit(item.params.get(param.name), param.unit)
+        return words.format(title=model_text(param.title), device=device, new=new, old=_with_unit(old, param.unit))
 
     def _refusals(self) -> list[StepEntry]:
         return [line for line in self._steps if line.event == NOT_CANCELLED]
@@ -1004,7 +1072,32 @@ class DetailPanel(QWidget):
         self.verify_button.setText(self.tr("Read back from {device}").format(device=name))
         self.cancel_button.setVisible(self._stops or recalls or item.status in _CANCELLABLE)
         self.retry_button.setVisible(item.status is Status.FAILED)
-        self.verify_button.setVisible(item.status is Status.OUTCOME_UNKNOWN)
+        is_unknown = item.status is Status.OUTCOME_UNKNOWN
+        has_to_look = is_unknown and any(line.code in _READ_IN_VAIN for line in self._steps)
+        was_sent = item.is_settled and item.attempts > 0 and item.replay_of is None
+        may_read = was_sent and bool(self._workbench.read_back_of(item))
+        self.verify_button.setVisible(not has_to_look and (is_unknown or may_read))
+        self.say_button.setText(self.tr("Say what {device} shows…").format(device=name))
+        self.say_button.setVisible(has_to_look)
+        self._show_put_back(name)
+        if not self._is_live:
+            for button in self._buttons():
+                button.setEnabled(False)
+                button.setToolTip(self.tr("Nothing can be sent from here: this log is open for reading only."))
+
+    def _show_put_back(self, name: str) -> None:
+        found = self._put_back
+        self.put_back_button.setVisible(found is not None and found.old is not None)
+        if found is not None:
+            self.put_back_button.setText(self._put_back_verb(found).replace("{device}", name))
+            self.put_back_button.setEnabled(not found.why_not)
+            self.put_back_button.setToolTip(found.why_not)
+
+    def _put_back_verb(self, found: PutBack) -> str:
+        """With ``{device}`` in place of its name."""
+        if found.command and not found.params:
+            return self.tr("Put back on {device}: {command}").replace("{command}", model_text(found.title))
+        return self.tr("Put back {value} on {device}").replace("{value}", _with_unit(found.old, found.unit))
 
     def _show_steps(self, item: Interaction) -> None:
         start = self._steps[0].at if self._steps else item.created
@@ -1017,13 +1110,27 @@ class DetailPanel(QWidget):
                     clock_text(line.at, self._zone),
                     f"+{(line.at - start).total_seconds():.3f} s",
                     f"{line.step.value} {step_title(line.step)}",
-                    line.event.replace("_", " ").lower(),
+                    event_word(line.event),
                     status_word(line.status) if line.status is not None else "",
-                    line.actor,
+                    actor_word(line.actor),
                     "  ".join(part for part in (attempt, what) if part),
                 )
             )
         self.steps_model.set_rows(rows)
+
+    def _show_rules(self, item: Interaction) -> None:
+        """Every verdict of the gatekeeper, rule by rule, on what was recorded with it."""
+        applies = {True: self.tr("yes"), False: self.tr("no"), None: "?"}
+        rows: list[tuple[str, ...]] = []
+        for one in judgements(item, self._steps):
+            verdict = "  ".join(part for part in (status_word(one.status), one.code) if part)
+            said = one.note or one.text or self.tr("No rule held it up.")
+            rows.append((clock_text(one.at, self._zone), verdict, "", "", said))
+            rows += [
+                ("", "", rule_word(rule["rule"]), applies[rule["applies"]], rule.get("saw", "")) for rule in one.rules
+            ]
+        self.rules_model.set_rows(rows)
+        self._hint(_WHY, "" if rows else self.tr("The log keeps no verdict of the gatekeeper for it."))
 
     def _show_attempts(self, item: Interaction) -> None:
         ends = {
@@ -1173,10 +1280,58 @@ class DetailPanel(QWidget):
         self._act(self._workbench.stop_read if self._stops else self._workbench.cancel)
 
     def _retry(self) -> None:
-        self._act(self._workbench.retry)
+        item = self._item
+        if item is None or item.kind is CommandKind.READ:
+            self._act(self._workbench.retry)
+            return
+        verb = self.retry_button.text()
+        again = partial(self._act, self._workbench.retry)
+        arm_first(self, self._workbench, self._theme, title=item.command, verb=verb, on_yes=again)
 
     def _verify(self) -> None:
-        self._act(self._workbench.verify)
+        if self._item is not None and self._item.status is Status.OUTCOME_UNKNOWN:
+            self._act(self._workbench.verify)
+        else:
+            self._act(self._read_back)
+
+    def _read_back(self, interaction: int) -> None:
+        self.interactionActivated.emit(self._workbench.read_back(interaction))
+
+    def _ask_what_is_seen(self) -> None:
+        from ui.dialogs.outcome import OutcomeQuestion
+
+        item = self._item
+        if item is None:
+            return
+        dialog = OutcomeQuestion(self, self._theme, self._device_name(item.device), self._maybe_text(item))
+        dialog.said.connect(partial(self._say_outcome, item.id))
+        dialog.open()
+
+    def _say_outcome(self, interaction: int, is_done: bool, note: str) -> None:
+        try:
+            self._workbench.say_outcome(interaction, is_done=is_done, note=note)
+        except WorkbenchError as fault:
+            self._refuse(str(fault))
+
+    def _ask_to_put_back(self) -> None:
+        """Ask with the value now and the one before; the command's own tier of risk asks."""
+        item, found = self._item, self._put_back
+        if item is None or found is None or not found.command:
+            return
+        try:
+            device = self._workbench.device(item.device)
+        except WorkbenchError as fault:
+            self._refuse(str(fault))
+            return
+        spec = next((s for s in self._specs(item.device) if s.name == found.command), None)
+        if spec is not None:
+            spec = replace(spec, verb=self._put_back_verb(found))
+            now = self._workbench.state(device.id).facts.get(field_of(spec), found.new)
+            put = partial(self._act, self._put_it_back)
+            ask_first(self._confirm, self, self._workbench, device, spec, found.params, put, old_value=now)
+
+    def _put_it_back(self, interaction: int) -> None:
+        self.interactionActivated.emit(self._workbench.put_back(interaction))
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         super().resizeEvent(event)
@@ -1192,5 +1347,14 @@ class DetailPanel(QWidget):
         self._age_timer.stop()
 
 
-def _story(reader: LogReader, interaction: int) -> Story | None:
-    return reader.story(interaction)
+def _story(
+    reader: LogReader, interaction: int, writers_of: Callable[[Interaction], tuple[str, ...]]
+) -> tuple[Story | None, tuple[Interaction, ...]]:
+    """Everything about an interaction, and younger ones that write the same value."""
+    story = reader.story(interaction)
+    writers = writers_of(story.interaction) if story is not None else ()
+    return story, reader.later(story.interaction, writers) if story is not None and writers else ()
+
+
+def _with_unit(value: Any, unit: str) -> str:
+    return f"{scalar_text(value, unit)} {unit}".rstrip()

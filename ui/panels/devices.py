@@ -1,12 +1,21 @@
-"""The device dock: search, tree, and what to do when there is nothing yet."""
+"""The device dock: search, tree, and what to do when there is nothing yet.
+
+The search takes plain words, looked for anywhere in what a row shows, and the filter language
+(``app.interaction_log.filters``): ``link:fault kind:meter fact.relay_open:true``. A text of plain words that stands
+nowhere as it is becomes a filter too, so that words in another order are found.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from PySide6.QtCore import (
     QEvent,
+    QItemSelection,
+    QItemSelectionModel,
     QModelIndex,
     QObject,
     QPersistentModelIndex,
@@ -21,9 +30,9 @@ from PySide6.QtCore import (
 from PySide6.QtGui import QColor, QFontMetrics, QKeyEvent, QPainter, QPalette
 from PySide6.QtWidgets import (
     QAbstractItemView,
+    QHBoxLayout,
     QHeaderView,
     QLabel,
-    QLineEdit,
     QMenu,
     QPushButton,
     QSizePolicy,
@@ -36,12 +45,17 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from app.errors import FilterError
+from app.interaction_log.filters import OF_DEVICES, And, DeviceFilter, Node, Text, complete, parse_for_devices
 from app.model.reading import Quantity, SampleSet
 from app.model.records import Change, DeviceRemoved
 from app.workbench import Workbench
 from ui.actions import Actions
-from ui.models.device_tree import Column, DeviceRole, DeviceTreeModel
+from ui.log_words import device_words
+from ui.models.device_tree import MATCHES, Column, DeviceRole, DeviceTreeModel
 from ui.theme import Role, Theme, space
+from ui.widgets.filter_line import CompletingLine
+from ui.widgets.sentence_panel import tint, words_label
 
 EXPAND_UP_TO: Final = 200  # rows; a larger tree starts with its groups closed
 NAME_LEAST: Final = 16  # letters of a name that the state leaves room for
@@ -49,7 +63,39 @@ GAP: Final = space(2)  # between a state and its value
 MARGIN: Final = space(1)
 WAY_LEAST: Final = 5  # letters: with less room beside its name, only the tip says which way a device is reached
 
+TYPING_MS: Final = 350  # a text that is being written is not called wrong
+COUNT_MS: Final = 500  # from a change in the tree to counting what matches
+
 Index = QModelIndex | QPersistentModelIndex
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What the search line asks for: words as they stand, a filter, both (words first), or nothing."""
+
+    words: str = ""
+    where: DeviceFilter | None = None
+
+
+def search_of(text: str, now: datetime) -> Search:
+    """What ``text`` asks for. ``now``: aware.
+
+    Raises:
+        FilterError: it is no filter; it may still stand somewhere as it is.
+    """
+    words = text.strip()
+    if not words:
+        return Search()
+    where = parse_for_devices(words, now)
+    is_plain = all(map(str.isalnum, words.split())) or _is_words(where.node, words)
+    return Search(words if is_plain else "", where)
+
+
+def _is_words(node: Node, text: str) -> bool:
+    """Whether a filter says no more than the words of its text."""
+    if isinstance(node, Text):
+        return not node.is_prefix and not set('"()') & set(text) and "text:" not in text.lower()
+    return isinstance(node, And) and all(_is_words(item, text) for item in node.items)
 
 
 class DevicesPanel(QWidget):
@@ -58,12 +104,16 @@ class DevicesPanel(QWidget):
     deviceSelected = Signal(str)  # empty: nothing chosen
     deviceActivated = Signal(str)  # double click or Return
     quantityActivated = Signal(str, Quantity)
+    devicesChosen = Signal(object)  # tuple of ids: several devices that can be sent to; empty: one or none
 
     def __init__(self, workbench: Workbench, theme: Theme, actions: Actions, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("devices")
         self._actions = actions
+        self._workbench = workbench
+        self._theme = theme
         self._selected = ""
+        self._search = Search()  # in force
         self.model = DeviceTreeModel(workbench, theme, self)
         self._proxy = QSortFilterProxyModel(self)
         self._proxy.setSourceModel(self.model)
@@ -72,12 +122,28 @@ class DevicesPanel(QWidget):
         self._proxy.setFilterRole(DeviceRole.SEARCH)
         self._proxy.setFilterCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
 
-        self.search = QLineEdit(placeholderText=self.tr("Search devices"), clearButtonEnabled=True)
+        self.search = CompletingLine(theme, self._completions_of)
+        self.search.setPlaceholderText(self.tr("Search devices, or  link:fault kind:meter"))
+        self.search.setClearButtonEnabled(True)
         self.search.setObjectName("devices.search")
         self.search.setAccessibleName(self.tr("Search devices"))
-        self.search.setToolTip(self.tr("Name, id, serial number, model or state"))
+        self.search.setToolTip(
+            self.tr(
+                "Name, id, serial number, model or state; or a filter:\n"
+                "device name adapter kind serial model link meter site grid gateway fact.NAME\n"
+                "Down or Ctrl+Space shows what may stand here."
+            )
+        )
         self.search.textChanged.connect(self._on_search)
+        self.search.textEdited.connect(self._on_edited)
         self.search.installEventFilter(self)
+        self._typing = QTimer(self, singleShot=True, interval=TYPING_MS)
+        self._typing.timeout.connect(self._say_fault)
+        self._fault: FilterError | None = None
+        self.message = words_label()
+        self.message.setObjectName("devices.message")
+        self.message.setMargin(space(1))
+        self.message.hide()
 
         self.tree = _Tree(self)
         self.tree.setObjectName("devices.tree")
@@ -88,7 +154,7 @@ class DevicesPanel(QWidget):
         self.tree.setItemDelegateForColumn(Column.NAME, _NameDelegate(theme, self.tree))
         self._now = _NowDelegate(self.tree)
         self.tree.setItemDelegateForColumn(Column.STATE, self._now)
-        self.tree.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.tree.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.tree.setDragEnabled(True)
         self.tree.setDragDropMode(QAbstractItemView.DragDropMode.DragOnly)
         self.tree.setExpandsOnDoubleClick(False)
@@ -98,6 +164,7 @@ class DevicesPanel(QWidget):
         self.tree.customContextMenuRequested.connect(self._on_menu)
         self.tree.activated.connect(self._on_activated)
         self.tree.selectionModel().currentChanged.connect(self._on_current)
+        self.tree.selectionModel().selectionChanged.connect(self._on_selection)
         self.tree.addAction(actions.action("device.remove"))
         self._set_columns()
 
@@ -106,11 +173,29 @@ class DevicesPanel(QWidget):
         self._no_match.setMargin(space(3))
         self._no_match.hide()
 
+        self.count = QLabel()
+        self.count.setObjectName("devices.count")
+        self.count.setAccessibleName(self.tr("Devices that match"))
+        self.select_all = QPushButton(self.tr("Select all matching"))
+        self.select_all.setObjectName("devices.select_all")
+        self.select_all.setToolTip(self.tr("Choose every device that matches, for one command to all of them."))
+        self.select_all.clicked.connect(self.select_matching)
+        self.found = QWidget()
+        row = QHBoxLayout(self.found)
+        row.setContentsMargins(space(1), 0, 0, 0)
+        row.addWidget(self.count, 1)
+        row.addWidget(self.select_all)
+        self.found.hide()
+        self._counter = QTimer(self, singleShot=True, interval=COUNT_MS)
+        self._counter.timeout.connect(self._show_count)
+
         listed = QWidget()
         column = QVBoxLayout(listed)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(space(1))
         column.addWidget(self.search)
+        column.addWidget(self.message)
+        column.addWidget(self.found)
         column.addWidget(self._no_match)
         column.addWidget(self.tree, 1)
 
@@ -127,6 +212,8 @@ class DevicesPanel(QWidget):
         self._is_fitted_by_hand = False
         self.tree.header().sectionResized.connect(self._on_section_resized)
         self.tree.viewport().installEventFilter(self)
+        theme.changed.connect(self._colour)
+        self._colour()
         for changed in (self.model.dataChanged, self.tree.expanded, self._proxy.rowsInserted):
             changed.connect(self._fitter.start)
         self._show_page()
@@ -142,6 +229,8 @@ class DevicesPanel(QWidget):
         if was_empty != (self.model.device_count == 0):
             self._show_page()
             self._expand_groups()
+        if self.found.isVisibleTo(self) and not self._counter.isActive():
+            self._counter.start()
         if any(isinstance(c, DeviceRemoved) for c in changes) and not self.model.index_of(self._selected).isValid():
             self._on_current(self.tree.currentIndex(), QModelIndex())
 
@@ -156,6 +245,29 @@ class DevicesPanel(QWidget):
 
     def selected_device(self) -> str:
         return self._selected
+
+    def selected_devices(self) -> tuple[str, ...]:
+        """Every chosen device that can be sent to, from top to bottom."""
+        rows = self.tree.selectionModel().selectedRows()
+        chosen = {self.model.device_at(source) for row in rows if not self._is_quantity(source := self._source(row))}
+        return tuple(device for device in self.model.in_order() if device in chosen)
+
+    def select_matching(self) -> None:
+        """Choose every device that the search means by itself; the first one becomes the device shown."""
+        found = self._matching()
+        if not found:
+            return
+        self._expand_groups()
+        selection = QItemSelection()
+        for device in found:
+            index = self._proxy.mapFromSource(self.model.index_of(device))
+            if index.isValid():
+                selection.select(index, index)
+        flags = QItemSelectionModel.SelectionFlag
+        first = self._proxy.mapFromSource(self.model.index_of(found[0]))
+        self.tree.selectionModel().setCurrentIndex(first, flags.NoUpdate)
+        self.tree.selectionModel().select(selection, flags.ClearAndSelect | flags.Rows)
+        self.tree.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def select_device(self, device: str) -> bool:
         """Choose a device and bring it into view; False when it is not there."""
@@ -221,12 +333,17 @@ class DevicesPanel(QWidget):
             self._fitter.start()
         if watched is self.search and isinstance(event, QKeyEvent) and event.type() == QEvent.Type.KeyPress:
             match event.key():
+                case Qt.Key.Key_Escape if self.search.close_list():
+                    return True
                 case Qt.Key.Key_Escape:
                     self.search.clear()
                     self.tree.setFocus(Qt.FocusReason.OtherFocusReason)
                     return True
                 case Qt.Key.Key_Down | Qt.Key.Key_Return | Qt.Key.Key_Enter:
                     self._go_to_first()
+                    return True
+                case _ if self.search.is_asked(event):
+                    self.search.offer()
                     return True
                 case _:
                     pass
@@ -240,22 +357,109 @@ class DevicesPanel(QWidget):
 
     def _go_to_first(self) -> None:
         """The first device that matches by itself, not a group around it."""
-        wanted = self.search.text().casefold()
+        wanted = self._search.words.casefold()
         index = self._proxy.index(0, 0)
         while index.isValid():
-            words = str(index.data(DeviceRole.SEARCH)).casefold()
-            if wanted in words:
+            is_meant = (
+                _text(index, DeviceRole.MATCH) == MATCHES
+                if self.model.where is not None
+                else wanted in _text(index, DeviceRole.SEARCH).casefold()
+            )
+            if is_meant:
                 break
             index = self.tree.indexBelow(index)
         self.tree.setFocus(Qt.FocusReason.OtherFocusReason)
         if index.isValid():
             self.tree.setCurrentIndex(index)
 
+    # ---------------------------------------------------------------- searching
+
+    def _on_edited(self, text: str) -> None:
+        """Offer what may stand behind a field by itself; plain words need no list in their way."""
+        word = text[: self.search.cursorPosition()].rpartition(" ")[2]
+        if set(":=<>~.") & set(word):
+            self.search.offer()
+        else:
+            self.search.close_list()
+
     def _on_search(self, text: str) -> None:
-        self._proxy.setFilterFixedString(text)
-        if text:
+        """Show what ``text`` means; while it cannot be read, the tree stays as it is."""
+        self._typing.stop()
+        self._fault = None
+        self._show_fault("", -1)
+        try:
+            wanted = search_of(text, self._workbench.clock.now())
+        except FilterError as fault:
+            if not self.model.has_words(text.strip()):
+                self._fault = fault
+                self._typing.start()
+                return
+            wanted = Search(text.strip())
+        self._apply(wanted)
+
+    def _apply(self, wanted: Search) -> None:
+        if wanted.words and wanted.where is not None and not self.model.has_words(wanted.words):
+            wanted = Search("", wanted.where)  # not side by side: wherever they stand
+        self._search = wanted
+        if wanted.words or wanted.where is None:
+            self.model.where = None
+            self._proxy.setFilterRole(DeviceRole.SEARCH)
+            self._proxy.setFilterFixedString(wanted.words)
+        else:
+            self.model.where = wanted.where
+            self._proxy.setFilterRole(DeviceRole.MATCH)
+            self._proxy.setFilterFixedString(MATCHES)
+        is_asked = bool(self.search.text().strip())
+        if is_asked or self.model.device_count <= EXPAND_UP_TO:
             self._expand_groups()
-        self._no_match.setVisible(bool(text) and self._proxy.rowCount() == 0)
+        self._no_match.setVisible(is_asked and self._proxy.rowCount() == 0)
+        self._show_count()
+
+    def _say_fault(self) -> None:
+        if self._fault is not None:
+            self._show_fault(str(self._fault), self._fault.position)
+
+    def _show_fault(self, text: str, position: int) -> None:
+        self.search.set_wrong(position)
+        self.search.setAccessibleDescription(text)
+        self.message.setText(text)
+        self.message.setVisible(bool(text))
+
+    def _completions_of(self, text: str, cursor: int) -> list[str]:
+        return complete(text, cursor, self._known, language=OF_DEVICES)
+
+    def _known(self, field: str) -> list[str]:
+        return sorted({word for word in device_words(self._workbench, field) if word})
+
+    def _matching(self) -> list[str]:
+        """Devices that the search means by themselves and that can be sent to; none while nothing is searched for."""
+        search = self._search
+        if search.words:
+            return self.model.matching(search.words)
+        return self.model.matching() if search.where is not None else []
+
+    def _show_count(self) -> None:
+        found = len(self._matching())
+        self.found.setVisible(found > 0)
+        if found:
+            total = sum(1 for _device in self.model.in_order())
+            self.count.setText(self.tr("{n} of {total} devices").format(n=found, total=total))
+
+    def _on_selection(self) -> None:
+        chosen = self.selected_devices() if len(self.tree.selectionModel().selectedRows()) > 1 else ()
+        said = self.tr("{n} devices are chosen.").format(n=len(chosen)) if len(chosen) > 1 else ""
+        self.tree.setAccessibleDescription(said)
+        self.devicesChosen.emit(chosen)
+
+    def _source(self, index: QModelIndex) -> QModelIndex:
+        return self._proxy.mapToSource(index)
+
+    def _is_quantity(self, source: QModelIndex) -> bool:
+        return self.model.quantity_at(source) is not None
+
+    def _colour(self) -> None:
+        tint(self.message, self._theme, Role.BAD)
+        tint(self.count, self._theme, Role.DIMMED)
 
     def _expand_groups(self) -> None:
         """Open sites, grids and gateways; a meter's quantities stay closed."""

@@ -18,9 +18,7 @@ from PySide6.QtCore import (
     QModelIndex,
     QObject,
     QPoint,
-    QRect,
     QSize,
-    QStringListModel,
     Qt,
     QTimer,
     Signal,
@@ -30,21 +28,15 @@ from PySide6.QtGui import (
     QFontMetrics,
     QGuiApplication,
     QKeyEvent,
-    QPainter,
-    QPaintEvent,
     QPalette,
-    QPen,
-    QPolygonF,
 )
 from PySide6.QtWidgets import (
     QAbstractItemView,
     QCheckBox,
-    QCompleter,
     QFrame,
     QHBoxLayout,
     QHeaderView,
     QLabel,
-    QLineEdit,
     QMenu,
     QProgressBar,
     QPushButton,
@@ -63,6 +55,7 @@ from ui.log_words import LogWords
 from ui.models.log_table import NUMBERS, SAMPLES, Column, LogTableModel, Row
 from ui.saved_filters import SavedFilterBar
 from ui.theme import Role, Theme, fixed_font, space, status_word
+from ui.widgets.filter_line import CompletingLine
 
 _HISTORY: Final = 20
 _SLOW_MS: Final = 200  # reading longer than this shows progress and a way to stop it
@@ -83,7 +76,7 @@ def cell_term(row: Row, column: Column) -> str:
         case Column.TIME:
             return f"since:{text.replace(' ', 'T')}"
         case Column.ORIGIN:
-            return f"origin:{text.upper().replace(' ', '_')}"
+            return f"origin:{row.origin.value}"
         case Column.VALUE:
             return _value_term(text)
         case Column.ID | Column.DEVICE | Column.COMMAND:
@@ -109,45 +102,6 @@ def _value_term(text: str) -> str:
     if not words:
         return ""
     return quoted(words[1] if len(words) in (2, 3) else " ".join(words[:8]))
-
-
-class FilterLine(QLineEdit):
-    """A line that underlines the place where its text is wrong."""
-
-    def __init__(self, theme: Theme, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
-        self._theme = theme
-        self._wrong_at = -1
-
-    def set_wrong(self, position: int) -> None:
-        """Underline from ``position``; -1 clears."""
-        if position != self._wrong_at:
-            self._wrong_at = position
-            self.update()
-
-    def wrong_at(self) -> int:
-        return self._wrong_at
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        super().paintEvent(event)
-        if self._wrong_at < 0:
-            return
-        text = self.text()
-        metrics = self.fontMetrics()
-        origin = self.cursorRect().center().x() - metrics.horizontalAdvance(text[: self.cursorPosition()])
-        start = min(self._wrong_at, len(text))
-        stop = next((i for i in range(start + 1, len(text)) if text[i].isspace()), len(text))
-        left = origin + metrics.horizontalAdvance(text[:start])
-        right = max(left + metrics.horizontalAdvance("n"), origin + metrics.horizontalAdvance(text[:stop]))
-        base = self.rect().center().y() + metrics.ascent() // 2 + 3
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setClipRect(self.rect().adjusted(3, 0, -3, 0))
-        painter.setPen(QPen(self._theme.colour(Role.BAD), 1.4))
-        wave = QPolygonF()
-        for number, x in enumerate(range(left, right + 3, 3)):
-            wave.append(QPoint(x, base + (2 if number % 2 else 0)))
-        painter.drawPolyline(wave)
 
 
 class LogView(QTableView):
@@ -194,6 +148,7 @@ class LogPanel(QWidget):
     interactionActivated = Signal(int)
     interactionSelected = Signal(int)
     exportRequested = Signal(str)  # the filter in force
+    compareRequested = Signal(int)  # put this interaction beside another one
 
     def __init__(
         self,
@@ -263,7 +218,7 @@ class LogPanel(QWidget):
         bar = QHBoxLayout()
         bar.setContentsMargins(space(2), space(1), space(2), space(1))
         bar.setSpacing(space(1))
-        self.filter = FilterLine(self._theme)
+        self.filter = CompletingLine(self._theme, self._completions_of)
         self.filter.setPlaceholderText(self.tr("Filter, for example  status:failed device:lem-1"))
         self.filter.setAccessibleName(self.tr("Filter"))
         self.filter.setClearButtonEnabled(True)
@@ -389,17 +344,9 @@ class LogPanel(QWidget):
         self._slow.timeout.connect(self.progress.show)
         self._typing = QTimer(self, singleShot=True, interval=_TYPING_MS)
         self._typing.timeout.connect(self._check_text)
-        self._completions = QStringListModel(self)
-        completer = QCompleter(self._completions, self)
-        completer.setCompletionMode(QCompleter.CompletionMode.UnfilteredPopupCompletion)
-        completer.setCaseSensitivity(Qt.CaseSensitivity.CaseInsensitive)
-        completer.setMaxVisibleItems(12)
-        completer.setWidget(self.filter)
-        completer.activated.connect(self.take_completion)
-        self._completer = completer
-
         self.filter.textEdited.connect(self._on_edited)
         self.filter.textChanged.connect(self._on_text)
+        self.filter.completed.connect(self._typing.start)
         self.filter.returnPressed.connect(self.apply)
         self.filter.installEventFilter(self)
         self.saved.chosen.connect(self.set_filter)
@@ -495,44 +442,22 @@ class LogPanel(QWidget):
     def _on_edited(self, _text: str) -> None:
         self.filter.set_wrong(-1)
         self._typing.start()
-        self._offer()
+        self.filter.offer()
 
     def _on_text(self, text: str) -> None:
         if not text and self._filter_text:  # the clear button
             self.apply()
 
-    def _offer(self) -> None:
-        """Open the list of what may stand here."""
-        found = self.completions()
-        self._completions.setStringList([*found])
-        popup = self._completer.popup()
-        if popup is None:
-            return
-        if not found:
-            popup.hide()
-            return
-        metrics = popup.fontMetrics()
-        width = max(metrics.horizontalAdvance(text) for text in found) + space(10)
-        cursor = self.filter.cursorRect()
-        self._completer.complete(QRect(cursor.left(), 0, width, self.filter.height()))
-
     def completions(self) -> list[str]:
         """What may stand in the place of the word under the cursor, best first."""
-        return complete(self.filter.text(), self.filter.cursorPosition(), self._words)
+        return self.filter.completions()
+
+    def _completions_of(self, text: str, cursor: int) -> list[str]:
+        return complete(text, cursor, self._words)
 
     def take_completion(self, text: str) -> None:
         """Put ``text`` in the place of the word under the cursor."""
-        line, at = self.filter.text(), self.filter.cursorPosition()
-        start = at
-        while start and not line[start - 1].isspace() and line[start - 1] not in "()":
-            start -= 1
-        tail = line[at:]
-        filled = f"{line[:start]}{text}{tail}"
-        self.filter.setText(filled)
-        self.filter.setCursorPosition(start + len(text))
-        self._typing.start()
-        if self.filter.hasFocus() and text[-1:] in (":", ".", " "):
-            QTimer.singleShot(0, self, self._offer)  # the list just used is still being closed
+        self.filter.take(text)
 
     def _recent(self) -> list[str]:
         kept = self._workbench.setting(_HISTORY_KEY)
@@ -735,9 +660,9 @@ class LogPanel(QWidget):
         self.filter.setAccessibleDescription(text)
 
     def _show_count(self, _count: int = 0) -> None:
-        rows = f"{self.model.rowCount():,}".replace(",", "\u2009")
-        complete_list = self.model.is_complete or not self.model.rowCount()
-        self.count.setText(self.tr("{rows} rows").format(rows=rows) if complete_list else self.tr("counting…"))
+        count = self.model.rowCount()
+        rows = self.tr("{rows} rows", "", count).format(rows=f"{count:,}")
+        self.count.setText(rows if self.model.is_complete or not count else self.tr("counting…"))
 
     def _show_empty(self) -> None:
         is_empty = self.model.rowCount() == 0 and self._has_been_read and not self.model.is_loading
@@ -789,8 +714,7 @@ class LogPanel(QWidget):
 
     def _on_filter_key(self, event: QKeyEvent) -> bool:
         match event.key():
-            case Qt.Key.Key_Escape if (popup := self._completer.popup()) is not None and popup.isVisible():
-                popup.hide()
+            case Qt.Key.Key_Escape if self.filter.close_list():
                 return True
             case Qt.Key.Key_Escape if self.filter.text():
                 self.filter.clear()
@@ -798,11 +722,8 @@ class LogPanel(QWidget):
             case Qt.Key.Key_Escape:
                 self.table.setFocus(Qt.FocusReason.OtherFocusReason)
                 return True
-            case Qt.Key.Key_Down:
-                self._offer()
-                return True
-            case Qt.Key.Key_Space if event.modifiers() & Qt.KeyboardModifier.ControlModifier:
-                self._offer()
+            case _ if self.filter.is_asked(event):
+                self.filter.offer()
                 return True
             case _:
                 return False
@@ -840,6 +761,8 @@ class LogPanel(QWidget):
         menu.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         show = self.tr("Show interaction {id}").format(id=row.id)
         menu.addAction(show, partial(self.interactionActivated.emit, row.id))
+        compare = self.tr("Compare interaction {id} with another…").format(id=row.id)
+        menu.addAction(compare, partial(self.compareRequested.emit, row.id))
         menu.addSeparator()
         term = cell_term(row, column)
         shown = term if len(term) <= 40 else f"{term[:39]}…"

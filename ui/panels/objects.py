@@ -515,7 +515,7 @@ class ObjectsPanel(SentencePanel):
         if item is None:
             return ""
         moment = item.finished or item.updated
-        return self.tr("{count} objects, list of {time} {zone}").format(
+        return self.tr("{count} objects, list of {time} {zone}", "", len(self._objects)).format(
             count=f"{len(self._objects):,}",
             time=time_text(moment, self._zone)[:-7],
             zone=zone_text(moment, self._zone),

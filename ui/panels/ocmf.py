@@ -180,6 +180,7 @@ class RecordsPanel(SentencePanel):
         split.setChildrenCollapsible(False)
         split.addWidget(self._build_list())
         scroll = QScrollArea()
+        scroll.setAccessibleName(self.tr("Signed record"))
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setWidget(self._build_record())

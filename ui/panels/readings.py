@@ -214,6 +214,7 @@ class ReadingsPanel(SentencePanel):
         for label in (self.facts, self.doubts, self.said):
             column.addWidget(label)
         self.tabs = LowTabs()
+        self.tabs.setAccessibleName(self.tr("Views of the reading"))
         self.tabs.setDocumentMode(True)
         self._values = self._build_values()
         self.tabs.addTab(self._values, self.tr("Values"))

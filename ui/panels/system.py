@@ -71,6 +71,7 @@ class SystemPanel(QWidget):
         self._held_icon, self.held = self._line(column)
         self.picture = SystemPicture(self._theme)
         scroll = QScrollArea()
+        scroll.setAccessibleName(self.tr("Picture of the system"))
         scroll.setWidget(self.picture)
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)

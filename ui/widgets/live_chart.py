@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, tzinfo
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -110,6 +110,7 @@ class LiveChart(MarkedTimeline):
         *,
         clock: Callable[[], int] = clock_us,
         max_samples: int = DEFAULT_LIMIT,
+        zone: tzinfo | None = None,
     ) -> None:
         super().__init__(parent, clock())
         self.theme = theme
@@ -122,7 +123,7 @@ class LiveChart(MarkedTimeline):
         self.thresholds: dict[int, Threshold] = {}
         self._limits = LimitWatch()
         self._asked_from_us = self._left_us
-        self._axis_clock = AxisClock(self, clock())
+        self._axis_clock = AxisClock(self, clock(), zone)
         self._is_dirty = False
         self._frames = 0
         self._legend_at = 0.0

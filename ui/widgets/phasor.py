@@ -260,6 +260,7 @@ class PhasorView(QSplitter):
         lines.addWidget(self.notes)
         lines.addStretch(1)
         area = QScrollArea()
+        area.setAccessibleName(self.tr("What the phasors say"))
         area.setWidgetResizable(True)
         area.setFrameShape(QScrollArea.Shape.NoFrame)
         area.setWidget(words)

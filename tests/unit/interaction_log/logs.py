@@ -37,12 +37,16 @@ from app.model.interaction import (
     StepEntry,
 )
 from app.model.reading import DeviceState, Finding, LinkState, Quantity, SampleSet, Severity
-from app.model.records import Change, OutboxItem, Seen, Setting
+from app.model.records import Attachment, Change, OutboxItem, Seen, Setting
 from app.model.status import Delivery, Event, Status
 
 START = datetime(2026, 5, 4, 8, 0, tzinfo=UTC)
 VOLTAGE = Quantity("voltage", "V", "DC voltage")
 ENERGY = Quantity("energy_import", "Wh", "Import", "1-0:1.8.0")
+PHOTO = Attachment.of("plate.png", "image/png", START, b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+
+
+_ORIGINS = [origin for origin in Origin if origin is not Origin.FLOW]  # it is younger than the kept files of this seed
 
 
 def fresh(number: int, **more: Any) -> Interaction:
@@ -106,7 +110,7 @@ def lifetime(number: int, rng: random.Random) -> Iterator[list[Change]]:
         adapter=device.split("-")[0],
         command=command,
         kind=kind,
-        origin=rng.choice(list(Origin)),
+        origin=rng.choice(_ORIGINS),
         params=rng.choice(({}, {"amount": "12.5"}, {"relay": True, "note": "größer als 5\nzweite Zeile"})),
         batch=rng.choice((None, 3)),
         commissioning=rng.choice((None, None, 7)),
@@ -119,7 +123,9 @@ def lifetime(number: int, rng: random.Random) -> Iterator[list[Change]]:
         held = item.after(
             Event.SUSPEND, at, failure=Failure(code="LINK_DOWN", text="The gateway is offline.", at=at, release="link")
         )
-        yield [held, line(held, Event.SUSPEND, code="LINK_DOWN")]
+        # As the pipeline keeps it (app/pipeline/explaining.py).
+        verdict = line(held, Event.SUSPEND, code="LINK_DOWN", inputs={"v": 1, "now": -90, "link": "fault"})
+        yield [held, replace(verdict, step=Step.GATEKEEPER)]
         return
     item = item.after(Event.ADMIT, at)
     job = message(number, item)
@@ -221,5 +227,6 @@ def calls(count: int, seed: int = 1) -> Iterator[list[Change]]:
     yield [
         Frame(at=START, device="lem-1", link="memory", direction=Direction.OUT, data=b"\x00poll\xff"),
         Finding(at=START, device="lem-1", severity=Severity.INFO, code="HELLO", text=""),
+        PHOTO,
     ]
     yield list(flows())

@@ -13,13 +13,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from pypdf import PdfReader
+
 from app.interaction_log.reader import LogReader
 from app.interaction_log.writer import LogWriter
 from app.model.device import Device, NodeKind
 from app.model.flow import Order
 from app.model.interaction import Attempt, AttemptEnd, Direction, Failure, Frame, Step, StepEntry
 from app.model.reading import DeviceState, Finding, LinkState, SampleSet, Severity
-from app.model.records import Change, Setting
+from app.model.records import Attachment, Change, Setting
 from app.model.status import Delivery, Event, Status
 from tests.unit.interaction_log.logs import START, VOLTAGE, line, message, queued
 
@@ -68,8 +70,12 @@ def carriers(word: str) -> list[bytes]:
 
 
 def contents(file: Path) -> dict[str, bytes]:
-    """Everything a file holds: its bytes, what a ZIP holds unpacked, and every cell of a workspace."""
+    """Everything a file holds: its bytes, what a ZIP or PDF holds unpacked, and every cell of a workspace."""
     found = {file.name: file.read_bytes()}
+    if found[file.name].startswith(b"%PDF"):
+        pdf = PdfReader(file)
+        found[f"{file.name} text"] = "\n".join(page.extract_text() for page in pdf.pages).encode()
+        found |= {f"{file.name}/{name}": data for name, (data,) in pdf.attachments.items()}
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             for name in archive.namelist():
@@ -142,6 +148,9 @@ def plant(path: Path, count: int = 12) -> None:
             SampleSet(device="lem-7", received=START, values=((VOLTAGE, Decimal(230)),)),
             SampleSet(device="lem-7", received=START + timedelta(hours=1), values=((VOLTAGE, Decimal(231)),)),
         )
+        for word in (*SECRETS, *ORIGINALS):
+            for data in carriers(word):
+                writer.put(Attachment.of(f"{word}.txt", "text/plain", START, data))
         writer.flush(text=True)
 
 
@@ -168,7 +177,10 @@ def _life(number: int) -> list[Change]:
         interaction=number,
     )  # fmt: skip
     steps = [
-        line(item, Event.ADMIT),
+        line(
+            item, Event.ADMIT,
+            inputs={"v": 1, "no": f"{MAIL} said {word}.", "said": word, "grid": {"id": SITE, "gw": [[OWNER, 1, -5]]}},
+        ),
         line(done, Event.SEND, changed=False),
         StepEntry(interaction=number, at=item.created, step=Step.UPDATED, event=Event.SEND, status=Status.PROCESSING),
         line(done, Event.FAIL, text=f"{MAIL} knows {word}", actor=MAIL),

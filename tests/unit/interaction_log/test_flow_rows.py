@@ -23,14 +23,19 @@ from app.model.flow import (
     Commissioning,
     CommissioningStep,
     DeliveryStatus,
+    FlowCheck,
     FlowRecord,
+    FlowRun,
     FlowStatus,
+    FlowStepRun,
     FsCommand,
     Issue,
     IssueKind,
     IssueStatus,
     Notification,
     Order,
+    RunStatus,
+    StepStatus,
 )
 from app.model.records import DeviceRemoved
 from app.model.status import Event, Status
@@ -50,6 +55,15 @@ STEPS = st.builds(
     CommissioningStep, command=st.text(), interaction=NUMBERS, status=st.sampled_from(Status), warning=st.text()
 )
 NOTES = st.builds(Notification, at=MOMENTS, status=st.sampled_from(DeliveryStatus), shows_token=st.booleans())
+TEXTS = st.lists(st.text(), max_size=3).map(tuple)
+CHECKS = st.builds(
+    FlowCheck, what=st.text(), found=st.text(), wanted=st.text(), is_met=st.booleans(), unit=st.text()
+)
+STEP_RUNS = st.builds(
+    FlowStepRun, name=st.text(), status=st.sampled_from(StepStatus), text=st.text(), answer=st.text(), note=st.text(),
+    interactions=st.lists(NUMBERS, max_size=3).map(tuple), checks=st.lists(CHECKS, max_size=2).map(tuple),
+    attachments=TEXTS, by=st.text(), started=OPT_MOMENTS, ended=OPT_MOMENTS,
+)  # fmt: skip
 TIMES = {"id": NUMBERS, "created": MOMENTS, "updated": MOMENTS}
 RECORDS: list[st.SearchStrategy[FlowRecord]] = [
     st.builds(
@@ -71,16 +85,22 @@ RECORDS: list[st.SearchStrategy[FlowRecord]] = [
         Batch, **TIMES, name=st.text(), grid=st.text(), rule=OPT_NUMBERS, command=st.text(),
         fs_command=st.sampled_from(FsCommand), total=COUNTS, pending=COUNTS, processing=COUNTS, successful=COUNTS,
         failed=COUNTS, superseded=COUNTS, qualified_at=OPT_MOMENTS,
-        completed_at=OPT_MOMENTS,
+        completed_at=OPT_MOMENTS, flow=st.text(), retry_of=OPT_NUMBERS, is_stopped=st.booleans(),
     ),
     st.builds(
         Issue, id=NUMBERS, device=st.text(), kind=st.sampled_from(IssueKind), opened=MOMENTS, updated=MOMENTS,
         status=st.sampled_from(IssueStatus), closed_at=OPT_MOMENTS, interaction=OPT_NUMBERS, text=st.text(),
     ),
+    st.builds(
+        FlowRun, **TIMES, device=st.text(), flow=st.text(), status=st.sampled_from(RunStatus), definition=PARAMS,
+        inputs=PARAMS, header=st.dictionaries(st.text(), st.text(), max_size=3), actor=st.text(),
+        steps=st.lists(STEP_RUNS, max_size=3).map(tuple), attended=st.booleans(), batch=OPT_NUMBERS,
+        retry_of=OPT_NUMBERS, ended=OPT_MOMENTS, text=st.text(),
+    ),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("records", RECORDS, ids=["commissioning", "order", "rule", "batch", "issue"])
+@pytest.mark.parametrize("records", RECORDS, ids=["commissioning", "order", "rule", "batch", "issue", "flow"])
 def test_a_record_comes_back_equal(records: st.SearchStrategy[FlowRecord]) -> None:
     @given(records)
     def check(record: FlowRecord) -> None:
@@ -114,8 +134,13 @@ def test_the_snapshot_brings_back_what_is_open(reader: LogReader) -> None:
     records = {record.id: record for record in logs.flows()}
     # Not 1, followed by 7 of the same meter; 5, 8 and 10 are over. 9 and 11 are the newest of their meters.
     assert snapshot.flows == tuple(records[number] for number in (2, 3, 4, 6, 7, 9, 11))
-    members = {i.id: i.status for i in reader.page(limit=400) if i.batch == 3}
-    assert snapshot.batch_members == {3: members}
+    newest = {i.device: i for i in sorted(reader.page(limit=400), key=lambda i: i.id) if i.batch == 3}
+    assert snapshot.batch_members == {3: {i.id: i.status for i in newest.values()}}
+    kept = reader.batch(3)
+    assert kept is not None
+    assert (kept.batch, [row.id for row in kept.rows], kept.runs) == (
+        records[3], sorted(i.id for i in newest.values()), ()
+    )  # fmt: skip
     assert snapshot.last_flow == 11
 
 

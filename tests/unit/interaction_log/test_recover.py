@@ -174,8 +174,22 @@ def test_whatever_is_broken_the_rest_can_be_read(whole: Path, tmp_path: Path) ->
             reader.snapshot()
 
 
+@pytest.mark.parametrize("size", [16, 100, 512, PAGE])
+@pytest.mark.parametrize("junk", [b"\0", b"\xff"])
+def test_a_lost_beginning_is_made_anew(whole: Path, tmp_path: Path, size: int, junk: bytes) -> None:
+    path, target = tmp_path / "headless.mwk", tmp_path / "new" / "new.mwk"
+    target.parent.mkdir()
+    path.write_bytes(junk * size + whole.read_bytes()[size:])
+    found = recover(path, target)
+    assert [text for text in found.notes if "was lost" in text] == list(found.notes[:1])
+    assert len(found.notes) == 1
+    assert _everything(target) == _everything(whole)
+    assert [one.name for one in target.parent.iterdir()] == ["new.mwk"]
+
+
 def test_a_lost_table_of_contents_is_refused_in_words(whole: Path, tmp_path: Path) -> None:
     path = tmp_path / "no-contents.mwk"
-    path.write_bytes(whole.read_bytes()[:100] + b"\xff" * (PAGE - 100) + whole.read_bytes()[PAGE:])
+    path.write_bytes(b"\xff" * 8 * PAGE + whole.read_bytes()[8 * PAGE :])
     with pytest.raises(StoreError, match="table of contents"):
         recover(path, tmp_path / "new.mwk")
+    assert not (tmp_path / "new.mwk-first-page").exists()

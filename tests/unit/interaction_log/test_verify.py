@@ -45,7 +45,11 @@ def plant(path: Path, *statements: str) -> None:
         ("outbox.dangling", ["UPDATE outbox SET interaction = 9999 WHERE id = (SELECT min(id) FROM outbox)"]),
         ("frame.dangling", ["UPDATE frame SET interaction = 9999 WHERE id = 5"]),
         ("step.dangling", ["INSERT INTO step SELECT NULL, 9999, at, step, event_w, status_w, code_w, attempt, actor_w,"
-                           " text FROM step WHERE id = 1"]),
+                           " text, inputs FROM step WHERE id = 1"]),
+        ("inputs.unreadable", ["UPDATE step SET inputs = '[1]' WHERE id = (SELECT min(id) FROM step WHERE"
+                               " inputs IS NOT NULL)"]),
+        ("inputs.unreadable", ["UPDATE step SET inputs = '{' WHERE id = 1"]),
+        ("attachment.bytes", ["UPDATE attachment SET data = x'00'"]),
         ("time.order", ["UPDATE interaction SET updated = created - 1 WHERE id = 7"]),
         ("time.order", ["UPDATE step SET at = at - 10000000 WHERE id = (SELECT max(step.id) FROM step"
                         " JOIN word ON word.id = event_w WHERE word.text = 'SUCCEED')"]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from typing import TYPE_CHECKING
 
 from ui.widgets.chart.curve import TimeMode, elapsed_text, from_us, in_years
@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 
 
 class AxisClock:
-    """Says times in the chosen clock. Samples and positions stay in the time of this computer."""
+    """Says times in the chosen clock. Samples and positions stay in the time of this computer.
 
-    def __init__(self, chart: LiveChart, origin_us: int) -> None:
+    ``zone``: of the times that are shown; None: the computer's.
+    """
+
+    def __init__(self, chart: LiveChart, origin_us: int, zone: tzinfo | None = None) -> None:
         self._chart = chart
+        self._zone = zone
         self._origin_us = origin_us  # x is 0 there
         self.mode = TimeMode.HOST
         self.meter_offset_us: dict[str, int] = {}  # how far a device's own clock is ahead
@@ -32,7 +36,7 @@ class AxisClock:
         if self.mode is TimeMode.ELAPSED:
             return (self._origin_us - self._start_us()) / 1e6
         t_us = self.x_to_us(x) + self._ahead_us()
-        zone = from_us(in_years(t_us)).astimezone().utcoffset() or timedelta()
+        zone = from_us(in_years(t_us)).astimezone(self._zone).utcoffset() or timedelta()
         # Whole days may be dropped: only the place within the day matters.
         return (self._origin_us + self._ahead_us()) % 86_400_000_000 / 1e6 + zone.total_seconds()
 
@@ -41,7 +45,7 @@ class AxisClock:
         digits = 0 if spacing_s >= 1 else min(6, math.ceil(-math.log10(spacing_s) - 1e-9))
         if self.mode is TimeMode.ELAPSED:
             return elapsed_text(t_us - self._start_us(), digits)
-        at = from_us(in_years(t_us + self._ahead_us())).astimezone()
+        at = from_us(in_years(t_us + self._ahead_us())).astimezone(self._zone)
         if spacing_s >= 86400:
             return at.strftime("%Y-%m-%d")
         if spacing_s >= 60:
@@ -53,13 +57,13 @@ class AxisClock:
         """A time to the microsecond, with its day."""
         if self.mode is TimeMode.ELAPSED:
             return elapsed_text(t_us - self._start_us(), 6)
-        return from_us(in_years(t_us + self._ahead_us())).astimezone().strftime("%Y-%m-%d %H:%M:%S.%f")
+        return from_us(in_years(t_us + self._ahead_us())).astimezone(self._zone).strftime("%Y-%m-%d %H:%M:%S.%f")
 
     def name(self, at_us: int) -> str:
         """Which clock it is, with the day and the zone at a time."""
         if self.mode is TimeMode.ELAPSED:
             return self._chart.tr("time since the first sample")
-        at = from_us(in_years(at_us + self._ahead_us())).astimezone()
+        at = from_us(in_years(at_us + self._ahead_us())).astimezone(self._zone)
         zone = at.strftime("%z")
         zone = f"UTC{zone[:3]}:{zone[3:]}"
         day = at.strftime("%Y-%m-%d")

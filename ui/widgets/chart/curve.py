@@ -19,6 +19,7 @@ from app.lab.series import GAP_FACTOR, Series, SeriesKey, Statistics, Values
 from app.model.moments import EPOCH
 from app.model.moments import to_us as to_us  # charts and panels take it from here
 from app.model.reading import Quantity, Severity
+from ui.model_words import model_text
 from ui.widgets.ring import Columns, Ring
 
 MOST_CURVES: Final = 64
@@ -134,7 +135,7 @@ class Curve:
 
     @property
     def name(self) -> str:
-        return self.title or self.key.name
+        return model_text(self.title) or self.key.name
 
     def append(self, t_us: ArrayLike, values: ArrayLike) -> Values:
         """Take samples in any order; returns the values that were new."""

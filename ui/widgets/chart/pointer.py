@@ -154,7 +154,8 @@ class Pointer:
             for curve, value in values[:_READOUT_ROWS]
         ]
         if len(values) > _READOUT_ROWS:
-            rows.append((None, chart.tr("and {0} more in the list below").format(len(values) - _READOUT_ROWS), ""))
+            more = self._chart.tr("and {0} more in the list below")
+            rows.append((None, more.format(len(values) - _READOUT_ROWS), ""))
         states = ((row.name, chart.state_at(row.device, t_us)) for row in chart.band.rows)
         rows += [(chart.theme.colour(seen.role), name, seen.word) for name, seen in states if seen is not None]
         title = chart.time_text(t_us, min(1.0, chart.span_us / 1e6 / max(1.0, pane.width)))
