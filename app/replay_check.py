@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -60,7 +60,12 @@ async def replayed(
                 yield player, session.workbench
 
 
-async def check(path: Path, real_types: Mapping[str, AdapterType]) -> AsyncIterator[Difference]:
+async def check(
+    path: Path,
+    real_types: Mapping[str, AdapterType],
+    *,
+    open_reader: Callable[[Path], LogReader] = LogReader,
+) -> AsyncIterator[Difference]:
     """Every difference: of the bytes, the verdicts, then of the ends, then of what was read from the bytes.
 
     An altered byte is told as that: bytes that are known not to be the recorded ones are not decoded again.
@@ -68,7 +73,7 @@ async def check(path: Path, real_types: Mapping[str, AdapterType]) -> AsyncItera
     Raises:
         StoreError: the file cannot be read, or holds nothing to play.
     """
-    with contextlib.closing(LogReader(path)) as reader:
+    with contextlib.closing(open_reader(path)) as reader:
         altered: set[int] = set()
         for found in altered_frames(reader):
             if found.interaction is not None:

@@ -66,6 +66,7 @@ class ActionHost(Protocol):
     def share_log(self) -> None: ...
     def show_comparison(self) -> None: ...
     def compare_device(self) -> None: ...
+    def check_log(self) -> None: ...
     def make_bundle(self) -> None: ...
     def edit_team(self) -> None: ...
     def show_recent(self) -> None: ...
@@ -135,6 +136,7 @@ class Need(Enum):
 
     WORKSPACE = "workspace"
     LIVE = "live"  # not a replay
+    LOG = "log"  # the log itself, not a replay of it
     DEVICE = "device"
     ADDRESS = "address"  # the device is reached by an adapter
     LINK_DOWN = "link down"
@@ -350,6 +352,17 @@ ACTIONS: Final[tuple[ActionSpec, ...]] = (
         icon="mdi6.compare-horizontal",
         needs=(Need.WORKSPACE,),
         handler=lambda host: host.show_comparison(),
+    ),
+    ActionSpec(
+        id="log.check",
+        text=QT_TRANSLATE_NOOP("Actions", "Chec&k the log..."),
+        tip=QT_TRANSLATE_NOOP(
+            "Actions", "Replay every command and decode its bytes again, and see what is not as it was recorded."
+        ),
+        menu=Menu.FILE,
+        icon="mdi6.check-decagram-outline",
+        needs=(Need.WORKSPACE, Need.LOG),
+        handler=lambda host: host.check_log(),
     ),
     ActionSpec(
         id="team.edit",
@@ -910,6 +923,9 @@ def _missing(need: Need, now: Situation) -> str:
             if now.is_replay:
                 return translate("Actions", "This is a replay; nothing can be sent or changed.")
             return translate("Actions", "This log is open for reading only.") if now.is_read_only else ""
+        case Need.LOG:
+            words = translate("Actions", "This is a replay. Open the log for reading to check it.")
+            return words if now.is_replay else ""
         case Need.DEVICE:
             return "" if now.device is not None else translate("Actions", "Choose a device first.")
         case Need.ADDRESS:

@@ -565,6 +565,7 @@ class MainWindow(QMainWindow):
         self.log.interactionSelected.connect(self._on_row)
         self.log.exportRequested.connect(lambda _filter: self.export_log())
         self.log.compareRequested.connect(self._compare_reading)
+        self.log.followRequested.connect(self.follow_bytes)
         _fill(self.tabs.page(View.LOG), self.log)
 
     def _build_command(self) -> None:
@@ -594,6 +595,7 @@ class MainWindow(QMainWindow):
         self.detail.interactionActivated.connect(self.show_interaction)
         self.detail.filterRequested.connect(self._on_filter_requested)
         self.detail.readingRequested.connect(self.show_reading)
+        self.detail.followRequested.connect(self.follow_bytes)
         self.detail.commandRequested.connect(self._on_command_requested)
         self._put(self.dock_detail, self.detail)
 
@@ -782,7 +784,7 @@ class MainWindow(QMainWindow):
         if device is not None and device.adapter and self._session is not None:
             names = {spec.name for spec in self._session.workbench.commands(device.id)}
             views += [view for view, command in NEEDED_BY.items() if command in names]
-        if self.system is not None and self.system.has_systems and (device is None or not self.system.empty_text()):
+        if self.system is not None and self.system.has_systems and (device is None or self.system.has_chosen):
             views.append(View.SYSTEM)
         return views
 
@@ -1047,6 +1049,27 @@ class MainWindow(QMainWindow):
         if self.compare is not None:
             self.compare.take_reading(interaction)
             self.show_comparison()
+
+    def follow_bytes(self, interaction: int) -> None:
+        """Show all bytes of a command's link in their order."""
+        from ui.dialogs.follow import FollowDialog
+
+        if self._session is None:
+            return
+        dialog = FollowDialog(self._theme, self._session.log, interaction, self, zone=self._panels.zone)
+        dialog.interactionActivated.connect(self.show_interaction)
+        dialog.open()
+
+    def check_log(self) -> None:
+        """Replay the log and show what is not as it was recorded."""
+        from ui.dialogs.check import CheckDialog
+
+        if self._session is None:
+            return
+        log = self._session.log
+        dialog = CheckDialog(self._theme, log.path, self, open_reader=log.open_reader)
+        dialog.interactionActivated.connect(self.show_interaction)
+        dialog.open()
 
     def make_bundle(self) -> None:
         from ui.dialogs.share import What

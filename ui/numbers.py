@@ -1,4 +1,8 @@
-"""Measured numbers as people read them. What is stored stays as it came."""
+"""Measured numbers as people read them. What is stored stays as it came.
+
+Numbers are the same in every language, so that they can be copied and are never mistaken: a point before the decimals,
+a comma between the thousands of a count (``f"{count:,}"``), and Qt's own fields for decimals have ``QLocale.c()``.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,9 @@ DECIMALS: Final[Mapping[str, int]] = MappingProxyType(
 )
 """Decimals that a value with more of them than a meter's resolution is shown with."""
 
+LARGE: Final[Mapping[str, str]] = MappingProxyType({"Wh": "kWh", "varh": "kvarh", "VAh": "kVAh"})
+"""Units of registers, and what they are counted in from ten thousand on where there is little room."""
+
 _RESOLUTION: Final = 3  # decimals; a value with no more is what a meter says, and is shown as it is
 _OTHER: Final = 6  # decimals of a unit that is not listed
 _SMALL: Final = 3  # decimals more, so that two digits of a small value remain
@@ -46,6 +53,14 @@ def measured_text(value: Decimal | float, unit: str = "") -> str:
         return str(value)
     number = _meant(number)
     return f"{number:z.{_decimals(number, unit)}f}"
+
+
+def short_value(value: Decimal | float, unit: str) -> tuple[Decimal | float, str]:
+    """The value and unit to show where there is little room: 183235711 Wh are 183235.711 kWh."""
+    if unit not in LARGE or not abs(float(value)) >= 10_000:
+        return value, unit
+    number = value if isinstance(value, Decimal) else Decimal(repr(value))
+    return (number / 1000, LARGE[unit]) if number.is_finite() else (value, unit)
 
 
 def measured_decimals(value: Decimal, unit: str = "") -> int:

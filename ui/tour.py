@@ -9,18 +9,23 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+from PySide6.QtWidgets import QDialog, QWidget
+
 from app.demo import Stop
 from app.demo import tour as command_tour
+from app.flow_files import load_flows
 from app.model.reading import LinkState
 from app.model.status import Status
-from ui.actions import Layout
+from ui.actions import Layout, View
 from ui.theme import ThemeMode
+from ui.wizard.window import ConnectionWizard
 
 if TYPE_CHECKING:
+    from app.workbench import Workbench
     from ui.__main__ import Desk
     from ui.main_window import MainWindow, Session
 
@@ -43,12 +48,16 @@ HEAD: Final = "head-1"  # on an optical head
 DLMS: Final = "dlms-1"
 MODULE: Final = "module-1"
 STORAGE: Final = "ems-1"  # an EMS edge device
+FLOW: Final = "iec62056"
+ANSWERS: Final = {"phase-sequence": True, "installed": True}  # of a person who looked at the meter
+BATCH: Final = ("north-1", "north-2", "north-4", "north-5", "south-1", "south-3")
 
 
 class Picture(Protocol):
     """Keeps what the window shows now under a name."""
 
-    async def __call__(self, name: str) -> None: ...
+    async def __call__(self, name: str, of: QWidget | None = None) -> None:
+        """``of``: a dialog; None: the window."""
 
 
 async def tour(desk: Desk, folder: Path) -> int:
@@ -56,10 +65,10 @@ async def tour(desk: Desk, folder: Path) -> int:
     pictures: list[str] = []
     window = desk.window
 
-    async def picture(name: str) -> None:
+    async def picture(name: str, of: QWidget | None = None) -> None:
         await asyncio.sleep(SETTLE_S)
         path = folder / f"{name}.png"
-        if not window.grab().save(str(path)):
+        if not (of or window).grab().save(str(path)):
             raise OSError(f"{path} cannot be written")
         pictures.append(path.name)
 
@@ -82,6 +91,8 @@ async def tour(desk: Desk, folder: Path) -> int:
     window.show_device("lem-1")
     stops = await command_tour(workbench, show, charge_s=CHARGE_S)
     await asyncio.sleep(MEASURE_S)
+    run = workbench.start_flow(HEAD, load_flows().flows[FLOW], actor="tour", attended=False, answers=ANSWERS)
+    batch = workbench.run_batch(BATCH, "READ_CREDIT", name="Credit of the village")
     done = [stop.interaction for stop in stops if stop.interaction is not None]
     waiting = next(
         (n for n in done if (i := workbench.interaction(n)) is not None and i.status is Status.SUSPENDED), None
@@ -99,7 +110,7 @@ async def tour(desk: Desk, folder: Path) -> int:
         window.show_layout(Layout.COMMISSION)
         window.prepare_command("lem-1", "START_TRANSACTION")
         window.show_interaction(started)
-        window.tabs.setCurrentIndex(1)
+        window.show_view(View.LIVE)
         await picture(f"commission-{mode.value}")
         if waiting is not None:
             window.show_device("lem-3")
@@ -110,10 +121,10 @@ async def tour(desk: Desk, folder: Path) -> int:
         window.show_layout(Layout.SUPPORT)
         window.show_interaction(started)
         await picture(f"support-{mode.value}")
-        window.tabs.setCurrentIndex(3)
+        window.show_view(View.RECORDS)
         await picture(f"records-{mode.value}")
         window.show_layout(Layout.COMMISSION)
-        window.tabs.setCurrentIndex(1)
+        window.show_view(View.LIVE)
         for device, name in ((PUSHED, "push"), (PULLED, "pull")):
             window.show_device(device)
             window.show_interaction(first_of[device])
@@ -133,22 +144,28 @@ async def tour(desk: Desk, folder: Path) -> int:
         window.show_interaction(sent[STORAGE, "SET_MODE"])
         window.show_system()
         await picture(f"system-{mode.value}")
-        window.tabs.setCurrentIndex(1)
+        window.show_view(View.LIVE)
+    window.set_theme(ThemeMode.LIGHT)
+    await _results(window, workbench, run, batch, folder, picture)
+    await _dialogs(window, workbench, picture)
     await _dark(desk, session, picture)
     await _fail(desk, session)
     for mode in (ThemeMode.DARK, ThemeMode.LIGHT):
         window.set_theme(mode)
         await picture(f"failing-{mode.value}")
     path = session.log.path
+    first = workbench.interaction(started)
     await desk.open_replay(path)
-    await _ready(desk)
+    player = (await _ready(desk)).replay
+    if player is not None and first is not None:
+        player.seek(first.created)  # before it are the load profiles of yesterday
     window.show_layout(Layout.COMMISSION)
-    window.tabs.setCurrentIndex(1)
+    window.show_view(View.LIVE)
     await asyncio.sleep(REPLAY_S)
-    window.show_interaction(started)
+    window.show_interaction(1)  # a replay counts from its own beginning
     await picture("replay")
     window.resize(1280, 720)
-    window.tabs.setCurrentIndex(2)
+    window.show_view(View.LOG)
     await picture("replay-narrow")
     failed = sum(not stop.passed for stop in stops)
     record = {
@@ -198,7 +215,7 @@ async def _workshop(
     if group is not None:
         group.setExpanded(True)
     await picture(f"objects-{mode.value}")
-    window.tabs.setCurrentIndex(1)
+    window.show_view(View.LIVE)
     window.show_device(MODULE)
     window.show_interaction(sent[MODULE, "GET_PARAMETER"])
     if window.detail is not None:
@@ -207,10 +224,73 @@ async def _workshop(
     await picture(f"inspector-{mode.value}")
 
 
+async def _results(
+    window: MainWindow, workbench: Workbench, run: int, batch: int, folder: Path, picture: Picture
+) -> None:
+    """A flow that has passed, with its report; a batch; what differs between two meters."""
+    assert window.flows is not None
+    assert window.batches is not None
+    assert window.compare is not None
+    window.show_device(HEAD)
+    window.show_view(View.FLOW)
+    await _until(lambda: (seen := workbench.flow_run(run)) is None or seen.ended is not None)
+    window.flows.show_run(run)
+    ended = window.flows.run
+    if ended is not None:
+        report = folder / "report.pdf"
+        window.flows.saver.save(ended, report)
+        await _until(report.exists)
+        window.notice.hide()  # it names a folder of this computer
+        if ended.steps[0].interactions:
+            window.show_interaction(ended.steps[0].interactions[0])
+    await picture("flow-light")
+    window.show_view(View.BATCH)
+    window.batches.show_batch(batch)
+    await picture("batch-light")
+    window.show_view(View.COMPARE)
+    window.compare.set_devices("lem-1", "lem-2")
+    window.compare.start()
+    await _until(lambda: window.compare is None or not window.compare.is_comparing)
+    await picture("compare-light")
+    window.show_view(View.LIVE)
+
+
+async def _dialogs(window: MainWindow, workbench: Workbench, picture: Picture) -> None:
+    """The wizard finds the meter of the first bay again; the settings."""
+    window.new_device()
+    wizard = window.findChild(ConnectionWizard)
+    assert wizard is not None
+    wizard.kinds.choose("lem-dcbm")
+    await picture("wizard-kinds-light", wizard)
+    wizard.go_on()
+    settings = workbench.device(FAULTY).settings
+    for name in ("host", "port"):
+        wizard.where.field(name).set_value(settings[name])
+    wizard.go_on()
+    await _until(lambda: not wizard.search.is_looking)
+    await picture("wizard-light", wizard)
+    wizard.reject()
+    window.set_theme(ThemeMode.DARK)
+    window.show_settings()
+    dialog = next((one for one in window.findChildren(QDialog) if one.isVisible()), None)
+    assert dialog is not None
+    await asyncio.sleep(MEASURE_S)  # the keyring is asked in a thread
+    await picture("settings-dark", dialog)
+    dialog.reject()
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    """Wait for what takes a moment; the picture shows it when it does not come."""
+    for _ in range(round(READY_S / LOOK_S)):
+        if holds():
+            return
+        await asyncio.sleep(LOOK_S)
+
+
 async def _dark(desk: Desk, session: Session, picture: Picture) -> None:
     """A grid is said to be dark, and a command waits for it; afterwards it is lit again."""
     window, workbench = desk.window, session.workbench
-    window.tabs.setCurrentIndex(1)
+    window.show_view(View.LIVE)
     workbench.set_field_state(GRID, is_up=False, actor="tour")
     number = workbench.submit(PUSHED, "READ_VOLTAGE", actor="tour")
     window.show_device(GRID)
@@ -226,7 +306,7 @@ async def _fail(desk: Desk, session: Session) -> None:
     window, demo = desk.window, desk.demo
     assert demo is not None
     window.show_layout(Layout.COMMISSION)
-    window.tabs.setCurrentIndex(1)
+    window.show_view(View.LIVE)
     window.show_device(FAULTY)
     demo.fault(FAULTY, FAULT)
     number = session.workbench.submit(FAULTY, "READ_STATUS", actor="tour")

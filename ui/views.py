@@ -75,6 +75,8 @@ class ViewTabs(QTabWidget):
     def set_wanted(self, views: Sequence[View]) -> None:
         """Give these a tab as far as there is room, the most wanted first."""
         self._wanted = tuple(dict.fromkeys(views))
+        if self.view is None:
+            self._guest = None
         self._fit()
 
     def setCurrentWidget(self, widget: QWidget) -> None:

@@ -38,6 +38,7 @@ from app.interaction_log.filters import Filter, parse
 from app.interaction_log.open_any import open_for_reading
 from app.interaction_log.reader import LogReader
 from app.interaction_log.story import around
+from app.interaction_log.stream import follow, heading, hex_lines
 from app.interaction_log.transfer_csv import import_csv
 from app.interaction_log.verify import verify
 from app.interaction_log.writer import LogWriter
@@ -63,12 +64,17 @@ def log() -> None:
 
 @contextlib.contextmanager
 def _reading(file: Path) -> Iterator[LogReader]:
+    """As ``_reader_of``, closed at the end."""
+    with contextlib.closing(_reader_of(file)) as reader:
+        yield reader
+
+
+def _reader_of(file: Path) -> LogReader:
     """A workspace or an export of any age and state; what a person should know of it goes to stderr."""
     opened = open_for_reading(file)
-    with contextlib.closing(opened.reader):
-        for note in opened.notes:
-            Printer.note(note)
-        yield opened.reader
+    for note in opened.notes:
+        Printer.note(note)
+    return opened.reader
 
 
 def _filter(text: str) -> Filter | None:
@@ -152,6 +158,43 @@ def log_show(
             lines.append(f"  around it ({len(nearby)}):")
             lines += [f"  {o.offset_s:+10.3f} s {o.place} {o.device} {o.kind}: {o.text}" for o in nearby]
         printer.show(record, "\n".join(lines))
+        return DONE
+
+    finish(work)
+
+
+@log.command("follow")
+@click.argument("number", type=int)
+@click.option("--all-links", is_flag=True, help="Of all links of its device, not only that of its first bytes.")
+@click.option("--hex", "as_hex", is_flag=True, help="Octets instead of text.")
+@workspace_option
+@json_option
+@click.pass_context
+def log_follow(
+    context: click.Context, number: int, all_links: bool, as_hex: bool, workspace: Path | None, as_json: bool
+) -> None:
+    """All bytes of an interaction's link around it, in their order."""
+
+    def work() -> int:
+        printer = Printer(as_json)
+        with _reading(existing_workspace(context, workspace)) as reader:
+            found = follow(reader, number, all_links=all_links)
+        if found.has_earlier:
+            printer.note("There are earlier ones.")
+        for frame_id, frame in found.frames:
+            command = found.commands.get(frame.interaction or 0, "")
+            record = {
+                "id": frame_id, "at": frame.at, "direction": frame.direction, "link": frame.link,
+                "interaction": frame.interaction, "command": command, "attempt": frame.attempt, "note": frame.note,
+                "truncated": frame.truncated, "hex": frame.data,
+            }  # fmt: skip
+            link = "" if found.link else f"  {frame.link}"
+            text = frame.data.decode("utf-8", "backslashreplace")
+            lines = hex_lines(frame.data) if as_hex else text.splitlines()
+            told = [f"{frame.at:%Y-%m-%d %H:%M:%S.%f} {heading(frame, command)}{link}", *(f"    {n}" for n in lines)]
+            printer.show(record, "\n".join(told))
+        if found.has_later:
+            printer.note("There are later ones.")
         return DONE
 
     finish(work)
@@ -441,7 +484,7 @@ def replay(file: Path, speed: str, since: str | None, until: str | None, is_chec
 
 async def _check(file: Path, printer: Printer) -> int:
     count = 0
-    async for difference in check(file, Registry()):
+    async for difference in check(file, Registry(), open_reader=_reader_of):
         count += 1
         printer.show({"difference": difference.to_json()}, str(difference))
     printer.show({"differences": count}, f"{count} differences.")
@@ -463,7 +506,7 @@ async def _replay(
                 values = {quantity.name: [value, quantity.unit] for quantity, value in change.values}
                 printer.show({"sample": {"at": change.received, "device": change.device, "values": values}})
 
-    with contextlib.closing(LogReader(file)) as reader:
+    with contextlib.closing(_reader_of(file)) as reader:
         async with replayed(reader, Registry(), since=since, until=until, speed=speed) as (player, workbench):
             workbench.feed.subscribe(show)
             await player.play_to_end(workbench)

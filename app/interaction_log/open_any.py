@@ -76,8 +76,7 @@ def open_for_reading(path: Path | str, *, thorough: bool | None = None) -> Opene
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text.startswith(b"{"):
         return _export(file, is_csv=False)
-    first = next(csv.reader([text.decode("utf-8", "replace").partition("\n")[0].strip()]), [])
-    if tuple(first) in (INTERACTION_CSV, SAMPLE_CSV):
+    if _titles(text) in (INTERACTION_CSV, SAMPLE_CSV):
         return _export(file, is_csv=True)
     for beginning, why in _FOREIGN:
         if text[: len(beginning)].lower() == beginning.lower():
@@ -88,6 +87,14 @@ def open_for_reading(path: Path | str, *, thorough: bool | None = None) -> Opene
         f"{file} is neither a Meterwright workspace nor an export of one (JSON Lines or CSV): "
         "it is a file of another kind."
     )
+
+
+def _titles(text: bytes) -> tuple[str, ...]:
+    """The first line of a table; nothing for other bytes."""
+    try:
+        return tuple(next(csv.reader([text.decode("utf-8", "replace").partition("\n")[0].strip()]), ()))
+    except csv.Error:  # no text at all
+        return ()
 
 
 def _head_of(file: Path) -> bytes:

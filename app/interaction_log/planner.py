@@ -39,8 +39,19 @@ class Lead:
     """
 
     branches: tuple[tuple[str, tuple[Any, ...]], ...]
-    is_text: bool = False
+    is_text: bool = False  # the index of full text
+    is_finding: bool = False  # the index of codes of findings
     is_listed: bool = False
+
+    @property
+    def table(self) -> str:
+        """Whose index it is."""
+        return "log_text" if self.is_text else "finding" if self.is_finding else "interaction"
+
+    @property
+    def key(self) -> str:
+        """The column of ``table`` that holds the interaction's id."""
+        return {"log_text": "log_text.rowid", "finding": "finding.interaction"}.get(self.table, "interaction.id")
 
 
 @dataclass(slots=True)
@@ -270,6 +281,11 @@ class Planner:
         of_code = f"finding.code_w IN ({_listed(found)})"
         listed = f"SELECT finding.interaction FROM finding WHERE {of_code}"
         test = f"EXISTS (SELECT 1 FROM finding WHERE finding.interaction = interaction.id AND {of_code})"
+        if len(found) == 1:  # the index has them in the order of ids; of several findings of one code the first counts
+            same = f"f.code_w = {found[0]} AND f.interaction = finding.interaction"
+            led = f"finding.code_w = {found[0]} AND finding.interaction IS NOT NULL AND finding.id ="
+            led += f" (SELECT min(f.id) FROM finding AS f WHERE {same})"
+            return test, [], Lead(((led, ()),), is_finding=True)
         return test, [], Lead(((f"interaction.id IN ({listed})", ()),), is_listed=True)
 
     def _word_ids(self, node: f.Match | f.Contains) -> list[int]:
@@ -329,7 +345,7 @@ def source(
     """An aggregate over the newest ``limit`` entries of one index range, without looking at the rows."""
     test, values = branch
     parameters = list(values)
-    table, key = ("log_text", "log_text.rowid") if lead.is_text else ("interaction", "interaction.id")
+    table, key = lead.table, lead.key
     tests = [test]
     if plan.low is not None:
         tests.append(f"{key} >= ?")
@@ -391,7 +407,7 @@ def select(
 
 
 def _key(part: Conjunction) -> str:
-    return "log_text.rowid" if part.lead is not None and part.lead.is_text else "interaction.id"
+    return part.lead.key if part.lead is not None else "interaction.id"
 
 
 def _branch(
@@ -415,8 +431,8 @@ def _branch(
     tests += part.rest
     parameters += part.parameters
     table = "interaction"
-    if key != "interaction.id":
-        table = "log_text CROSS JOIN interaction ON interaction.id = log_text.rowid"
+    if part.lead is not None and key != "interaction.id":
+        table = f"{part.lead.table} CROSS JOIN interaction ON interaction.id = {key}"
     where = f" WHERE {' AND '.join(tests)}" if tests else ""
     return table + where, parameters
 

@@ -899,6 +899,47 @@ class LogReader:
         found = self._timed("frame", r.FRAME_COLUMNS, device, since, until, after_id, limit, "frame")
         return list(self._build(found, lambda row: (int(row[0]), self._records.frame(row))))
 
+    def first_frame(self, interaction: int) -> tuple[int, Frame] | None:
+        """The first frame of an interaction with its id."""
+        found = self._all(
+            f"SELECT {r.FRAME_COLUMNS} FROM frame WHERE interaction = ? ORDER BY at, id LIMIT 1", (interaction,)
+        )
+        built = self._build(found, lambda row: (int(row[0]), self._records.frame(row)))
+        return built[0] if built else None
+
+    def stream(
+        self,
+        device: str,
+        link: str = "",
+        *,
+        since_id: int | None = None,
+        before_id: int | None = None,
+        limit: int = 256,
+    ) -> list[tuple[int, Frame]]:
+        """Frames of a device (and of one of its links) with their ids, oldest first.
+
+        Args:
+            link: "": of all its links.
+            since_id: from this frame on; the oldest ``limit`` of them.
+            before_id: before this frame; the newest ``limit`` of them.
+        """
+        tests, parameters = ["device_w = ?"], [self._word(device)]
+        if link:
+            tests.append("+link_w = ?")
+            parameters.append(self._word(link))
+        for sign, number in ((">=", since_id), ("<", before_id)):
+            if number is not None:
+                tests.append(f"(at, id) {sign} (SELECT at, id FROM frame WHERE id = ?)")
+                parameters.append(number)
+        way = "DESC" if before_id is not None else "ASC"
+        rows = self._all(
+            f"SELECT {r.FRAME_COLUMNS} FROM frame WHERE {' AND '.join(tests)} ORDER BY at {way}, id {way} LIMIT ?",
+            (*parameters, limit),
+        )
+        if before_id is not None:
+            rows.reverse()
+        return list(self._build(rows, lambda row: (int(row[0]), self._records.frame(row))))
+
     def _timed(
         self,
         table: str,

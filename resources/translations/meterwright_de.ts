@@ -705,6 +705,11 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>&amp;Go to</source>
+        <translation>&amp;Gehe zu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>&amp;Help</source>
         <translation>&amp;Hilfe</translation>
     </message>
@@ -785,8 +790,23 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>A battery system as a picture: grid, inverter, load and battery.</source>
+        <translation>Ein Batteriesystem als Bild: Netz, Wechselrichter, Last und Batterie.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>A curve computed from others, for example U * I.</source>
         <translation>Eine aus anderen berechnete Kurve, zum Beispiel U * I.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>A meter against a reference, load point by load point.</source>
+        <translation>Ein Zähler gegen eine Referenz, Lastpunkt für Lastpunkt.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Accuracy</source>
+        <translation>Genauigkeit</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -810,8 +830,23 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Batch</source>
+        <translation>Stapel</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Change the name, the place or the connection of this device.</source>
         <translation>Name, Platz oder Verbindung dieses Geräts ändern.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Charts of what the meters tell.</source>
+        <translation>Diagramme dessen, was die Zähler melden.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Chec&amp;k the log...</source>
+        <translation>Log &amp;prüfen...</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -880,6 +915,16 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Commissioning</source>
+        <translation>Inbetriebnahme</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Compare</source>
+        <translation>Vergleich</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Connect a &amp;new meter...</source>
         <translation>Neuen &amp;Zähler verbinden...</translation>
     </message>
@@ -915,8 +960,18 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Every command and every answer, filtered as you like.</source>
+        <translation>Jeder Befehl und jede Antwort, gefiltert wie gewünscht.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Every key of the menus, the charts, the log and the bytes.</source>
         <translation>Alle Tasten der Menüs, der Diagramme, des Logs und der Bytes.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Every view of the centre, also those without a tab now.</source>
+        <translation>Jede Ansicht der Mitte, auch die ohne Reiter.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -936,6 +991,11 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
     <message>
         <source>Flo&amp;ws of this device</source>
         <translation type="vanished">Abläu&amp;fe dieses Geräts</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Flow</source>
+        <translation>Ablauf</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -981,6 +1041,11 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
         <location filename="../../ui/actions.py"/>
         <source>Go to the flows that suit this device, the run under way and earlier ones.</source>
         <translation>Zu den Abläufen gehen, die zu diesem Gerät passen, zum laufenden Durchlauf und zu früheren.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Go to {view}</source>
+        <translation>Gehe zu {view}</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1034,6 +1099,16 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Live</source>
+        <translation>Live</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Log</source>
+        <translation>Log</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>N&amp;ote...</source>
         <translation>N&amp;otiz...</translation>
     </message>
@@ -1044,6 +1119,11 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Named ranges of time, to go to, export and compare.</source>
+        <translation>Benannte Zeiträume zum Anspringen, Exportieren und Vergleichen.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>New device &amp;by hand...</source>
         <translation>Neues Gerät von &amp;Hand...</translation>
     </message>
@@ -1051,6 +1131,21 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
         <location filename="../../ui/actions.py"/>
         <source>Nothing has to be armed here: no meter is real.</source>
         <translation>Hier muss nichts freigegeben werden: Kein Zähler ist echt.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>OCMF records of charging, and whether they are genuine.</source>
+        <translation>OCMF-Datensätze des Ladens, und ob sie echt sind.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Objects</source>
+        <translation>Objekte</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>One command or flow for many devices, from a list or chosen in the tree.</source>
+        <translation>Ein Befehl oder Ablauf für viele Geräte, aus einer Liste oder im Baum gewählt.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1134,8 +1229,28 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Readings</source>
+        <translation>Auslesungen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Readouts, load profiles, clocks and logs that the chosen meter has sent.</source>
+        <translation>Auslesungen, Lastgänge, Uhren und Logs, die der gewählte Zähler gesendet hat.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Recordings</source>
+        <translation>Aufzeichnungen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Rena&amp;me the chart</source>
         <translation>Diagramm &amp;umbenennen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Replay every command and decode its bytes again, and see what is not as it was recorded.</source>
+        <translation>Jeden Befehl noch einmal abspielen und seine Bytes neu dekodieren, und sehen, was nicht so ist wie aufgezeichnet.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1219,6 +1334,11 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Signed records</source>
+        <translation>Signierte Datensätze</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Simulated meters of every kind, without any hardware.</source>
         <translation>Simulierte Zähler aller Arten, ganz ohne Hardware.</translation>
     </message>
@@ -1234,8 +1354,18 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Steps with checks for the chosen device, one after the other, and a report.</source>
+        <translation>Schritte mit Prüfungen für das gewählte Gerät, einer nach dem anderen, und ein Bericht.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Support &amp;bundle...</source>
         <translation>S&amp;upport-Paket...</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>System</source>
+        <translation>System</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1304,6 +1434,11 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>The six fixed steps that put a prepaid meter into service.</source>
+        <translation>Die sechs festen Schritte, die einen Prepaid-Zähler in Betrieb nehmen.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>There is no chart yet.</source>
         <translation>Es gibt noch kein Diagramm.</translation>
     </message>
@@ -1316,6 +1451,11 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
         <location filename="../../ui/actions.py"/>
         <source>There is only this chart; one stays.</source>
         <translation>Es gibt nur dieses Diagramm; eines bleibt immer.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>This is a replay. Open the log for reading to check it.</source>
+        <translation>Das ist eine Wiedergabe. Öffnen Sie das Log zum Lesen, um es zu prüfen.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1341,6 +1481,16 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
         <location filename="../../ui/actions.py"/>
         <source>Watch a kept log again as if it were live. Nothing is sent to a meter.</source>
         <translation>Ein aufbewahrtes Log noch einmal wie live ansehen. Es wird nichts an einen Zähler gesendet.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>What a DLMS meter holds, by class or by OBIS code.</source>
+        <translation>Was ein DLMS-Zähler enthält, nach Klasse oder OBIS-Kennzahl.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>What differs between two logs, meters or readings.</source>
+        <translation>Worin sich zwei Logs, Zähler oder Auslesungen unterscheiden.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1381,6 +1531,84 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
         <location filename="../../ui/actions.py"/>
         <source>{text} to {device}</source>
         <translation>{text} an {device}</translation>
+    </message>
+</context>
+<context>
+    <name>Actor</name>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>app</source>
+        <translation>Programm</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>batch</source>
+        <translation>Stapel</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>command line</source>
+        <translation>Kommandozeile</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>commissioning</source>
+        <translation>Inbetriebnahme</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>flow</source>
+        <translation>Ablauf</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>follow up</source>
+        <translation>Folgebefehl</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>gatekeeper</source>
+        <translation>Sendeprüfung</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>import</source>
+        <translation>Import</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>order</source>
+        <translation>Auftrag</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>reconciler</source>
+        <translation>Abgleich</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>replay</source>
+        <translation>Wiedergabe</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>tour</source>
+        <translation>Rundgang</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>triage</source>
+        <translation>Prüfung danach</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>unsolicited</source>
+        <translation>unaufgefordert</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>user</source>
+        <translation>Benutzer</translation>
     </message>
 </context>
 <context>
@@ -1469,20 +1697,29 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
         <source>No link is opened by this, and it can be undone.</source>
         <translation>Dadurch wird keine Verbindung geöffnet, und es lässt sich rückgängig machen.</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>One log is open at a time: {name}. The {n} others were left alone.</source>
-        <translation>Es ist jeweils nur ein Log geöffnet: {name}. Die {n} anderen blieben unberührt.</translation>
+        <translation>
+            <numerusform>Es ist immer nur ein Log offen: {name}. Das {n} andere blieb unberührt.</numerusform>
+            <numerusform>Es ist immer nur ein Log offen: {name}. Die {n} anderen blieben unberührt.</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>Read {n} devices</source>
-        <translation>{n} Geräte einlesen</translation>
+        <translation>
+            <numerusform>{n} Gerät einlesen</numerusform>
+            <numerusform>{n} Geräte einlesen</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>Read {n} devices from {name} into this workspace?</source>
-        <translation>{n} Geräte aus {name} in diesen Arbeitsbereich einlesen?</translation>
+        <translation>
+            <numerusform>{n} Gerät aus {name} in diesen Arbeitsbereich einlesen?</numerusform>
+            <numerusform>{n} Geräte aus {name} in diesen Arbeitsbereich einlesen?</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/arrivals.py"/>
@@ -1509,25 +1746,34 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
         <source>{name} is nothing that can be opened here. A workspace or log (*.mwk, *.jsonl, *.csv), a site file (*.toml, *.csv) or a batch (*.csv, *.xlsx) can.</source>
         <translation>{name} kann hier nicht geöffnet werden. Möglich sind ein Arbeitsbereich oder Log (*.mwk, *.jsonl, *.csv), eine Standortdatei (*.toml, *.csv) oder ein Stapel (*.csv, *.xlsx).</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>{n} devices of {name} read</source>
-        <translation>{n} Geräte aus {name} eingelesen</translation>
+        <translation>
+            <numerusform>{n} Gerät aus {name} eingelesen</numerusform>
+            <numerusform>{n} Geräte aus {name} eingelesen</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>{n} devices of {name} were read.</source>
-        <translation>{n} Geräte aus {name} wurden eingelesen.</translation>
+        <translation>
+            <numerusform>{n} Gerät aus {name} wurde eingelesen.</numerusform>
+            <numerusform>{n} Geräte aus {name} wurden eingelesen.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/arrivals.py"/>
         <source>{n} of {all} devices of {name} were read. {why}</source>
         <translation>{n} von {all} Geräten aus {name} wurden eingelesen. {why}</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>{n} stand in this workspace already and get the settings of the file: {names}.</source>
-        <translation>{n} stehen bereits in diesem Arbeitsbereich und erhalten die Einstellungen der Datei: {names}.</translation>
+        <translation>
+            <numerusform>{n} steht schon in diesem Arbeitsbereich und bekommt die Einstellungen der Datei: {names}.</numerusform>
+            <numerusform>{n} stehen schon in diesem Arbeitsbereich und bekommen die Einstellungen der Datei: {names}.</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -1760,25 +2006,37 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
         <source>{done} of {total} done</source>
         <translation>{done} von {total} erledigt</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/batch.py"/>
         <source>{n} failed</source>
-        <translation>{n} fehlgeschlagen</translation>
+        <translation>
+            <numerusform>{n} fehlgeschlagen</numerusform>
+            <numerusform>{n} fehlgeschlagen</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/batch.py"/>
         <source>{n} replaced</source>
-        <translation>{n} ersetzt</translation>
+        <translation>
+            <numerusform>{n} ersetzt</numerusform>
+            <numerusform>{n} ersetzt</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/batch.py"/>
         <source>{n} under way</source>
-        <translation>{n} laufend</translation>
+        <translation>
+            <numerusform>{n} läuft</numerusform>
+            <numerusform>{n} laufen</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/batch.py"/>
         <source>{n} waiting</source>
-        <translation>{n} wartend</translation>
+        <translation>
+            <numerusform>{n} wartet</numerusform>
+            <numerusform>{n} warten</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -1928,20 +2186,26 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
         <source>Send</source>
         <translation>Senden</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>Send to {n} meters</source>
-        <translation>An {n} Zähler senden</translation>
+        <translation>
+            <numerusform>An {n} Zähler senden</numerusform>
+            <numerusform>An {n} Zähler senden</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/batch.py"/>
         <source>Start the batch</source>
         <translation>Stapel starten</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>Start {flow} on {n} meters</source>
-        <translation>{flow} an {n} Zählern starten</translation>
+        <translation>
+            <numerusform>{flow} auf {n} Zähler starten</numerusform>
+            <numerusform>{flow} auf {n} Zählern starten</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/batch.py"/>
@@ -1953,10 +2217,13 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
         <source>Take the chosen meters</source>
         <translation>Gewählte Zähler nehmen</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>Take {n} chosen meters</source>
-        <translation>{n} gewählte Zähler nehmen</translation>
+        <translation>
+            <numerusform>{n} gewählten Zähler nehmen</numerusform>
+            <numerusform>{n} gewählte Zähler nehmen</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/batch.py"/>
@@ -2028,24 +2295,33 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
         <source>{names} and {n} more</source>
         <translation>{names} und {n} weitere</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>{name}: {n} meters</source>
-        <translation>{name}: {n} Zähler</translation>
+        <translation>
+            <numerusform>{name}: {n} Zähler</numerusform>
+            <numerusform>{name}: {n} Zähler</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>{n} chosen meters</source>
-        <translation>{n} gewählte Zähler</translation>
+        <translation>
+            <numerusform>{n} gewählter Zähler</numerusform>
+            <numerusform>{n} gewählte Zähler</numerusform>
+        </translation>
     </message>
     <message>
         <source>{n} more.</source>
         <translation type="vanished">{n} weitere.</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>{what} on {n} meters</source>
-        <translation>{what} an {n} Zählern</translation>
+        <translation>
+            <numerusform>{what} auf {n} Zähler</numerusform>
+            <numerusform>{what} auf {n} Zählern</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -2065,6 +2341,16 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
             <numerusform>%n Byte an {link}</numerusform>
             <numerusform>%n Bytes an {link}</numerusform>
         </translation>
+    </message>
+    <message>
+        <location filename="../../ui/panels/detail.py"/>
+        <source>&amp;Follow</source>
+        <translation>&amp;Verfolgen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/panels/detail.py"/>
+        <source>All bytes of this link before and behind these, in their order.</source>
+        <translation>Alle Bytes dieser Verbindung davor und danach, in ihrer Reihenfolge.</translation>
     </message>
     <message>
         <location filename="../../ui/panels/detail.py"/>
@@ -2334,6 +2620,186 @@ Noch kein Zähler hat Energie oder Leistung gemeldet. Verbinden Sie beide im Bau
         <location filename="../../ui/widgets/chart/tabs.py"/>
         <source>Table</source>
         <translation>Tabelle</translation>
+    </message>
+</context>
+<context>
+    <name>Check</name>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>answer</source>
+        <translation>Antwort</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>bytes</source>
+        <translation>Bytes</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>decoded</source>
+        <translation>dekodiert</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>end</source>
+        <translation>Ende</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>frame {frame}</source>
+        <translation>Frame {frame}</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>frame {frame}, byte {offset}</source>
+        <translation>Frame {frame}, Byte {offset}</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>not recorded</source>
+        <translation>nicht aufgezeichnet</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>reason</source>
+        <translation>Grund</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>status</source>
+        <translation>Status</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>verdict</source>
+        <translation>Bewertung</translation>
+    </message>
+</context>
+<context>
+    <name>CheckDialog</name>
+    <message numerus="yes">
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>%n differences.</source>
+        <translation>
+            <numerusform>%n Unterschied.</numerusform>
+            <numerusform>%n Unterschiede.</numerusform>
+        </translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>&amp;Open the command</source>
+        <translation>Befehl ö&amp;ffnen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Check {name}</source>
+        <translation>{name} prüfen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Checking…</source>
+        <translation>Prüfung läuft…</translation>
+    </message>
+    <message numerus="yes">
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Checking… %n differences so far.</source>
+        <translation>
+            <numerusform>Prüfung läuft… bisher %n Unterschied.</numerusform>
+            <numerusform>Prüfung läuft… bisher %n Unterschiede.</numerusform>
+        </translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Close</source>
+        <translation>Schließen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Command</source>
+        <translation>Befehl</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Device</source>
+        <translation>Gerät</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Differences</source>
+        <translation>Unterschiede</translation>
+    </message>
+    <message numerus="yes">
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>It was stopped. %n differences until then.</source>
+        <translation>
+            <numerusform>Angehalten. Bis dahin %n Unterschied.</numerusform>
+            <numerusform>Angehalten. Bis dahin %n Unterschiede.</numerusform>
+        </translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>No difference: everything is as it was recorded.</source>
+        <translation>Kein Unterschied: Alles ist so wie aufgezeichnet.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>No.</source>
+        <translation>Nr.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Now</source>
+        <translation>Jetzt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Recorded</source>
+        <translation>Aufgezeichnet</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Result of the check</source>
+        <translation>Ergebnis der Prüfung</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Stop the check</source>
+        <translation>Prüfung anhalten</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Stopping…</source>
+        <translation>Wird abgebrochen…</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>The difference in words</source>
+        <translation>Der Unterschied in Worten</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>The log is being checked</source>
+        <translation>Das Log wird geprüft</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>The log is replayed without any meter: bytes, verdicts, ends of commands and decoded answers are compared with what was recorded. Nothing in it is changed.</source>
+        <translation>Das Log wird ohne Zähler wiedergegeben: Bytes, Bewertungen, Enden von Befehlen und dekodierte Antworten werden mit dem Aufgezeichneten verglichen. Nichts darin wird geändert.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>There are more than {n} differences; the others are not shown.</source>
+        <translation>Es gibt mehr als {n} Unterschiede; die übrigen werden nicht gezeigt.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>What</source>
+        <translation>Was</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Where</source>
+        <translation>Wo</translation>
     </message>
 </context>
 <context>
@@ -3465,15 +3931,21 @@ Wählen Sie oben, was verglichen wird.</translation>
         <source>{command} on {device}, {time}, {status}</source>
         <translation>{command} an {device}, {time}, {status}</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/compare.py"/>
         <source>{n} differences</source>
-        <translation>{n} Unterschiede</translation>
+        <translation>
+            <numerusform>{n} Unterschied</numerusform>
+            <numerusform>{n} Unterschiede</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/compare.py"/>
         <source>{n} differences were written to {path}.</source>
-        <translation>{n} Unterschiede wurden in {path} geschrieben.</translation>
+        <translation>
+            <numerusform>{n} Unterschied wurde in {path} geschrieben.</numerusform>
+            <numerusform>{n} Unterschiede wurden in {path} geschrieben.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/compare.py"/>
@@ -4637,10 +5109,13 @@ Wählen Sie einen im Log oder senden Sie einen Befehl und verfolgen Sie hier sei
         <source>{n} of {total} online</source>
         <translation>{n} von {total} online</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/device_tree.py"/>
         <source>{n} wait</source>
-        <translation>{n} wartend</translation>
+        <translation>
+            <numerusform>{n} wartet</numerusform>
+            <numerusform>{n} warten</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/models/device_tree.py"/>
@@ -4652,10 +5127,13 @@ Wählen Sie einen im Log oder senden Sie einen Befehl und verfolgen Sie hier sei
         <source>{state}, {age} old</source>
         <translation>{state}, {age} alt</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/device_tree.py"/>
         <source>{state}, {n} wait</source>
-        <translation>{state}, {n} wartend</translation>
+        <translation>
+            <numerusform>{state}, {n} wartet</numerusform>
+            <numerusform>{state}, {n} warten</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -5009,6 +5487,269 @@ Nach unten oder Strg+Leertaste zeigt, was hier stehen darf.</translation>
         <location filename="../../ui/panels/accuracy.py"/>
         <source>The running error is drawn here.</source>
         <translation>Hier wird der laufende Fehler gezeichnet.</translation>
+    </message>
+</context>
+<context>
+    <name>Event</name>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>abort</source>
+        <translation>abgebrochen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>accepted</source>
+        <translation>angenommen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>admit</source>
+        <translation>zugelassen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>adopted</source>
+        <translation>übernommen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>again</source>
+        <translation>erneut</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>answered</source>
+        <translation>beantwortet</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>asked</source>
+        <translation>angefordert</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>at the head-end</source>
+        <translation>beim Head-End</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>defer</source>
+        <translation>zurückgestellt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>done</source>
+        <translation>erledigt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>fail</source>
+        <translation>fehlgeschlagen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>failed</source>
+        <translation>fehlgeschlagen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>failure</source>
+        <translation>abgelehnt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>found</source>
+        <translation>gefunden</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>handed on</source>
+        <translation>weitergereicht</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>late</source>
+        <translation>verspätet</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>late failure</source>
+        <translation>verspäteter Fehlschlag</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>late success</source>
+        <translation>verspäteter Erfolg</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>lose sight</source>
+        <translation>aus dem Blick verloren</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>matched</source>
+        <translation>zugeordnet</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>no token</source>
+        <translation>kein Token</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>not cancelled</source>
+        <translation>nicht abgebrochen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>phase {phase} given up</source>
+        <translation>Phase {phase} aufgegeben</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>picked</source>
+        <translation>ausgewählt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>queued</source>
+        <translation>in Warteschlange</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>reached</source>
+        <translation>angekommen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>read back</source>
+        <translation>zurückgelesen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>reading back</source>
+        <translation>liest zurück</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>received</source>
+        <translation>empfangen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>refuse token</source>
+        <translation>Token verweigert</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>report</source>
+        <translation>gemeldet</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>retry</source>
+        <translation>neuer Versuch</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>said</source>
+        <translation>gesagt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>saved</source>
+        <translation>gespeichert</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>send</source>
+        <translation>Senden</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>sent</source>
+        <translation>gesendet</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>shared</source>
+        <translation>geteilt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>shown</source>
+        <translation>angezeigt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>standing still</source>
+        <translation>steht still</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>succeed</source>
+        <translation>gelungen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>success</source>
+        <translation>Erfolg</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>supersede</source>
+        <translation>ersetzt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>suspend</source>
+        <translation>angehalten</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>token</source>
+        <translation>Token</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>token asked</source>
+        <translation>Token angefordert</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>transmitted</source>
+        <translation>übertragen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>triage</source>
+        <translation>Prüfung danach</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>tried again</source>
+        <translation>erneut versucht</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>uncertain</source>
+        <translation>ungewiss</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>uninstall</source>
+        <translation>außer Betrieb genommen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>unknown</source>
+        <translation>unbekannt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>unsolicited</source>
+        <translation>unaufgefordert</translation>
     </message>
 </context>
 <context>
@@ -5499,6 +6240,94 @@ Wählen Sie einen Zähler oder ein Gateway darunter, um einen Ablauf auszuführe
     </message>
 </context>
 <context>
+    <name>FollowDialog</name>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>&amp;Open the command</source>
+        <translation>Befehl ö&amp;ffnen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>All &amp;links of the device</source>
+        <translation>Alle &amp;Verbindungen des Geräts</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>As &amp;hex</source>
+        <translation>Als &amp;Hex</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Bytes in their order</source>
+        <translation>Bytes in ihrer Reihenfolge</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Close</source>
+        <translation>Schließen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Follow the bytes around interaction {id}</source>
+        <translation>Bytes rund um Vorgang {id} verfolgen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Reading…</source>
+        <translation>Wird gelesen…</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Show &amp;earlier ones</source>
+        <translation>&amp;Frühere anzeigen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Show l&amp;ater ones</source>
+        <translation>&amp;Spätere anzeigen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>These are the newest.</source>
+        <translation>Das sind die neuesten.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Times in {zone}.</source>
+        <translation>Zeiten in {zone}.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>bytes</source>
+        <translation>Bytes</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>cut off</source>
+        <translation>abgeschnitten</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>try</source>
+        <translation>Versuch</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>{n} frames of {device} on all its links.</source>
+        <translation>{n} Frames von {device} über alle seine Verbindungen.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>{n} frames of {device} on {link}.</source>
+        <translation>{n} Frames von {device} über {link}.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>… {n} more bytes</source>
+        <translation>… {n} weitere Bytes</translation>
+    </message>
+</context>
+<context>
     <name>Habits</name>
     <message>
         <location filename="../../ui/habits.py"/>
@@ -5861,10 +6690,13 @@ Wählen Sie einen Zähler oder ein Gateway darunter, um einen Ablauf auszuführe
         <source>{name} on this chart, or off it</source>
         <translation>{name} in diesem Diagramm zeigen oder nicht</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/lab_verbs.py"/>
         <source>{name}: {n} curves were written to {path}.</source>
-        <translation>{name}: {n} Kurven wurden in {path} geschrieben.</translation>
+        <translation>
+            <numerusform>{name}: {n} Kurve wurde in {path} geschrieben.</numerusform>
+            <numerusform>{name}: {n} Kurven wurden in {path} geschrieben.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/lab_verbs.py"/>
@@ -6314,6 +7146,11 @@ oder doppelklicken Sie dort darauf, um sie darzustellen.</translation>
     </message>
     <message>
         <location filename="../../ui/panels/log.py"/>
+        <source>Follow the bytes around interaction {id}</source>
+        <translation>Bytes rund um Vorgang {id} verfolgen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/panels/log.py"/>
         <source>Interactions</source>
         <translation>Vorgänge</translation>
     </message>
@@ -6391,10 +7228,13 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <source>counting…</source>
         <translation>wird gezählt…</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/log.py"/>
         <source>{rows} rows</source>
-        <translation>{rows} Zeilen</translation>
+        <translation>
+            <numerusform>{rows} Zeile</numerusform>
+            <numerusform>{rows} Zeilen</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -6463,9 +7303,8 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Ein Schreibvorgang läuft</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Accuracy</source>
-        <translation>Genauigkeit</translation>
+        <translation type="vanished">Genauigkeit</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6478,9 +7317,8 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Für {n} min freigeben</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Batch</source>
-        <translation>Stapel</translation>
+        <translation type="vanished">Stapel</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6493,14 +7331,12 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Befehle, die darauf warten, werden aufgegeben. Das Log bleibt, und dies lässt sich rückgängig machen.</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Commissioning</source>
-        <translation>Inbetriebnahme</translation>
+        <translation type="vanished">Inbetriebnahme</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Compare</source>
-        <translation>Vergleich</translation>
+        <translation type="vanished">Vergleich</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6518,9 +7354,8 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Log exportieren</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Flow</source>
-        <translation>Ablauf</translation>
+        <translation type="vanished">Ablauf</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6548,14 +7383,12 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Trotzdem beenden</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Live</source>
-        <translation>Live</translation>
+        <translation type="vanished">Live</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Log</source>
-        <translation>Log</translation>
+        <translation type="vanished">Log</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6583,9 +7416,8 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Von hier kann nichts gesendet werden: Dies ist eine Aufzeichnung. Öffnen Sie zum Senden ihren Arbeitsbereich.</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Objects</source>
-        <translation>Objekte</translation>
+        <translation type="vanished">Objekte</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6618,24 +7450,25 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>WIEDERGABE von {name}</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Readings</source>
-        <translation>Auslesungen</translation>
+        <translation type="vanished">Auslesungen</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Recordings</source>
-        <translation>Aufzeichnungen</translation>
+        <translation type="vanished">Aufzeichnungen</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
         <source>Remove {name}</source>
         <translation>{name} entfernen</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/main_window.py"/>
         <source>Remove {name} and the {n} devices below it from this workspace?</source>
-        <translation>{name} und die {n} Geräte darunter aus diesem Arbeitsbereich entfernen?</translation>
+        <translation>
+            <numerusform>{name} und das {n} Gerät darunter aus diesem Arbeitsbereich entfernen?</numerusform>
+            <numerusform>{name} und die {n} Geräte darunter aus diesem Arbeitsbereich entfernen?</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6653,9 +7486,8 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Log wiedergeben</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Signed records</source>
-        <translation>Signierte Datensätze</translation>
+        <translation type="vanished">Signierte Datensätze</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6663,9 +7495,8 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Bleiben</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>System</source>
-        <translation>System</translation>
+        <translation type="vanished">System</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6703,9 +7534,8 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Rückgängig gemacht: {what}</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Views</source>
-        <translation>Ansichten</translation>
+        <translation type="vanished">Ansichten</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6777,10 +7607,13 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <source>{n} commands that change a meter are on their way.</source>
         <translation>{n} Befehle, die einen Zähler ändern, sind unterwegs.</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/main_window.py"/>
         <source>{n} of its commands are not finished; those that wait may be sent.</source>
-        <translation>{n} seiner Befehle sind nicht abgeschlossen; wartende werden möglicherweise gesendet.</translation>
+        <translation>
+            <numerusform>{n} seiner Befehle ist nicht abgeschlossen; wartet er, kann er gesendet werden.</numerusform>
+            <numerusform>{n} seiner Befehle sind nicht abgeschlossen; die wartenden können gesendet werden.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -7139,6 +7972,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Bestätigt in der Form</translation>
     </message>
     <message>
+        <location filename="../../adapter aviora"/>
+        <source>Add directive</source>
+        <translation>Direktive speichern</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_aviora_rules.py"/>
         <source>Add meter</source>
         <translation>Zähler hinzufügen</translation>
@@ -7392,6 +8230,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <location filename="../../app/adapters/_quecpython_rules.py"/>
         <source>Ask who is there</source>
         <translation>Fragen, wer da ist</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>At</source>
+        <translation>AT-Zeile senden</translation>
     </message>
     <message>
         <location filename="../../resources/flows"/>
@@ -7833,6 +8676,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Uhren dürfen abweichen um</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Close in order</source>
+        <translation>Ordentlich schließen</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_quecpython_rules.py"/>
         <source>Close in order (FIN)</source>
         <translation>Geordnet schließen (FIN)</translation>
@@ -8106,6 +8954,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <location filename="../../app/adapters/_calin_rules.py"/>
         <source>Deliver a token</source>
         <translation>Token übergeben</translation>
+    </message>
+    <message>
+        <location filename="../../adapter calin-lorawan"/>
+        <source>Deliver preexisting token</source>
+        <translation>Vorhandenes Token übermitteln</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_calin_rules.py"/>
@@ -9002,6 +9855,16 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Geografischer Code</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Get meter parameter</source>
+        <translation>Zählerparameter lesen</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Get parameter</source>
+        <translation>Modulparameter lesen</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Give the password</source>
         <translation>Passwort angeben</translation>
@@ -9505,6 +10368,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Januar</translation>
     </message>
     <message>
+        <location filename="../../adapter calin-lorawan"/>
+        <source>Join network</source>
+        <translation>Netzwerk beitreten</translation>
+    </message>
+    <message>
         <location filename="../../adapter lem-dcbm"/>
         <source>July</source>
         <translation>Juli</translation>
@@ -9718,6 +10586,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <location filename="../../app/protocols/ems.py"/>
         <source>Load peak demand</source>
         <translation>Last Leistungsmaximum</translation>
+    </message>
+    <message>
+        <location filename="../../adapter iec62056"/>
+        <source>Load profile</source>
+        <translation>Lastgang</translation>
     </message>
     <message>
         <location filename="../../app/protocols/obis.py"/>
@@ -10485,6 +11358,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Plugin, das Token für Zähler erzeugt, deren eigenes Plugin keine erzeugt: nxt-sts.</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Poll serial</source>
+        <translation>Fragen, wer da ist</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_dlms_rules.py"/>
         <source>Port</source>
         <translation>Port</translation>
@@ -10910,6 +11788,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Baudrate und Format</translation>
     </message>
     <message>
+        <location filename="../../adapter iec62056"/>
+        <source>Raw</source>
+        <translation>Bytes senden</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_quecpython_rules.py"/>
         <source>Raw octets</source>
         <translation>Rohbytes</translation>
@@ -10935,6 +11818,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Über seine ID zurückgelesen und noch einmal geprüft.</translation>
     </message>
     <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Read certificate</source>
+        <translation>Zertifikat lesen</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Read clock</source>
         <translation>Uhr lesen</translation>
@@ -10958,6 +11846,16 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Read events</source>
         <translation>Ereignisse lesen</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Read legal</source>
+        <translation>Transaktionsdokument lesen</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Read live</source>
+        <translation>Aktuelle Werte lesen</translation>
     </message>
     <message>
         <location filename="../../adapter lem-dcbm"/>
@@ -11000,6 +11898,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Objektliste lesen</translation>
     </message>
     <message>
+        <location filename="../../adapter dlms"/>
+        <source>Read objects</source>
+        <translation>Objekte lesen</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_aviora_rules.py"/>
         <source>Read out</source>
         <translation>Auslesen</translation>
@@ -11016,13 +11919,38 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
     </message>
     <message>
         <location filename="../../adapter dlms"/>
+        <source>Read profile info</source>
+        <translation>Aufbau des Lastgangs lesen</translation>
+    </message>
+    <message>
+        <location filename="../../adapter dlms"/>
         <source>Read profile layout</source>
         <translation>Profilaufbau lesen</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Read record</source>
+        <translation>Datensatz lesen</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Read register</source>
         <translation>Register lesen</translation>
+    </message>
+    <message>
+        <location filename="../../adapter dlms"/>
+        <source>Read registers</source>
+        <translation>Alle Register lesen</translation>
+    </message>
+    <message>
+        <location filename="../../adapter calin-lorawan"/>
+        <source>Read report</source>
+        <translation>Bericht lesen</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Read serial</source>
+        <translation>Seriennummer lesen</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_quecpython_rules.py"/>
@@ -11070,7 +11998,7 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Lesen mit</translation>
     </message>
     <message>
-        <location filename="../../resources/flows"/>
+        <location filename="../../adapter iec62056"/>
         <source>Readout</source>
         <translation>Auslesung</translation>
     </message>
@@ -11320,6 +12248,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Ereignis senden</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Send frame</source>
+        <translation>Frame senden</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Send octets</source>
         <translation>Bytes senden</translation>
@@ -11328,6 +12261,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Send to {device}</source>
         <translation>An {device} senden</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Send transparent</source>
+        <translation>Transparente Daten senden</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_quecpython_rules.py"/>
@@ -11451,6 +12389,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
     </message>
     <message>
         <location filename="../../adapter lem-dcbm"/>
+        <source>Set dst</source>
+        <translation>Sommerzeit einstellen</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
         <source>Set identification type</source>
         <translation>Identifikationsart setzen</translation>
     </message>
@@ -11465,9 +12408,24 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <translation>Gesetzt bedeutet ein</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Set meter parameter</source>
+        <translation>Zählerparameter schreiben</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_ems_rules.py"/>
         <source>Set mode</source>
         <translation>Modus einstellen</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Set ntp</source>
+        <translation>Zeitserver einstellen</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Set parameter</source>
+        <translation>Modulparameter schreiben</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_calin_rules.py"/>
@@ -11518,6 +12476,16 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <location filename="../../adapter lem-dcbm"/>
         <source>Set time zone</source>
         <translation>Zeitzone einstellen</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Set timezone</source>
+        <translation>Zeitzone einstellen</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Set tls</source>
+        <translation>TLS umschalten</translation>
     </message>
     <message>
         <location filename="../../adapter lem-dcbm"/>
@@ -11618,6 +12586,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <location filename="../../adapter lem-dcbm"/>
         <source>Start transaction</source>
         <translation>Transaktion starten</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Start up</source>
+        <translation>Start eines Moduls vorspielen</translation>
     </message>
     <message>
         <location filename="../../resources/flows"/>
@@ -11758,6 +12731,11 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <location filename="../../app/adapters/_dlms_rules.py"/>
         <source>Switches the driver while sending.</source>
         <translation>Schaltet den Treiber beim Senden um.</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Sync time</source>
+        <translation>Uhr abgleichen</translation>
     </message>
     <message>
         <location filename="../../adapter lem-dcbm"/>
@@ -13425,13 +14403,42 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
     <name>Objects</name>
     <message>
         <location filename="../../ui/models/objects.py"/>
+        <source>Active absolute</source>
+        <translation>Wirkleistung Betrag</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Active export</source>
+        <translation>Wirkleistung Lieferung</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Active import</source>
+        <translation>Wirkleistung Bezug</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Active net</source>
+        <translation>Wirkleistung netto</translation>
+    </message>
+    <message>
         <source>Active {what}</source>
-        <translation>Wirkleistung {what}</translation>
+        <translation type="vanished">Wirkleistung {what}</translation>
     </message>
     <message>
         <location filename="../../ui/models/objects.py"/>
         <source>Angles</source>
         <translation>Winkel</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Apparent export</source>
+        <translation>Scheinleistung Lieferung</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Apparent import</source>
+        <translation>Scheinleistung Bezug</translation>
     </message>
     <message>
         <location filename="../../ui/models/objects.py"/>
@@ -13550,6 +14557,36 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
     </message>
     <message>
         <location filename="../../ui/models/objects.py"/>
+        <source>Reactive export</source>
+        <translation>Blindleistung Lieferung</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive import</source>
+        <translation>Blindleistung Bezug</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive quadrant I</source>
+        <translation>Blindleistung Quadrant I</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive quadrant II</source>
+        <translation>Blindleistung Quadrant II</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive quadrant III</source>
+        <translation>Blindleistung Quadrant III</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive quadrant IV</source>
+        <translation>Blindleistung Quadrant IV</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
         <source>Register activation</source>
         <translation>Registeraktivierung</translation>
     </message>
@@ -13608,10 +14645,13 @@ Verbinden Sie einen Zähler und senden Sie einen Befehl, oder öffnen Sie ein zu
         <source>Tariff calendar</source>
         <translation>Tarifkalender</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/objects.py"/>
         <source>{count} entries</source>
-        <translation>{count} Einträge</translation>
+        <translation>
+            <numerusform>{count} Eintrag</numerusform>
+            <numerusform>{count} Einträge</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/models/objects.py"/>
@@ -13768,10 +14808,13 @@ Wählen Sie links im Baum einen, um seine Objekte zu sehen.</translation>
         <source>method {number}  {name}</source>
         <translation>Methode {number}  {name}</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/objects.py"/>
         <source>{count} objects, list of {time} {zone}</source>
-        <translation>{count} Objekte, Liste von {time} {zone}</translation>
+        <translation>
+            <numerusform>{count} Objekt, Liste vom {time} {zone}</numerusform>
+            <numerusform>{count} Objekte, Liste vom {time} {zone}</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/objects.py"/>
@@ -14466,25 +15509,37 @@ Wählen Sie links im Baum einen, um seine Objekte zu sehen.</translation>
         <source>incomplete</source>
         <translation>unvollständig</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/readings.py"/>
         <source>{count} attempts</source>
-        <translation>{count} Versuche</translation>
+        <translation>
+            <numerusform>{count} Versuch</numerusform>
+            <numerusform>{count} Versuche</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/readings.py"/>
         <source>{count} lines</source>
-        <translation>{count} Zeilen</translation>
+        <translation>
+            <numerusform>{count} Zeile</numerusform>
+            <numerusform>{count} Zeilen</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/readings.py"/>
         <source>{count} rows, {channels} channels</source>
-        <translation>{count} Zeilen, {channels} Kanäle</translation>
+        <translation>
+            <numerusform>{count} Zeile, {channels} Kanäle</numerusform>
+            <numerusform>{count} Zeilen, {channels} Kanäle</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/readings.py"/>
         <source>{count} values</source>
-        <translation>{count} Werte</translation>
+        <translation>
+            <numerusform>{count} Wert</numerusform>
+            <numerusform>{count} Werte</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -15595,15 +16650,59 @@ Beenden Sie eine Transaktion, oder lesen Sie einen Datensatz von einem signieren
         <source>{name} holds {curves} curves of {devices} devices.</source>
         <translation>{name} enthält {curves} Kurven von {devices} Geräten.</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/reference.py"/>
         <source>{name}: {count} samples over {duration} from {first}, {gaps}.</source>
-        <translation>{name}: {count} Messwerte über {duration} ab {first}, {gaps}.</translation>
+        <translation>
+            <numerusform>{name}: {count} Messwert über {duration} ab {first}, {gaps}.</numerusform>
+            <numerusform>{name}: {count} Messwerte über {duration} ab {first}, {gaps}.</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/reference.py"/>
         <source>{name}: {count} samples over {duration}, {gaps}.</source>
-        <translation>{name}: {count} Messwerte über {duration}, {gaps}.</translation>
+        <translation>
+            <numerusform>{name}: {count} Messwert über {duration}, {gaps}.</numerusform>
+            <numerusform>{name}: {count} Messwerte über {duration}, {gaps}.</numerusform>
+        </translation>
+    </message>
+</context>
+<context>
+    <name>Replaced</name>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>addresses</source>
+        <translation>Adressen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>customers</source>
+        <translation>Kunden</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>keys</source>
+        <translation>Schlüssel</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>names</source>
+        <translation>Namen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>places</source>
+        <translation>Orte</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>serial numbers</source>
+        <translation>Seriennummern</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>tokens</source>
+        <translation>Token</translation>
     </message>
 </context>
 <context>
@@ -15920,6 +17019,104 @@ Beenden Sie eine Transaktion, oder lesen Sie einen Datensatz von einem signieren
         <location filename="../../ui/routes.py"/>
         <source>{way} ({adapter})</source>
         <translation>{way} ({adapter})</translation>
+    </message>
+</context>
+<context>
+    <name>Rule</name>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>after an outage</source>
+        <translation>nach einem Ausfall</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>all gateways down</source>
+        <translation>alle Gateways offline</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>behind suspended</source>
+        <translation>hinter Angehaltenem</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>capability</source>
+        <translation>Fähigkeit</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>device busy</source>
+        <translation>Gerät beschäftigt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>disconnected</source>
+        <translation>abgeschaltet</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>expired</source>
+        <translation>abgelaufen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>forbidden</source>
+        <translation>nicht erlaubt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>foreign write</source>
+        <translation>fremder Schreibvorgang</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>gateway down</source>
+        <translation>Gateway offline</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>grid down</source>
+        <translation>Netz stromlos</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>link down</source>
+        <translation>Verbindung unterbrochen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>never seen</source>
+        <translation>nie gehört</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>never seen, commissioning</source>
+        <translation>nie gehört, Inbetriebnahme</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>not seen recently</source>
+        <translation>länger nicht gehört</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>planned</source>
+        <translation>geplant</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>recovery grace</source>
+        <translation>Schonzeit nach Wiederkehr</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>retry of a commissioning</source>
+        <translation>neuer Versuch einer Inbetriebnahme</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>unreachable</source>
+        <translation>nicht erreichbar</translation>
     </message>
 </context>
 <context>
@@ -16592,10 +17789,13 @@ Beenden Sie eine Transaktion, oder lesen Sie einen Datensatz von einem signieren
         <source>The search is being stopped...</source>
         <translation>Die Suche wird abgebrochen...</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/wizard/search.py"/>
         <source>The search was stopped after {n} tries.</source>
-        <translation>Die Suche wurde nach {n} Versuchen abgebrochen.</translation>
+        <translation>
+            <numerusform>Die Suche wurde nach {n} Versuch angehalten.</numerusform>
+            <numerusform>Die Suche wurde nach {n} Versuchen angehalten.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/wizard/search.py"/>
@@ -16935,6 +18135,11 @@ Programmlog und Absturzberichte: {logs}</translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
+        <source>From</source>
+        <translation>Von</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
         <source>How many interactions</source>
         <translation>Wie viele Vorgänge</translation>
     </message>
@@ -16982,6 +18187,11 @@ Programmlog und Absturzberichte: {logs}</translation>
         <location filename="../../ui/dialogs/share.py"/>
         <source>One ZIP file that says how this installation stands: versions, the doctor&apos;s findings, settings, devices and the program&apos;s log, all without secrets.</source>
         <translation>Eine ZIP-Datei über den Zustand dieser Installation: Versionen, Befunde der Diagnose, Einstellungen, Geräte und das Log des Programms, alles ohne Geheimnisse.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>Onl&amp;y those of a time</source>
+        <translation>N&amp;ur die einer Zeit</translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
@@ -17040,6 +18250,11 @@ Programmlog und Absturzberichte: {logs}</translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
+        <source>Still needed: an end of the samples that is behind their beginning.</source>
+        <translation>Noch nötig: ein Ende der Messwerte, das nach ihrem Beginn liegt.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
         <source>Stop loo&amp;king</source>
         <translation>Suche a&amp;bbrechen</translation>
     </message>
@@ -17072,6 +18287,11 @@ Programmlog und Absturzberichte: {logs}</translation>
         <location filename="../../ui/dialogs/share.py"/>
         <source>This form holds no samples.</source>
         <translation>Diese Form enthält keine Messwerte.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>To before</source>
+        <translation>Bis vor</translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
@@ -17128,20 +18348,29 @@ Programmlog und Absturzberichte: {logs}</translation>
         <source>{name}, a part</source>
         <translation>{name}, ein Teil</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/share.py"/>
         <source>{n} attachments were left out: what stands in a picture cannot be replaced.</source>
-        <translation>{n} Anhänge wurden weggelassen: Was in einem Bild steht, kann nicht ersetzt werden.</translation>
+        <translation>
+            <numerusform>{n} Anhang wurde weggelassen: Was in einem Bild steht, kann nicht ersetzt werden.</numerusform>
+            <numerusform>{n} Anhänge wurden weggelassen: Was in einem Bild steht, kann nicht ersetzt werden.</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/share.py"/>
         <source>{n} frames were written to {file}.</source>
-        <translation>{n} Frames wurden in {file} geschrieben.</translation>
+        <translation>
+            <numerusform>{n} Frame wurde in {file} geschrieben.</numerusform>
+            <numerusform>{n} Frames wurden in {file} geschrieben.</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/share.py"/>
         <source>{n} interactions were written to {file}.</source>
-        <translation>{n} Vorgänge wurden in {file} geschrieben.</translation>
+        <translation>
+            <numerusform>{n} Vorgang wurde in {file} geschrieben.</numerusform>
+            <numerusform>{n} Vorgänge wurden in {file} geschrieben.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
@@ -17716,10 +18945,13 @@ Zu dieser Zeit wurde nichts gehört.</translation>
         <source>, stopped</source>
         <translation>, angehalten</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/status_bar.py"/>
         <source>, {n} failed</source>
-        <translation>, {n} fehlgeschlagen</translation>
+        <translation>
+            <numerusform>, {n} fehlgeschlagen</numerusform>
+            <numerusform>, {n} fehlgeschlagen</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/status_bar.py"/>
@@ -18223,10 +19455,13 @@ Wählen Sie im Baum ein Batteriesystem: {names}.</translation>
         <source>up to date</source>
         <translation>aktuell</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/team_state.py"/>
         <source>{count} waiting</source>
-        <translation>{count} wartend</translation>
+        <translation>
+            <numerusform>{count} wartet</numerusform>
+            <numerusform>{count} warten</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -18638,6 +19873,19 @@ Der Name dieses Arbeitsbereichs und eine zufällige ID dafür.</translation>
     </message>
 </context>
 <context>
+    <name>Value</name>
+    <message>
+        <location filename="../../ui/models/log_table.py"/>
+        <source>no</source>
+        <translation>nein</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/log_table.py"/>
+        <source>yes</source>
+        <translation>ja</translation>
+    </message>
+</context>
+<context>
     <name>ValueTree</name>
     <message numerus="yes">
         <location filename="../../ui/panels/detail.py"/>
@@ -18714,6 +19962,24 @@ Der Name dieses Arbeitsbereichs und eine zufällige ID dafür.</translation>
         <location filename="../../ui/panels/ocmf.py"/>
         <source>not readable</source>
         <translation>nicht lesbar</translation>
+    </message>
+</context>
+<context>
+    <name>ViewTabs</name>
+    <message>
+        <location filename="../../ui/views.py"/>
+        <source>More</source>
+        <translation>Mehr</translation>
+    </message>
+    <message>
+        <location filename="../../ui/views.py"/>
+        <source>The other views. View &gt; Go to has all of them.</source>
+        <translation>Die übrigen Ansichten. Ansicht &gt; Gehe zu hat alle.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/views.py"/>
+        <source>Views</source>
+        <translation>Ansichten</translation>
     </message>
 </context>
 <context>

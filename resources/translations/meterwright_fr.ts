@@ -705,6 +705,11 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>&amp;Go to</source>
+        <translation>&amp;Aller à</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>&amp;Help</source>
         <translation>A&amp;ide</translation>
     </message>
@@ -785,8 +790,23 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>A battery system as a picture: grid, inverter, load and battery.</source>
+        <translation>Un système à batterie en image : réseau, onduleur, charge et batterie.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>A curve computed from others, for example U * I.</source>
         <translation>Une courbe calculée à partir d&apos;autres, par exemple U * I.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>A meter against a reference, load point by load point.</source>
+        <translation>Un compteur face à un étalon, point de charge par point de charge.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Accuracy</source>
+        <translation>Précision</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -810,8 +830,23 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Batch</source>
+        <translation>Lot</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Change the name, the place or the connection of this device.</source>
         <translation>Modifier le nom, l&apos;emplacement ou la connexion de cet appareil.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Charts of what the meters tell.</source>
+        <translation>Graphiques de ce que disent les compteurs.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Chec&amp;k the log...</source>
+        <translation>Vér&amp;ifier le journal...</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -880,6 +915,16 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Commissioning</source>
+        <translation>Mise en service</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Compare</source>
+        <translation>Comparer</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Connect a &amp;new meter...</source>
         <translation>Connecter un &amp;nouveau compteur...</translation>
     </message>
@@ -915,8 +960,18 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Every command and every answer, filtered as you like.</source>
+        <translation>Chaque commande et chaque réponse, filtrées à votre gré.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Every key of the menus, the charts, the log and the bytes.</source>
         <translation>Toutes les touches des menus, des graphiques, du journal et des octets.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Every view of the centre, also those without a tab now.</source>
+        <translation>Chaque vue du centre, même celles sans onglet en ce moment.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -936,6 +991,11 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
     <message>
         <source>Flo&amp;ws of this device</source>
         <translation type="vanished">&amp;Procédures de cet appareil</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Flow</source>
+        <translation>Procédure</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -981,6 +1041,11 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
         <location filename="../../ui/actions.py"/>
         <source>Go to the flows that suit this device, the run under way and earlier ones.</source>
         <translation>Aller aux procédures adaptées à cet appareil, à l&apos;exécution en cours et aux précédentes.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Go to {view}</source>
+        <translation>Aller à {view}</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1034,6 +1099,16 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Live</source>
+        <translation>Direct</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Log</source>
+        <translation>Journal</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>N&amp;ote...</source>
         <translation>N&amp;ote...</translation>
     </message>
@@ -1044,6 +1119,11 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Named ranges of time, to go to, export and compare.</source>
+        <translation>Des plages de temps nommées, à retrouver, exporter et comparer.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>New device &amp;by hand...</source>
         <translation>Nouvel appareil à la ma&amp;in...</translation>
     </message>
@@ -1051,6 +1131,21 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
         <location filename="../../ui/actions.py"/>
         <source>Nothing has to be armed here: no meter is real.</source>
         <translation>Rien n&apos;est à armer ici : aucun compteur n&apos;est réel.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>OCMF records of charging, and whether they are genuine.</source>
+        <translation>Des enregistrements OCMF de recharge, et s&apos;ils sont authentiques.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Objects</source>
+        <translation>Objets</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>One command or flow for many devices, from a list or chosen in the tree.</source>
+        <translation>Une commande ou une procédure pour plusieurs appareils, depuis une liste ou choisis dans l&apos;arbre.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1134,8 +1229,28 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Readings</source>
+        <translation>Relevés</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Readouts, load profiles, clocks and logs that the chosen meter has sent.</source>
+        <translation>Relèves, courbes de charge, horloges et journaux envoyés par le compteur choisi.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Recordings</source>
+        <translation>Acquisitions</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Rena&amp;me the chart</source>
         <translation>Reno&amp;mmer le graphique</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Replay every command and decode its bytes again, and see what is not as it was recorded.</source>
+        <translation>Rejouer chaque commande et redécoder ses octets, pour voir ce qui n&apos;est pas comme enregistré.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1219,6 +1334,11 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Signed records</source>
+        <translation>Enregistrements signés</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Simulated meters of every kind, without any hardware.</source>
         <translation>Compteurs simulés de toutes sortes, sans aucun matériel.</translation>
     </message>
@@ -1234,8 +1354,18 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Steps with checks for the chosen device, one after the other, and a report.</source>
+        <translation>Des étapes avec contrôles pour l&apos;appareil choisi, l&apos;une après l&apos;autre, et un procès-verbal.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Support &amp;bundle...</source>
         <translation>Dossier de &amp;support...</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>System</source>
+        <translation>Système</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1304,6 +1434,11 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>The six fixed steps that put a prepaid meter into service.</source>
+        <translation>Les six étapes fixes qui mettent en service un compteur à prépaiement.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>There is no chart yet.</source>
         <translation>Il n&apos;y a pas encore de graphique.</translation>
     </message>
@@ -1316,6 +1451,11 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
         <location filename="../../ui/actions.py"/>
         <source>There is only this chart; one stays.</source>
         <translation>Il n&apos;y a que ce graphique ; il en reste toujours un.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>This is a replay. Open the log for reading to check it.</source>
+        <translation>Ceci est une relecture. Ouvrez le journal en lecture pour le vérifier.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1341,6 +1481,16 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
         <location filename="../../ui/actions.py"/>
         <source>Watch a kept log again as if it were live. Nothing is sent to a meter.</source>
         <translation>Revoir un journal conservé comme s&apos;il était en direct. Rien n&apos;est envoyé à un compteur.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>What a DLMS meter holds, by class or by OBIS code.</source>
+        <translation>Ce que contient un compteur DLMS, par classe ou par code OBIS.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>What differs between two logs, meters or readings.</source>
+        <translation>Ce qui diffère entre deux journaux, compteurs ou relevés.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1381,6 +1531,84 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
         <location filename="../../ui/actions.py"/>
         <source>{text} to {device}</source>
         <translation>{text} vers {device}</translation>
+    </message>
+</context>
+<context>
+    <name>Actor</name>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>app</source>
+        <translation>programme</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>batch</source>
+        <translation>lot</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>command line</source>
+        <translation>ligne de commande</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>commissioning</source>
+        <translation>mise en service</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>flow</source>
+        <translation>procédure</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>follow up</source>
+        <translation>suite</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>gatekeeper</source>
+        <translation>contrôle d&apos;envoi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>import</source>
+        <translation>importation</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>order</source>
+        <translation>ordre</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>reconciler</source>
+        <translation>rapprochement</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>replay</source>
+        <translation>relecture</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>tour</source>
+        <translation>visite</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>triage</source>
+        <translation>examen après coup</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>unsolicited</source>
+        <translation>non sollicité</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>user</source>
+        <translation>utilisateur</translation>
     </message>
 </context>
 <context>
@@ -1469,20 +1697,29 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
         <source>No link is opened by this, and it can be undone.</source>
         <translation>Aucune liaison n&apos;est ouverte par cette action, et elle peut être annulée.</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>One log is open at a time: {name}. The {n} others were left alone.</source>
-        <translation>Un seul journal est ouvert à la fois : {name}. Les {n} autres ont été laissés de côté.</translation>
+        <translation>
+            <numerusform>Un seul journal est ouvert à la fois : {name}. L&apos;autre ({n}) n&apos;a pas été touché.</numerusform>
+            <numerusform>Un seul journal est ouvert à la fois : {name}. Les {n} autres n&apos;ont pas été touchés.</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>Read {n} devices</source>
-        <translation>Lire {n} appareils</translation>
+        <translation>
+            <numerusform>Lire {n} appareil</numerusform>
+            <numerusform>Lire {n} appareils</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>Read {n} devices from {name} into this workspace?</source>
-        <translation>Lire {n} appareils de {name} dans cet espace de travail ?</translation>
+        <translation>
+            <numerusform>Lire {n} appareil de {name} dans cet espace de travail ?</numerusform>
+            <numerusform>Lire {n} appareils de {name} dans cet espace de travail ?</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/arrivals.py"/>
@@ -1509,25 +1746,34 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
         <source>{name} is nothing that can be opened here. A workspace or log (*.mwk, *.jsonl, *.csv), a site file (*.toml, *.csv) or a batch (*.csv, *.xlsx) can.</source>
         <translation>{name} ne peut pas être ouvert ici. Un espace de travail ou un journal (*.mwk, *.jsonl, *.csv), un fichier de site (*.toml, *.csv) ou un lot (*.csv, *.xlsx) le peut.</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>{n} devices of {name} read</source>
-        <translation>{n} appareils de {name} lus</translation>
+        <translation>
+            <numerusform>{n} appareil de {name} lu</numerusform>
+            <numerusform>{n} appareils de {name} lus</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>{n} devices of {name} were read.</source>
-        <translation>{n} appareils de {name} ont été lus.</translation>
+        <translation>
+            <numerusform>{n} appareil de {name} a été lu.</numerusform>
+            <numerusform>{n} appareils de {name} ont été lus.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/arrivals.py"/>
         <source>{n} of {all} devices of {name} were read. {why}</source>
         <translation>{n} appareils sur {all} de {name} ont été lus. {why}</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>{n} stand in this workspace already and get the settings of the file: {names}.</source>
-        <translation>{n} figurent déjà dans cet espace de travail et reçoivent les réglages du fichier : {names}.</translation>
+        <translation>
+            <numerusform>{n} est déjà dans cet espace de travail et reçoit les réglages du fichier : {names}.</numerusform>
+            <numerusform>{n} sont déjà dans cet espace de travail et reçoivent les réglages du fichier : {names}.</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -1760,25 +2006,37 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
         <source>{done} of {total} done</source>
         <translation>{done} terminés sur {total}</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/batch.py"/>
         <source>{n} failed</source>
-        <translation>{n} en échec</translation>
+        <translation>
+            <numerusform>{n} en échec</numerusform>
+            <numerusform>{n} en échec</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/batch.py"/>
         <source>{n} replaced</source>
-        <translation>{n} remplacés</translation>
+        <translation>
+            <numerusform>{n} remplacé</numerusform>
+            <numerusform>{n} remplacés</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/batch.py"/>
         <source>{n} under way</source>
-        <translation>{n} en cours</translation>
+        <translation>
+            <numerusform>{n} en cours</numerusform>
+            <numerusform>{n} en cours</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/batch.py"/>
         <source>{n} waiting</source>
-        <translation>{n} en attente</translation>
+        <translation>
+            <numerusform>{n} en attente</numerusform>
+            <numerusform>{n} en attente</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -1928,20 +2186,26 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
         <source>Send</source>
         <translation>Envoyer</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>Send to {n} meters</source>
-        <translation>Envoyer à {n} compteurs</translation>
+        <translation>
+            <numerusform>Envoyer à {n} compteur</numerusform>
+            <numerusform>Envoyer à {n} compteurs</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/batch.py"/>
         <source>Start the batch</source>
         <translation>Démarrer le lot</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>Start {flow} on {n} meters</source>
-        <translation>Démarrer {flow} sur {n} compteurs</translation>
+        <translation>
+            <numerusform>Démarrer {flow} sur {n} compteur</numerusform>
+            <numerusform>Démarrer {flow} sur {n} compteurs</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/batch.py"/>
@@ -1953,10 +2217,13 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
         <source>Take the chosen meters</source>
         <translation>Prendre les compteurs choisis</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>Take {n} chosen meters</source>
-        <translation>Prendre {n} compteurs choisis</translation>
+        <translation>
+            <numerusform>Prendre {n} compteur choisi</numerusform>
+            <numerusform>Prendre {n} compteurs choisis</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/batch.py"/>
@@ -2028,24 +2295,33 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
         <source>{names} and {n} more</source>
         <translation>{names} et {n} de plus</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>{name}: {n} meters</source>
-        <translation>{name} : {n} compteurs</translation>
+        <translation>
+            <numerusform>{name} : {n} compteur</numerusform>
+            <numerusform>{name} : {n} compteurs</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>{n} chosen meters</source>
-        <translation>{n} compteurs choisis</translation>
+        <translation>
+            <numerusform>{n} compteur choisi</numerusform>
+            <numerusform>{n} compteurs choisis</numerusform>
+        </translation>
     </message>
     <message>
         <source>{n} more.</source>
         <translation type="vanished">{n} de plus.</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>{what} on {n} meters</source>
-        <translation>{what} sur {n} compteurs</translation>
+        <translation>
+            <numerusform>{what} sur {n} compteur</numerusform>
+            <numerusform>{what} sur {n} compteurs</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -2065,6 +2341,16 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
             <numerusform>%n octet vers {link}</numerusform>
             <numerusform>%n octets vers {link}</numerusform>
         </translation>
+    </message>
+    <message>
+        <location filename="../../ui/panels/detail.py"/>
+        <source>&amp;Follow</source>
+        <translation>&amp;Suivre</translation>
+    </message>
+    <message>
+        <location filename="../../ui/panels/detail.py"/>
+        <source>All bytes of this link before and behind these, in their order.</source>
+        <translation>Tous les octets de cette liaison avant et après ceux-ci, dans leur ordre.</translation>
     </message>
     <message>
         <location filename="../../ui/panels/detail.py"/>
@@ -2334,6 +2620,186 @@ Aucun compteur n&apos;a encore donné d&apos;énergie ni de puissance. Connectez
         <location filename="../../ui/widgets/chart/tabs.py"/>
         <source>Table</source>
         <translation>Tableau</translation>
+    </message>
+</context>
+<context>
+    <name>Check</name>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>answer</source>
+        <translation>réponse</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>bytes</source>
+        <translation>octets</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>decoded</source>
+        <translation>décodé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>end</source>
+        <translation>fin</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>frame {frame}</source>
+        <translation>trame {frame}</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>frame {frame}, byte {offset}</source>
+        <translation>trame {frame}, octet {offset}</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>not recorded</source>
+        <translation>non enregistré</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>reason</source>
+        <translation>motif</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>status</source>
+        <translation>statut</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>verdict</source>
+        <translation>verdict</translation>
+    </message>
+</context>
+<context>
+    <name>CheckDialog</name>
+    <message numerus="yes">
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>%n differences.</source>
+        <translation>
+            <numerusform>%n différence.</numerusform>
+            <numerusform>%n différences.</numerusform>
+        </translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>&amp;Open the command</source>
+        <translation>&amp;Ouvrir la commande</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Check {name}</source>
+        <translation>Vérifier {name}</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Checking…</source>
+        <translation>Vérification…</translation>
+    </message>
+    <message numerus="yes">
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Checking… %n differences so far.</source>
+        <translation>
+            <numerusform>Vérification… %n différence jusqu&apos;ici.</numerusform>
+            <numerusform>Vérification… %n différences jusqu&apos;ici.</numerusform>
+        </translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Close</source>
+        <translation>Fermer</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Command</source>
+        <translation>Commande</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Device</source>
+        <translation>Appareil</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Differences</source>
+        <translation>Différences</translation>
+    </message>
+    <message numerus="yes">
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>It was stopped. %n differences until then.</source>
+        <translation>
+            <numerusform>Arrêtée. %n différence jusque-là.</numerusform>
+            <numerusform>Arrêtée. %n différences jusque-là.</numerusform>
+        </translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>No difference: everything is as it was recorded.</source>
+        <translation>Aucune différence : tout est comme enregistré.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>No.</source>
+        <translation>Num.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Now</source>
+        <translation>Maintenant</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Recorded</source>
+        <translation>Enregistré</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Result of the check</source>
+        <translation>Résultat de la vérification</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Stop the check</source>
+        <translation>Arrêter la vérification</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Stopping…</source>
+        <translation>Arrêt en cours…</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>The difference in words</source>
+        <translation>La différence en mots</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>The log is being checked</source>
+        <translation>Le journal est en cours de vérification</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>The log is replayed without any meter: bytes, verdicts, ends of commands and decoded answers are compared with what was recorded. Nothing in it is changed.</source>
+        <translation>Le journal est relu sans aucun compteur : octets, verdicts, fins des commandes et réponses décodées sont comparés à ce qui a été enregistré. Rien n&apos;y est modifié.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>There are more than {n} differences; the others are not shown.</source>
+        <translation>Il y a plus de {n} différences ; les autres ne sont pas affichées.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>What</source>
+        <translation>Quoi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Where</source>
+        <translation>Où</translation>
     </message>
 </context>
 <context>
@@ -3465,15 +3931,21 @@ Choisissez ci-dessus ce qu&apos;il faut comparer.</translation>
         <source>{command} on {device}, {time}, {status}</source>
         <translation>{command} sur {device}, {time}, {status}</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/compare.py"/>
         <source>{n} differences</source>
-        <translation>{n} différences</translation>
+        <translation>
+            <numerusform>{n} différence</numerusform>
+            <numerusform>{n} différences</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/compare.py"/>
         <source>{n} differences were written to {path}.</source>
-        <translation>{n} différences ont été écrites dans {path}.</translation>
+        <translation>
+            <numerusform>{n} différence a été écrite dans {path}.</numerusform>
+            <numerusform>{n} différences ont été écrites dans {path}.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/compare.py"/>
@@ -4637,10 +5109,13 @@ Choisissez-en une dans le journal, ou envoyez une commande, et suivez ses étape
         <source>{n} of {total} online</source>
         <translation>{n} en ligne sur {total}</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/device_tree.py"/>
         <source>{n} wait</source>
-        <translation>{n} en attente</translation>
+        <translation>
+            <numerusform>{n} en attente</numerusform>
+            <numerusform>{n} en attente</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/models/device_tree.py"/>
@@ -4652,10 +5127,13 @@ Choisissez-en une dans le journal, ou envoyez une commande, et suivez ses étape
         <source>{state}, {age} old</source>
         <translation>{state}, il y a {age}</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/device_tree.py"/>
         <source>{state}, {n} wait</source>
-        <translation>{state}, {n} en attente</translation>
+        <translation>
+            <numerusform>{state}, {n} en attente</numerusform>
+            <numerusform>{state}, {n} en attente</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -5009,6 +5487,269 @@ Bas ou Ctrl+Espace montre ce qui peut figurer ici.</translation>
         <location filename="../../ui/panels/accuracy.py"/>
         <source>The running error is drawn here.</source>
         <translation>L&apos;erreur courante est tracée ici.</translation>
+    </message>
+</context>
+<context>
+    <name>Event</name>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>abort</source>
+        <translation>abandonné</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>accepted</source>
+        <translation>accepté</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>admit</source>
+        <translation>admis</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>adopted</source>
+        <translation>repris</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>again</source>
+        <translation>à nouveau</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>answered</source>
+        <translation>répondu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>asked</source>
+        <translation>demandé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>at the head-end</source>
+        <translation>chez la tête de réseau</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>defer</source>
+        <translation>différé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>done</source>
+        <translation>terminé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>fail</source>
+        <translation>échec</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>failed</source>
+        <translation>échec</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>failure</source>
+        <translation>refus</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>found</source>
+        <translation>trouvé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>handed on</source>
+        <translation>transmis plus loin</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>late</source>
+        <translation>tardif</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>late failure</source>
+        <translation>échec tardif</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>late success</source>
+        <translation>succès tardif</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>lose sight</source>
+        <translation>perdu de vue</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>matched</source>
+        <translation>associé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>no token</source>
+        <translation>pas de jeton</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>not cancelled</source>
+        <translation>non annulé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>phase {phase} given up</source>
+        <translation>phase {phase} abandonnée</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>picked</source>
+        <translation>choisi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>queued</source>
+        <translation>en file</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>reached</source>
+        <translation>atteint</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>read back</source>
+        <translation>relu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>reading back</source>
+        <translation>relecture de contrôle</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>received</source>
+        <translation>reçu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>refuse token</source>
+        <translation>jeton refusé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>report</source>
+        <translation>signalé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>retry</source>
+        <translation>nouvelle tentative</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>said</source>
+        <translation>déclaré</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>saved</source>
+        <translation>enregistré</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>send</source>
+        <translation>envoi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>sent</source>
+        <translation>envoyé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>shared</source>
+        <translation>partagé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>shown</source>
+        <translation>affiché</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>standing still</source>
+        <translation>à l&apos;arrêt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>succeed</source>
+        <translation>réussi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>success</source>
+        <translation>succès</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>supersede</source>
+        <translation>remplacé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>suspend</source>
+        <translation>suspendu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>token</source>
+        <translation>jeton</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>token asked</source>
+        <translation>jeton demandé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>transmitted</source>
+        <translation>émis</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>triage</source>
+        <translation>examen après coup</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>tried again</source>
+        <translation>retenté</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>uncertain</source>
+        <translation>incertain</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>uninstall</source>
+        <translation>désinstallé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>unknown</source>
+        <translation>inconnu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>unsolicited</source>
+        <translation>non sollicité</translation>
     </message>
 </context>
 <context>
@@ -5499,6 +6240,94 @@ Choisissez un compteur ou une passerelle en dessous pour exécuter une procédur
     </message>
 </context>
 <context>
+    <name>FollowDialog</name>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>&amp;Open the command</source>
+        <translation>&amp;Ouvrir la commande</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>All &amp;links of the device</source>
+        <translation>Toutes les &amp;liaisons de l&apos;appareil</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>As &amp;hex</source>
+        <translation>En &amp;hex</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Bytes in their order</source>
+        <translation>Octets dans leur ordre</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Close</source>
+        <translation>Fermer</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Follow the bytes around interaction {id}</source>
+        <translation>Suivre les octets autour de l&apos;interaction {id}</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Reading…</source>
+        <translation>Lecture…</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Show &amp;earlier ones</source>
+        <translation>Afficher les &amp;précédentes</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Show l&amp;ater ones</source>
+        <translation>Afficher les &amp;suivantes</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>These are the newest.</source>
+        <translation>Ce sont les plus récentes.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Times in {zone}.</source>
+        <translation>Heures en {zone}.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>bytes</source>
+        <translation>octets</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>cut off</source>
+        <translation>tronqué</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>try</source>
+        <translation>tentative</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>{n} frames of {device} on all its links.</source>
+        <translation>{n} trames de {device} sur toutes ses liaisons.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>{n} frames of {device} on {link}.</source>
+        <translation>{n} trames de {device} sur {link}.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>… {n} more bytes</source>
+        <translation>… {n} octets de plus</translation>
+    </message>
+</context>
+<context>
     <name>Habits</name>
     <message>
         <location filename="../../ui/habits.py"/>
@@ -5861,10 +6690,13 @@ Choisissez un compteur ou une passerelle en dessous pour exécuter une procédur
         <source>{name} on this chart, or off it</source>
         <translation>{name} sur ce graphique, ou retiré de celui-ci</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/lab_verbs.py"/>
         <source>{name}: {n} curves were written to {path}.</source>
-        <translation>{name} : {n} courbes ont été écrites dans {path}.</translation>
+        <translation>
+            <numerusform>{name} : {n} courbe a été écrite dans {path}.</numerusform>
+            <numerusform>{name} : {n} courbes ont été écrites dans {path}.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/lab_verbs.py"/>
@@ -6314,6 +7146,11 @@ ou double-cliquez dessus pour la tracer.</translation>
     </message>
     <message>
         <location filename="../../ui/panels/log.py"/>
+        <source>Follow the bytes around interaction {id}</source>
+        <translation>Suivre les octets autour de l&apos;interaction {id}</translation>
+    </message>
+    <message>
+        <location filename="../../ui/panels/log.py"/>
         <source>Interactions</source>
         <translation>Interactions</translation>
     </message>
@@ -6391,10 +7228,13 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <source>counting…</source>
         <translation>comptage…</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/log.py"/>
         <source>{rows} rows</source>
-        <translation>{rows} lignes</translation>
+        <translation>
+            <numerusform>{rows} ligne</numerusform>
+            <numerusform>{rows} lignes</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -6463,9 +7303,8 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Une écriture est en cours</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Accuracy</source>
-        <translation>Précision</translation>
+        <translation type="vanished">Précision</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6478,9 +7317,8 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Armer pour {n} min</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Batch</source>
-        <translation>Lot</translation>
+        <translation type="vanished">Lot</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6493,14 +7331,12 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Les commandes qui l&apos;attendent sont abandonnées. Son journal reste, et ceci peut être annulé.</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Commissioning</source>
-        <translation>Mise en service</translation>
+        <translation type="vanished">Mise en service</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Compare</source>
-        <translation>Comparer</translation>
+        <translation type="vanished">Comparer</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6518,9 +7354,8 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Exporter le journal</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Flow</source>
-        <translation>Procédure</translation>
+        <translation type="vanished">Procédure</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6548,14 +7383,12 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Quitter quand même</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Live</source>
-        <translation>Direct</translation>
+        <translation type="vanished">Direct</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Log</source>
-        <translation>Journal</translation>
+        <translation type="vanished">Journal</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6583,9 +7416,8 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Rien ne peut être envoyé d&apos;ici : ceci est une relecture. Ouvrez son espace de travail pour envoyer.</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Objects</source>
-        <translation>Objets</translation>
+        <translation type="vanished">Objets</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6618,24 +7450,25 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>RELECTURE de {name}</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Readings</source>
-        <translation>Relevés</translation>
+        <translation type="vanished">Relevés</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Recordings</source>
-        <translation>Acquisitions</translation>
+        <translation type="vanished">Acquisitions</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
         <source>Remove {name}</source>
         <translation>Retirer {name}</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/main_window.py"/>
         <source>Remove {name} and the {n} devices below it from this workspace?</source>
-        <translation>Retirer {name} et les {n} appareils en dessous de cet espace de travail ?</translation>
+        <translation>
+            <numerusform>Retirer {name} et {n} appareil au-dessous de cet espace de travail ?</numerusform>
+            <numerusform>Retirer {name} et les {n} appareils au-dessous de cet espace de travail ?</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6653,9 +7486,8 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Rejouer un journal</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Signed records</source>
-        <translation>Enreg. signés</translation>
+        <translation type="vanished">Enreg. signés</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6663,9 +7495,8 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Rester</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>System</source>
-        <translation>Système</translation>
+        <translation type="vanished">Système</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6703,9 +7534,8 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Annulé : {what}</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Views</source>
-        <translation>Vues</translation>
+        <translation type="vanished">Vues</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6777,10 +7607,13 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <source>{n} commands that change a meter are on their way.</source>
         <translation>{n} commandes qui modifient un compteur sont en cours d&apos;envoi.</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/main_window.py"/>
         <source>{n} of its commands are not finished; those that wait may be sent.</source>
-        <translation>{n} de ses commandes ne sont pas terminées ; celles qui attendent peuvent être envoyées.</translation>
+        <translation>
+            <numerusform>{n} de ses commandes n&apos;est pas terminée ; si elle attend, elle peut être envoyée.</numerusform>
+            <numerusform>{n} de ses commandes ne sont pas terminées ; celles qui attendent peuvent être envoyées.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -7139,6 +7972,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Acquitté sous la forme</translation>
     </message>
     <message>
+        <location filename="../../adapter aviora"/>
+        <source>Add directive</source>
+        <translation>Enregistrer une directive</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_aviora_rules.py"/>
         <source>Add meter</source>
         <translation>Ajouter un compteur</translation>
@@ -7392,6 +8230,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <location filename="../../app/adapters/_quecpython_rules.py"/>
         <source>Ask who is there</source>
         <translation>Demander qui est là</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>At</source>
+        <translation>Envoyer une ligne AT</translation>
     </message>
     <message>
         <location filename="../../resources/flows"/>
@@ -7833,6 +8676,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Écart permis des horloges</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Close in order</source>
+        <translation>Fermer proprement</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_quecpython_rules.py"/>
         <source>Close in order (FIN)</source>
         <translation>Fermer en ordre (FIN)</translation>
@@ -8106,6 +8954,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <location filename="../../app/adapters/_calin_rules.py"/>
         <source>Deliver a token</source>
         <translation>Transmettre un jeton</translation>
+    </message>
+    <message>
+        <location filename="../../adapter calin-lorawan"/>
+        <source>Deliver preexisting token</source>
+        <translation>Transmettre un jeton existant</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_calin_rules.py"/>
@@ -9002,6 +9855,16 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Code géographique</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Get meter parameter</source>
+        <translation>Lire un paramètre du compteur</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Get parameter</source>
+        <translation>Lire un paramètre du module</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Give the password</source>
         <translation>Donner le mot de passe</translation>
@@ -9505,6 +10368,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>janvier</translation>
     </message>
     <message>
+        <location filename="../../adapter calin-lorawan"/>
+        <source>Join network</source>
+        <translation>Rejoindre le réseau</translation>
+    </message>
+    <message>
         <location filename="../../adapter lem-dcbm"/>
         <source>July</source>
         <translation>juillet</translation>
@@ -9718,6 +10586,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <location filename="../../app/protocols/ems.py"/>
         <source>Load peak demand</source>
         <translation>Pointe appelée charge</translation>
+    </message>
+    <message>
+        <location filename="../../adapter iec62056"/>
+        <source>Load profile</source>
+        <translation>Courbe de charge</translation>
     </message>
     <message>
         <location filename="../../app/protocols/obis.py"/>
@@ -10485,6 +11358,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Module qui crée les jetons des compteurs dont le propre module n&apos;en crée pas : nxt-sts.</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Poll serial</source>
+        <translation>Demander qui est là</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_dlms_rules.py"/>
         <source>Port</source>
         <translation>Port</translation>
@@ -10910,6 +11788,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Débit et format</translation>
     </message>
     <message>
+        <location filename="../../adapter iec62056"/>
+        <source>Raw</source>
+        <translation>Envoyer des octets</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_quecpython_rules.py"/>
         <source>Raw octets</source>
         <translation>Octets bruts</translation>
@@ -10935,6 +11818,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Relu par son identifiant et vérifié une fois de plus.</translation>
     </message>
     <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Read certificate</source>
+        <translation>Lire le certificat</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Read clock</source>
         <translation>Lire l&apos;horloge</translation>
@@ -10958,6 +11846,16 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Read events</source>
         <translation>Lire les événements</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Read legal</source>
+        <translation>Lire le document de transaction</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Read live</source>
+        <translation>Lire les valeurs instantanées</translation>
     </message>
     <message>
         <location filename="../../adapter lem-dcbm"/>
@@ -11000,6 +11898,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Lire la liste d&apos;objets</translation>
     </message>
     <message>
+        <location filename="../../adapter dlms"/>
+        <source>Read objects</source>
+        <translation>Lire les objets</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_aviora_rules.py"/>
         <source>Read out</source>
         <translation>Relever</translation>
@@ -11016,13 +11919,38 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
     </message>
     <message>
         <location filename="../../adapter dlms"/>
+        <source>Read profile info</source>
+        <translation>Lire la structure de la courbe de charge</translation>
+    </message>
+    <message>
+        <location filename="../../adapter dlms"/>
         <source>Read profile layout</source>
         <translation>Lire la structure d&apos;un profil</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Read record</source>
+        <translation>Lire l&apos;enregistrement</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Read register</source>
         <translation>Lire un registre</translation>
+    </message>
+    <message>
+        <location filename="../../adapter dlms"/>
+        <source>Read registers</source>
+        <translation>Lire tous les registres</translation>
+    </message>
+    <message>
+        <location filename="../../adapter calin-lorawan"/>
+        <source>Read report</source>
+        <translation>Lire le rapport</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Read serial</source>
+        <translation>Lire le numéro de série</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_quecpython_rules.py"/>
@@ -11070,7 +11998,7 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Lire avec</translation>
     </message>
     <message>
-        <location filename="../../resources/flows"/>
+        <location filename="../../adapter iec62056"/>
         <source>Readout</source>
         <translation>Relève</translation>
     </message>
@@ -11320,6 +12248,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Envoyer un événement</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Send frame</source>
+        <translation>Envoyer une trame</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Send octets</source>
         <translation>Envoyer des octets</translation>
@@ -11328,6 +12261,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Send to {device}</source>
         <translation>Envoyer à {device}</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Send transparent</source>
+        <translation>Envoyer des données transparentes</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_quecpython_rules.py"/>
@@ -11451,6 +12389,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
     </message>
     <message>
         <location filename="../../adapter lem-dcbm"/>
+        <source>Set dst</source>
+        <translation>Régler l&apos;heure d&apos;été</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
         <source>Set identification type</source>
         <translation>Définir le type d&apos;identification</translation>
     </message>
@@ -11465,9 +12408,24 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <translation>Actif signifie enclenché</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Set meter parameter</source>
+        <translation>Écrire un paramètre du compteur</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_ems_rules.py"/>
         <source>Set mode</source>
         <translation>Régler le mode</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Set ntp</source>
+        <translation>Régler les serveurs de temps</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Set parameter</source>
+        <translation>Écrire un paramètre du module</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_calin_rules.py"/>
@@ -11518,6 +12476,16 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <location filename="../../adapter lem-dcbm"/>
         <source>Set time zone</source>
         <translation>Définir le fuseau horaire</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Set timezone</source>
+        <translation>Régler le fuseau horaire</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Set tls</source>
+        <translation>Basculer TLS</translation>
     </message>
     <message>
         <location filename="../../adapter lem-dcbm"/>
@@ -11618,6 +12586,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <location filename="../../adapter lem-dcbm"/>
         <source>Start transaction</source>
         <translation>Démarrer une transaction</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Start up</source>
+        <translation>Jouer le démarrage d&apos;un module</translation>
     </message>
     <message>
         <location filename="../../resources/flows"/>
@@ -11758,6 +12731,11 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <location filename="../../app/adapters/_dlms_rules.py"/>
         <source>Switches the driver while sending.</source>
         <translation>Commute le circuit d&apos;émission pendant l&apos;envoi.</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Sync time</source>
+        <translation>Synchroniser l&apos;horloge</translation>
     </message>
     <message>
         <location filename="../../adapter lem-dcbm"/>
@@ -13425,13 +14403,42 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
     <name>Objects</name>
     <message>
         <location filename="../../ui/models/objects.py"/>
+        <source>Active absolute</source>
+        <translation>Puissance active absolue</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Active export</source>
+        <translation>Puissance active injectée</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Active import</source>
+        <translation>Puissance active soutirée</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Active net</source>
+        <translation>Puissance active nette</translation>
+    </message>
+    <message>
         <source>Active {what}</source>
-        <translation>Puissance active {what}</translation>
+        <translation type="vanished">Puissance active {what}</translation>
     </message>
     <message>
         <location filename="../../ui/models/objects.py"/>
         <source>Angles</source>
         <translation>Angles</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Apparent export</source>
+        <translation>Puissance apparente injectée</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Apparent import</source>
+        <translation>Puissance apparente soutirée</translation>
     </message>
     <message>
         <location filename="../../ui/models/objects.py"/>
@@ -13550,6 +14557,36 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
     </message>
     <message>
         <location filename="../../ui/models/objects.py"/>
+        <source>Reactive export</source>
+        <translation>Puissance réactive injectée</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive import</source>
+        <translation>Puissance réactive soutirée</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive quadrant I</source>
+        <translation>Puissance réactive quadrant I</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive quadrant II</source>
+        <translation>Puissance réactive quadrant II</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive quadrant III</source>
+        <translation>Puissance réactive quadrant III</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive quadrant IV</source>
+        <translation>Puissance réactive quadrant IV</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
         <source>Register activation</source>
         <translation>Activation de registres</translation>
     </message>
@@ -13608,10 +14645,13 @@ Connectez un compteur et envoyez une commande, ou ouvrez un journal que l&apos;o
         <source>Tariff calendar</source>
         <translation>Calendrier tarifaire</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/objects.py"/>
         <source>{count} entries</source>
-        <translation>{count} entrées</translation>
+        <translation>
+            <numerusform>{count} entrée</numerusform>
+            <numerusform>{count} entrées</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/models/objects.py"/>
@@ -13768,10 +14808,13 @@ Choisissez-en un dans l&apos;arborescence à gauche pour voir ses objets.</trans
         <source>method {number}  {name}</source>
         <translation>méthode {number}  {name}</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/objects.py"/>
         <source>{count} objects, list of {time} {zone}</source>
-        <translation>{count} objets, liste du {time} {zone}</translation>
+        <translation>
+            <numerusform>{count} objet, liste du {time} {zone}</numerusform>
+            <numerusform>{count} objets, liste du {time} {zone}</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/objects.py"/>
@@ -14466,25 +15509,37 @@ Choisissez-en un dans l&apos;arborescence à gauche pour voir ses objets.</trans
         <source>incomplete</source>
         <translation>incomplet</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/readings.py"/>
         <source>{count} attempts</source>
-        <translation>{count} tentatives</translation>
+        <translation>
+            <numerusform>{count} tentative</numerusform>
+            <numerusform>{count} tentatives</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/readings.py"/>
         <source>{count} lines</source>
-        <translation>{count} lignes</translation>
+        <translation>
+            <numerusform>{count} ligne</numerusform>
+            <numerusform>{count} lignes</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/readings.py"/>
         <source>{count} rows, {channels} channels</source>
-        <translation>{count} lignes, {channels} voies</translation>
+        <translation>
+            <numerusform>{count} ligne, {channels} canaux</numerusform>
+            <numerusform>{count} lignes, {channels} canaux</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/readings.py"/>
         <source>{count} values</source>
-        <translation>{count} valeurs</translation>
+        <translation>
+            <numerusform>{count} valeur</numerusform>
+            <numerusform>{count} valeurs</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -15595,15 +16650,59 @@ Arrêtez une transaction, ou lisez un enregistrement d&apos;un compteur qui sign
         <source>{name} holds {curves} curves of {devices} devices.</source>
         <translation>{name} contient {curves} courbes de {devices} appareils.</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/reference.py"/>
         <source>{name}: {count} samples over {duration} from {first}, {gaps}.</source>
-        <translation>{name} : {count} échantillons sur {duration} à partir de {first}, {gaps}.</translation>
+        <translation>
+            <numerusform>{name} : {count} échantillon sur {duration} à partir de {first}, {gaps}.</numerusform>
+            <numerusform>{name} : {count} échantillons sur {duration} à partir de {first}, {gaps}.</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/reference.py"/>
         <source>{name}: {count} samples over {duration}, {gaps}.</source>
-        <translation>{name} : {count} échantillons sur {duration}, {gaps}.</translation>
+        <translation>
+            <numerusform>{name} : {count} échantillon sur {duration}, {gaps}.</numerusform>
+            <numerusform>{name} : {count} échantillons sur {duration}, {gaps}.</numerusform>
+        </translation>
+    </message>
+</context>
+<context>
+    <name>Replaced</name>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>addresses</source>
+        <translation>adresses</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>customers</source>
+        <translation>clients</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>keys</source>
+        <translation>clés</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>names</source>
+        <translation>noms</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>places</source>
+        <translation>lieux</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>serial numbers</source>
+        <translation>numéros de série</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>tokens</source>
+        <translation>jetons</translation>
     </message>
 </context>
 <context>
@@ -15920,6 +17019,104 @@ Arrêtez une transaction, ou lisez un enregistrement d&apos;un compteur qui sign
         <location filename="../../ui/routes.py"/>
         <source>{way} ({adapter})</source>
         <translation>{way} ({adapter})</translation>
+    </message>
+</context>
+<context>
+    <name>Rule</name>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>after an outage</source>
+        <translation>après une coupure</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>all gateways down</source>
+        <translation>toutes les passerelles hors ligne</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>behind suspended</source>
+        <translation>derrière un suspendu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>capability</source>
+        <translation>capacité</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>device busy</source>
+        <translation>appareil occupé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>disconnected</source>
+        <translation>coupé</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>expired</source>
+        <translation>expiré</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>forbidden</source>
+        <translation>interdit</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>foreign write</source>
+        <translation>écriture d&apos;autrui</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>gateway down</source>
+        <translation>passerelle hors ligne</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>grid down</source>
+        <translation>réseau électrique hors tension</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>link down</source>
+        <translation>liaison coupée</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>never seen</source>
+        <translation>jamais vu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>never seen, commissioning</source>
+        <translation>jamais vu, mise en service</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>not seen recently</source>
+        <translation>pas vu récemment</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>planned</source>
+        <translation>prévu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>recovery grace</source>
+        <translation>délai de rétablissement</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>retry of a commissioning</source>
+        <translation>nouvelle tentative de mise en service</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>unreachable</source>
+        <translation>injoignable</translation>
     </message>
 </context>
 <context>
@@ -16437,7 +17634,7 @@ Arrêtez une transaction, ou lisez un enregistrement d&apos;un compteur qui sign
     <message>
         <location filename="../../ui/wizard/saving.py"/>
         <source>As on its name plate. Its flow checks that this meter is the one that answers.</source>
-        <translation type="unfinished"></translation>
+        <translation>Comme sur sa plaque signalétique. Sa procédure vérifie que c&apos;est bien ce compteur qui répond.</translation>
     </message>
     <message>
         <location filename="../../ui/wizard/saving.py"/>
@@ -16592,10 +17789,13 @@ Arrêtez une transaction, ou lisez un enregistrement d&apos;un compteur qui sign
         <source>The search is being stopped...</source>
         <translation>La recherche est en cours d&apos;arrêt...</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/wizard/search.py"/>
         <source>The search was stopped after {n} tries.</source>
-        <translation>La recherche a été arrêtée après {n} tentatives.</translation>
+        <translation>
+            <numerusform>La recherche a été arrêtée après {n} tentative.</numerusform>
+            <numerusform>La recherche a été arrêtée après {n} tentatives.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/wizard/search.py"/>
@@ -16935,6 +18135,11 @@ Journal du programme et rapports d&apos;incident : {logs}</translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
+        <source>From</source>
+        <translation>De</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
         <source>How many interactions</source>
         <translation>Combien d&apos;interactions</translation>
     </message>
@@ -16982,6 +18187,11 @@ Journal du programme et rapports d&apos;incident : {logs}</translation>
         <location filename="../../ui/dialogs/share.py"/>
         <source>One ZIP file that says how this installation stands: versions, the doctor&apos;s findings, settings, devices and the program&apos;s log, all without secrets.</source>
         <translation>Un fichier ZIP qui décrit l&apos;état de cette installation : versions, constats du diagnostic, préférences, appareils et journal du programme, le tout sans secrets.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>Onl&amp;y those of a time</source>
+        <translation>Seulement ceux d&apos;une p&amp;ériode</translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
@@ -17040,6 +18250,11 @@ Journal du programme et rapports d&apos;incident : {logs}</translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
+        <source>Still needed: an end of the samples that is behind their beginning.</source>
+        <translation>Encore nécessaire : une fin des échantillons postérieure à leur début.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
         <source>Stop loo&amp;king</source>
         <translation>Arrêter la reche&amp;rche</translation>
     </message>
@@ -17072,6 +18287,11 @@ Journal du programme et rapports d&apos;incident : {logs}</translation>
         <location filename="../../ui/dialogs/share.py"/>
         <source>This form holds no samples.</source>
         <translation>Ce format ne contient pas d&apos;échantillons.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>To before</source>
+        <translation>Jusqu&apos;avant</translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
@@ -17128,20 +18348,29 @@ Journal du programme et rapports d&apos;incident : {logs}</translation>
         <source>{name}, a part</source>
         <translation>{name}, une partie</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/share.py"/>
         <source>{n} attachments were left out: what stands in a picture cannot be replaced.</source>
-        <translation>{n} pièces jointes ont été omises : ce qui figure dans une image ne peut pas être remplacé.</translation>
+        <translation>
+            <numerusform>{n} pièce jointe a été omise : ce qui figure dans une image ne peut pas être remplacé.</numerusform>
+            <numerusform>{n} pièces jointes ont été omises : ce qui figure dans une image ne peut pas être remplacé.</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/share.py"/>
         <source>{n} frames were written to {file}.</source>
-        <translation>{n} trames ont été écrites dans {file}.</translation>
+        <translation>
+            <numerusform>{n} trame a été écrite dans {file}.</numerusform>
+            <numerusform>{n} trames ont été écrites dans {file}.</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/share.py"/>
         <source>{n} interactions were written to {file}.</source>
-        <translation>{n} interactions ont été écrites dans {file}.</translation>
+        <translation>
+            <numerusform>{n} interaction a été écrite dans {file}.</numerusform>
+            <numerusform>{n} interactions ont été écrites dans {file}.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
@@ -17716,10 +18945,13 @@ Rien n&apos;a été entendu à cet instant.</translation>
         <source>, stopped</source>
         <translation>, arrêté</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/status_bar.py"/>
         <source>, {n} failed</source>
-        <translation>, {n} en échec</translation>
+        <translation>
+            <numerusform>, {n} en échec</numerusform>
+            <numerusform>, {n} en échec</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/status_bar.py"/>
@@ -18223,10 +19455,13 @@ Choisissez un système à batterie dans l&apos;arborescence : {names}.</transla
         <source>up to date</source>
         <translation>à jour</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/team_state.py"/>
         <source>{count} waiting</source>
-        <translation>{count} en attente</translation>
+        <translation>
+            <numerusform>{count} en attente</numerusform>
+            <numerusform>{count} en attente</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -18638,6 +19873,19 @@ Le nom de cet espace de travail, et un identifiant aléatoire pour lui.</transla
     </message>
 </context>
 <context>
+    <name>Value</name>
+    <message>
+        <location filename="../../ui/models/log_table.py"/>
+        <source>no</source>
+        <translation>non</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/log_table.py"/>
+        <source>yes</source>
+        <translation>oui</translation>
+    </message>
+</context>
+<context>
     <name>ValueTree</name>
     <message numerus="yes">
         <location filename="../../ui/panels/detail.py"/>
@@ -18714,6 +19962,24 @@ Le nom de cet espace de travail, et un identifiant aléatoire pour lui.</transla
         <location filename="../../ui/panels/ocmf.py"/>
         <source>not readable</source>
         <translation>illisible</translation>
+    </message>
+</context>
+<context>
+    <name>ViewTabs</name>
+    <message>
+        <location filename="../../ui/views.py"/>
+        <source>More</source>
+        <translation>Plus</translation>
+    </message>
+    <message>
+        <location filename="../../ui/views.py"/>
+        <source>The other views. View &gt; Go to has all of them.</source>
+        <translation>Les autres vues. Affichage &gt; Aller à les a toutes.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/views.py"/>
+        <source>Views</source>
+        <translation>Vues</translation>
     </message>
 </context>
 <context>

@@ -705,6 +705,11 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>&amp;Go to</source>
+        <translation>Gi&amp;t</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>&amp;Help</source>
         <translation>&amp;Yardım</translation>
     </message>
@@ -785,8 +790,23 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>A battery system as a picture: grid, inverter, load and battery.</source>
+        <translation>Resim olarak bir batarya sistemi: şebeke, evirici, yük ve batarya.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>A curve computed from others, for example U * I.</source>
         <translation>Başka eğrilerden hesaplanan bir eğri, örneğin U * I.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>A meter against a reference, load point by load point.</source>
+        <translation>Bir sayaç bir referansa karşı, yük noktası yük noktası.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Accuracy</source>
+        <translation>Doğruluk</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -810,8 +830,23 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Batch</source>
+        <translation>Toplu iş</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Change the name, the place or the connection of this device.</source>
         <translation>Bu cihazın adını, yerini veya bağlantısını değiştirir.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Charts of what the meters tell.</source>
+        <translation>Sayaçların bildirdiklerinin grafikleri.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Chec&amp;k the log...</source>
+        <translation>Gü&amp;nlüğü denetle...</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -880,6 +915,16 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Commissioning</source>
+        <translation>Devreye alma</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Compare</source>
+        <translation>Karşılaştır</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Connect a &amp;new meter...</source>
         <translation>Ye&amp;ni sayaç bağla...</translation>
     </message>
@@ -915,8 +960,18 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Every command and every answer, filtered as you like.</source>
+        <translation>Her komut ve her yanıt, istediğiniz gibi süzülmüş.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Every key of the menus, the charts, the log and the bytes.</source>
         <translation>Menülerin, grafiklerin, günlüğün ve baytların tüm tuşları.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Every view of the centre, also those without a tab now.</source>
+        <translation>Ortanın her görünümü, şu an sekmesi olmayanlar da.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -936,6 +991,11 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
     <message>
         <source>Flo&amp;ws of this device</source>
         <translation type="vanished">Bu cihazın &amp;akışları</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Flow</source>
+        <translation>Akış</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -981,6 +1041,11 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
         <location filename="../../ui/actions.py"/>
         <source>Go to the flows that suit this device, the run under way and earlier ones.</source>
         <translation>Bu cihaza uygun akışlara, süren yürütmeye ve öncekilere gider.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Go to {view}</source>
+        <translation>Git: {view}</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1034,6 +1099,16 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Live</source>
+        <translation>Canlı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Log</source>
+        <translation>Günlük</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>N&amp;ote...</source>
         <translation>&amp;Not...</translation>
     </message>
@@ -1044,6 +1119,11 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Named ranges of time, to go to, export and compare.</source>
+        <translation>Gitmek, dışa aktarmak ve karşılaştırmak için adlandırılmış zaman aralıkları.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>New device &amp;by hand...</source>
         <translation>Yeni cihazı elle &amp;oluştur...</translation>
     </message>
@@ -1051,6 +1131,21 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
         <location filename="../../ui/actions.py"/>
         <source>Nothing has to be armed here: no meter is real.</source>
         <translation>Burada yazma izni gerekmez: hiçbir sayaç gerçek değil.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>OCMF records of charging, and whether they are genuine.</source>
+        <translation>Şarjın OCMF kayıtları ve gerçek olup olmadıkları.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Objects</source>
+        <translation>Nesneler</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>One command or flow for many devices, from a list or chosen in the tree.</source>
+        <translation>Birçok cihaz için tek komut veya akış, listeden ya da ağaçta seçilerek.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1134,8 +1229,28 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Readings</source>
+        <translation>Okumalar</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Readouts, load profiles, clocks and logs that the chosen meter has sent.</source>
+        <translation>Seçilen sayacın gönderdiği readout&apos;lar, yük profilleri, saatler ve günlükler.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Recordings</source>
+        <translation>Kayıtlar</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Rena&amp;me the chart</source>
         <translation>Grafiği yeniden &amp;adlandır</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>Replay every command and decode its bytes again, and see what is not as it was recorded.</source>
+        <translation>Her komutu yeniden oynat, baytlarını yeniden çöz ve kaydedildiği gibi olmayanı gör.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1219,6 +1334,11 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Signed records</source>
+        <translation>İmzalı kayıtlar</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Simulated meters of every kind, without any hardware.</source>
         <translation>Her türden benzetilmiş sayaç, hiçbir donanım gerekmez.</translation>
     </message>
@@ -1234,8 +1354,18 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>Steps with checks for the chosen device, one after the other, and a report.</source>
+        <translation>Seçilen cihaz için denetimli adımlar, sırayla, ve bir rapor.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>Support &amp;bundle...</source>
         <translation>Destek pake&amp;ti...</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>System</source>
+        <translation>Sistem</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1304,6 +1434,11 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
+        <source>The six fixed steps that put a prepaid meter into service.</source>
+        <translation>Ön ödemeli bir sayacı hizmete alan altı sabit adım.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
         <source>There is no chart yet.</source>
         <translation>Henüz grafik yok.</translation>
     </message>
@@ -1316,6 +1451,11 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
         <location filename="../../ui/actions.py"/>
         <source>There is only this chart; one stays.</source>
         <translation>Tek grafik bu; bir grafik hep kalır.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>This is a replay. Open the log for reading to check it.</source>
+        <translation>Bu bir yeniden oynatma. Denetlemek için günlüğü okumak üzere açın.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1341,6 +1481,16 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
         <location filename="../../ui/actions.py"/>
         <source>Watch a kept log again as if it were live. Nothing is sent to a meter.</source>
         <translation>Saklanmış bir günlüğü canlıymış gibi yeniden izletir. Sayaca hiçbir şey gönderilmez.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>What a DLMS meter holds, by class or by OBIS code.</source>
+        <translation>Bir DLMS sayacının içeriği, sınıfa veya OBIS koduna göre.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/actions.py"/>
+        <source>What differs between two logs, meters or readings.</source>
+        <translation>İki günlük, sayaç veya okuma arasındaki farklar.</translation>
     </message>
     <message>
         <location filename="../../ui/actions.py"/>
@@ -1381,6 +1531,84 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
         <location filename="../../ui/actions.py"/>
         <source>{text} to {device}</source>
         <translation>{text}: {device}</translation>
+    </message>
+</context>
+<context>
+    <name>Actor</name>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>app</source>
+        <translation>program</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>batch</source>
+        <translation>toplu iş</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>command line</source>
+        <translation>komut satırı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>commissioning</source>
+        <translation>devreye alma</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>flow</source>
+        <translation>akış</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>follow up</source>
+        <translation>takip komutu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>gatekeeper</source>
+        <translation>gönderim denetimi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>import</source>
+        <translation>içe aktarma</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>order</source>
+        <translation>sipariş</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>reconciler</source>
+        <translation>mutabakat</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>replay</source>
+        <translation>yeniden oynatma</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>tour</source>
+        <translation>tanıtım</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>triage</source>
+        <translation>sonradan inceleme</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>unsolicited</source>
+        <translation>istenmeden</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>user</source>
+        <translation>kullanıcı</translation>
     </message>
 </context>
 <context>
@@ -1469,20 +1697,26 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
         <source>No link is opened by this, and it can be undone.</source>
         <translation>Bununla bağlantı açılmaz ve geri alınabilir.</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>One log is open at a time: {name}. The {n} others were left alone.</source>
-        <translation>Aynı anda tek günlük açılır: {name}. Diğer {n} dosyaya dokunulmadı.</translation>
+        <translation>
+            <numerusform>Aynı anda tek günlük açık olur: {name}. Diğer {n} günlüğe dokunulmadı.</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>Read {n} devices</source>
-        <translation>{n} cihazı oku</translation>
+        <translation>
+            <numerusform>{n} cihazı oku</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>Read {n} devices from {name} into this workspace?</source>
-        <translation>{name} dosyasındaki {n} cihaz bu çalışma alanına okunsun mu?</translation>
+        <translation>
+            <numerusform>{name} dosyasından {n} cihaz bu çalışma alanına okunsun mu?</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/arrivals.py"/>
@@ -1509,25 +1743,31 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
         <source>{name} is nothing that can be opened here. A workspace or log (*.mwk, *.jsonl, *.csv), a site file (*.toml, *.csv) or a batch (*.csv, *.xlsx) can.</source>
         <translation>{name} burada açılabilecek bir şey değil. Bir çalışma alanı veya günlük (*.mwk, *.jsonl, *.csv), bir saha dosyası (*.toml, *.csv) veya bir toplu iş (*.csv, *.xlsx) açılabilir.</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>{n} devices of {name} read</source>
-        <translation>{name}: {n} cihaz okundu</translation>
+        <translation>
+            <numerusform>{name}: {n} cihaz okundu</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>{n} devices of {name} were read.</source>
-        <translation>{name}: {n} cihaz okundu.</translation>
+        <translation>
+            <numerusform>{name} dosyasından {n} cihaz okundu.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/arrivals.py"/>
         <source>{n} of {all} devices of {name} were read. {why}</source>
         <translation>{name}: {all} cihazdan {n} cihaz okundu. {why}</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/arrivals.py"/>
         <source>{n} stand in this workspace already and get the settings of the file: {names}.</source>
-        <translation>{n} cihaz bu çalışma alanında zaten var ve dosyadaki ayarları alır: {names}.</translation>
+        <translation>
+            <numerusform>{n} tanesi zaten bu çalışma alanında ve dosyanın ayarlarını alır: {names}.</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -1760,25 +2000,33 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
         <source>{done} of {total} done</source>
         <translation>{total} komuttan {done} tamam</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/batch.py"/>
         <source>{n} failed</source>
-        <translation>{n} başarısız</translation>
+        <translation>
+            <numerusform>{n} başarısız</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/batch.py"/>
         <source>{n} replaced</source>
-        <translation>{n} değiştirildi</translation>
+        <translation>
+            <numerusform>{n} yenisiyle değiştirildi</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/batch.py"/>
         <source>{n} under way</source>
-        <translation>{n} sürüyor</translation>
+        <translation>
+            <numerusform>{n} sürüyor</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/batch.py"/>
         <source>{n} waiting</source>
-        <translation>{n} bekliyor</translation>
+        <translation>
+            <numerusform>{n} bekliyor</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -1928,20 +2176,24 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
         <source>Send</source>
         <translation>Gönder</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>Send to {n} meters</source>
-        <translation>{n} sayaca gönder</translation>
+        <translation>
+            <numerusform>{n} sayaca gönder</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/batch.py"/>
         <source>Start the batch</source>
         <translation>Toplu işi başlat</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>Start {flow} on {n} meters</source>
-        <translation>{n} sayaçta {flow} akışını başlat</translation>
+        <translation>
+            <numerusform>{n} sayaçta {flow} başlat</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/batch.py"/>
@@ -1953,10 +2205,12 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
         <source>Take the chosen meters</source>
         <translation>Seçili sayaçları al</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>Take {n} chosen meters</source>
-        <translation>{n} seçili sayacı al</translation>
+        <translation>
+            <numerusform>Seçili {n} sayacı al</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/batch.py"/>
@@ -2028,20 +2282,26 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
         <source>{names} and {n} more</source>
         <translation>{names} ve {n} tane daha</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>{name}: {n} meters</source>
-        <translation>{name}: {n} sayaç</translation>
+        <translation>
+            <numerusform>{name}: {n} sayaç</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>{n} chosen meters</source>
-        <translation>{n} seçili sayaç</translation>
+        <translation>
+            <numerusform>{n} seçili sayaç</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/batch.py"/>
         <source>{what} on {n} meters</source>
-        <translation>{what}, {n} sayaçta</translation>
+        <translation>
+            <numerusform>{n} sayaçta {what}</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -2059,6 +2319,16 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
         <translation>
             <numerusform>{link} hattına %n bayt</numerusform>
         </translation>
+    </message>
+    <message>
+        <location filename="../../ui/panels/detail.py"/>
+        <source>&amp;Follow</source>
+        <translation>&amp;İzle</translation>
+    </message>
+    <message>
+        <location filename="../../ui/panels/detail.py"/>
+        <source>All bytes of this link before and behind these, in their order.</source>
+        <translation>Bu bağlantının bunlardan önceki ve sonraki tüm baytları, sırasıyla.</translation>
     </message>
     <message>
         <location filename="../../ui/panels/detail.py"/>
@@ -2328,6 +2598,183 @@ Henüz hiçbir sayaç enerji veya güç bildirmedi. Soldaki ağaçta ikisini de 
         <location filename="../../ui/widgets/chart/tabs.py"/>
         <source>Table</source>
         <translation>Tablo</translation>
+    </message>
+</context>
+<context>
+    <name>Check</name>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>answer</source>
+        <translation>yanıt</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>bytes</source>
+        <translation>baytlar</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>decoded</source>
+        <translation>çözülen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>end</source>
+        <translation>son</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>frame {frame}</source>
+        <translation>çerçeve {frame}</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>frame {frame}, byte {offset}</source>
+        <translation>çerçeve {frame}, bayt {offset}</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>not recorded</source>
+        <translation>kaydedilmedi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>reason</source>
+        <translation>neden</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>status</source>
+        <translation>durum</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>verdict</source>
+        <translation>karar</translation>
+    </message>
+</context>
+<context>
+    <name>CheckDialog</name>
+    <message numerus="yes">
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>%n differences.</source>
+        <translation>
+            <numerusform>%n fark.</numerusform>
+        </translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>&amp;Open the command</source>
+        <translation>Komutu &amp;aç</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Check {name}</source>
+        <translation>Denetle: {name}</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Checking…</source>
+        <translation>Denetleniyor…</translation>
+    </message>
+    <message numerus="yes">
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Checking… %n differences so far.</source>
+        <translation>
+            <numerusform>Denetleniyor… şimdiye kadar %n fark.</numerusform>
+        </translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Close</source>
+        <translation>Kapat</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Command</source>
+        <translation>Komut</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Device</source>
+        <translation>Cihaz</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Differences</source>
+        <translation>Farklar</translation>
+    </message>
+    <message numerus="yes">
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>It was stopped. %n differences until then.</source>
+        <translation>
+            <numerusform>Durduruldu. O ana kadar %n fark.</numerusform>
+        </translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>No difference: everything is as it was recorded.</source>
+        <translation>Fark yok: her şey kaydedildiği gibi.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>No.</source>
+        <translation>No.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Now</source>
+        <translation>Şimdi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Recorded</source>
+        <translation>Kaydedilen</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Result of the check</source>
+        <translation>Denetimin sonucu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Stop the check</source>
+        <translation>Denetimi durdur</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Stopping…</source>
+        <translation>Durduruluyor…</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>The difference in words</source>
+        <translation>Farkın sözlü anlatımı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>The log is being checked</source>
+        <translation>Günlük denetleniyor</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>The log is replayed without any meter: bytes, verdicts, ends of commands and decoded answers are compared with what was recorded. Nothing in it is changed.</source>
+        <translation>Günlük hiçbir sayaç olmadan yeniden oynatılır: baytlar, kararlar, komutların sonları ve çözülen yanıtlar kaydedilenle karşılaştırılır. İçinde hiçbir şey değiştirilmez.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>There are more than {n} differences; the others are not shown.</source>
+        <translation>{n} değerinden fazla fark var; kalanlar gösterilmiyor.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>What</source>
+        <translation>Ne</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/check.py"/>
+        <source>Where</source>
+        <translation>Yer</translation>
     </message>
 </context>
 <context>
@@ -3459,15 +3906,19 @@ Yukarıda neyin karşılaştırılacağını seçin.</translation>
         <source>{command} on {device}, {time}, {status}</source>
         <translation>{device}: {command}, {time}, {status}</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/compare.py"/>
         <source>{n} differences</source>
-        <translation>{n} fark</translation>
+        <translation>
+            <numerusform>{n} fark</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/compare.py"/>
         <source>{n} differences were written to {path}.</source>
-        <translation>{n} fark {path} dosyasına yazıldı.</translation>
+        <translation>
+            <numerusform>{n} fark {path} dosyasına yazıldı.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/compare.py"/>
@@ -4631,10 +5082,12 @@ Günlükten birini seçin veya bir komut gönderin ve adımlarını burada izley
         <source>{n} of {total} online</source>
         <translation>{n} / {total} çevrimiçi</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/device_tree.py"/>
         <source>{n} wait</source>
-        <translation>{n} bekliyor</translation>
+        <translation>
+            <numerusform>{n} bekliyor</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/models/device_tree.py"/>
@@ -4646,10 +5099,12 @@ Günlükten birini seçin veya bir komut gönderin ve adımlarını burada izley
         <source>{state}, {age} old</source>
         <translation>{state}, {age} önceki</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/device_tree.py"/>
         <source>{state}, {n} wait</source>
-        <translation>{state}, {n} bekliyor</translation>
+        <translation>
+            <numerusform>{state}, {n} bekliyor</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -5001,6 +5456,269 @@ Aşağı ok veya Ctrl+Boşluk buraya ne yazılabileceğini gösterir.</translati
         <location filename="../../ui/panels/accuracy.py"/>
         <source>The running error is drawn here.</source>
         <translation>Anlık hata burada çizilir.</translation>
+    </message>
+</context>
+<context>
+    <name>Event</name>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>abort</source>
+        <translation>vazgeçildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>accepted</source>
+        <translation>kabul edildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>admit</source>
+        <translation>izin verildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>adopted</source>
+        <translation>devralındı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>again</source>
+        <translation>yeniden</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>answered</source>
+        <translation>yanıtlandı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>asked</source>
+        <translation>istendi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>at the head-end</source>
+        <translation>merkez sistemde</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>defer</source>
+        <translation>ertelendi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>done</source>
+        <translation>bitti</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>fail</source>
+        <translation>başarısız</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>failed</source>
+        <translation>başarısız</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>failure</source>
+        <translation>ret</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>found</source>
+        <translation>bulundu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>handed on</source>
+        <translation>iletildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>late</source>
+        <translation>gecikmeli</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>late failure</source>
+        <translation>gecikmeli başarısızlık</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>late success</source>
+        <translation>gecikmeli başarı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>lose sight</source>
+        <translation>izi kayboldu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>matched</source>
+        <translation>eşleşti</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>no token</source>
+        <translation>jeton yok</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>not cancelled</source>
+        <translation>iptal edilmedi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>phase {phase} given up</source>
+        <translation>{phase} aşamasından vazgeçildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>picked</source>
+        <translation>seçildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>queued</source>
+        <translation>kuyrukta</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>reached</source>
+        <translation>ulaştı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>read back</source>
+        <translation>geri okundu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>reading back</source>
+        <translation>geri okunuyor</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>received</source>
+        <translation>alındı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>refuse token</source>
+        <translation>jeton reddedildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>report</source>
+        <translation>bildirildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>retry</source>
+        <translation>yeni deneme</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>said</source>
+        <translation>bildirildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>saved</source>
+        <translation>kaydedildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>send</source>
+        <translation>gönderme</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>sent</source>
+        <translation>gönderildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>shared</source>
+        <translation>paylaşıldı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>shown</source>
+        <translation>gösterildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>standing still</source>
+        <translation>duruyor</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>succeed</source>
+        <translation>başarılı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>success</source>
+        <translation>başarı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>supersede</source>
+        <translation>yerine geçildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>suspend</source>
+        <translation>duraklatıldı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>token</source>
+        <translation>jeton</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>token asked</source>
+        <translation>jeton istendi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>transmitted</source>
+        <translation>iletildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>triage</source>
+        <translation>sonradan inceleme</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>tried again</source>
+        <translation>yeniden denendi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>uncertain</source>
+        <translation>belirsiz</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>uninstall</source>
+        <translation>devreden çıkarıldı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>unknown</source>
+        <translation>bilinmiyor</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>unsolicited</source>
+        <translation>istenmeden</translation>
     </message>
 </context>
 <context>
@@ -5491,6 +6209,94 @@ Akış yürütmek için altındaki bir sayacı veya ağ geçidini seçin.</trans
     </message>
 </context>
 <context>
+    <name>FollowDialog</name>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>&amp;Open the command</source>
+        <translation>Komutu &amp;aç</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>All &amp;links of the device</source>
+        <translation>Cihazın tüm &amp;bağlantıları</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>As &amp;hex</source>
+        <translation>&amp;Hex olarak</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Bytes in their order</source>
+        <translation>Sırasıyla baytlar</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Close</source>
+        <translation>Kapat</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Follow the bytes around interaction {id}</source>
+        <translation>{id} etkileşiminin çevresindeki baytları izle</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Reading…</source>
+        <translation>Okunuyor…</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Show &amp;earlier ones</source>
+        <translation>Ö&amp;ncekileri göster</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Show l&amp;ater ones</source>
+        <translation>&amp;Sonrakileri göster</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>These are the newest.</source>
+        <translation>Bunlar en yenileri.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>Times in {zone}.</source>
+        <translation>Saatler {zone} diliminde.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>bytes</source>
+        <translation>baytlar</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>cut off</source>
+        <translation>kesildi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>try</source>
+        <translation>deneme</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>{n} frames of {device} on all its links.</source>
+        <translation>{device} cihazının tüm bağlantılarındaki {n} çerçeve.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>{n} frames of {device} on {link}.</source>
+        <translation>{link} üzerinde {device} cihazının {n} çerçevesi.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/follow.py"/>
+        <source>… {n} more bytes</source>
+        <translation>… {n} bayt daha</translation>
+    </message>
+</context>
+<context>
     <name>Habits</name>
     <message>
         <location filename="../../ui/habits.py"/>
@@ -5853,10 +6659,12 @@ Akış yürütmek için altındaki bir sayacı veya ağ geçidini seçin.</trans
         <source>{name} on this chart, or off it</source>
         <translation>{name} bu grafikte gösterilsin veya gizlensin</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/lab_verbs.py"/>
         <source>{name}: {n} curves were written to {path}.</source>
-        <translation>{name}: {n} eğri {path} dosyasına yazıldı.</translation>
+        <translation>
+            <numerusform>{name}: {n} eğri {path} dosyasına yazıldı.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/lab_verbs.py"/>
@@ -6305,6 +7113,11 @@ veya çizmek için orada çift tıklayın.</translation>
     </message>
     <message>
         <location filename="../../ui/panels/log.py"/>
+        <source>Follow the bytes around interaction {id}</source>
+        <translation>{id} etkileşiminin çevresindeki baytları izle</translation>
+    </message>
+    <message>
+        <location filename="../../ui/panels/log.py"/>
         <source>Interactions</source>
         <translation>Etkileşimler</translation>
     </message>
@@ -6382,10 +7195,12 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <source>counting…</source>
         <translation>sayılıyor…</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/log.py"/>
         <source>{rows} rows</source>
-        <translation>{rows} satır</translation>
+        <translation>
+            <numerusform>{rows} satır</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -6454,9 +7269,8 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Bir yazma sürüyor</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Accuracy</source>
-        <translation>Doğruluk</translation>
+        <translation type="vanished">Doğruluk</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6469,9 +7283,8 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>{n} dk izin ver</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Batch</source>
-        <translation>Toplu iş</translation>
+        <translation type="vanished">Toplu iş</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6484,14 +7297,12 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Onu bekleyen komutlardan vazgeçilir. Günlüğü kalır ve bu geri alınabilir.</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Commissioning</source>
-        <translation>Devreye alma</translation>
+        <translation type="vanished">Devreye alma</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Compare</source>
-        <translation>Karşılaştır</translation>
+        <translation type="vanished">Karşılaştır</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6509,9 +7320,8 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Günlüğü dışa aktar</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Flow</source>
-        <translation>Akış</translation>
+        <translation type="vanished">Akış</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6539,14 +7349,12 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Yine de çık</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Live</source>
-        <translation>Canlı</translation>
+        <translation type="vanished">Canlı</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Log</source>
-        <translation>Günlük</translation>
+        <translation type="vanished">Günlük</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6574,9 +7382,8 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Buradan hiçbir şey gönderilemez: bu bir kayıttır. Göndermek için çalışma alanını açın.</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Objects</source>
-        <translation>Nesneler</translation>
+        <translation type="vanished">Nesneler</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6609,24 +7416,24 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>{name} YENİDEN OYNATILIYOR</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Readings</source>
-        <translation>Okumalar</translation>
+        <translation type="vanished">Okumalar</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Recordings</source>
-        <translation>Kayıtlar</translation>
+        <translation type="vanished">Kayıtlar</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
         <source>Remove {name}</source>
         <translation>{name} cihazını kaldır</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/main_window.py"/>
         <source>Remove {name} and the {n} devices below it from this workspace?</source>
-        <translation>{name} ve altındaki {n} cihaz bu çalışma alanından kaldırılsın mı?</translation>
+        <translation>
+            <numerusform>{name} ve altındaki {n} cihaz bu çalışma alanından kaldırılsın mı?</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6644,9 +7451,8 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Günlüğü yeniden oynat</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Signed records</source>
-        <translation>İmzalı kayıtlar</translation>
+        <translation type="vanished">İmzalı kayıtlar</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6654,9 +7460,8 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Kal</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>System</source>
-        <translation>Sistem</translation>
+        <translation type="vanished">Sistem</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6694,9 +7499,8 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Geri alındı: {what}</translation>
     </message>
     <message>
-        <location filename="../../ui/main_window.py"/>
         <source>Views</source>
-        <translation>Görünümler</translation>
+        <translation type="vanished">Görünümler</translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -6768,10 +7572,12 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <source>{n} commands that change a meter are on their way.</source>
         <translation>Bir sayacı değiştiren {n} komut yolda.</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/main_window.py"/>
         <source>{n} of its commands are not finished; those that wait may be sent.</source>
-        <translation>Komutlarından {n} tanesi bitmedi; bekleyenler gönderilebilir.</translation>
+        <translation>
+            <numerusform>{n} komutu bitmedi; bekleyenler gönderilebilir.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/main_window.py"/>
@@ -7130,6 +7936,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Onaylandığı biçim</translation>
     </message>
     <message>
+        <location filename="../../adapter aviora"/>
+        <source>Add directive</source>
+        <translation>Yönerge sakla</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_aviora_rules.py"/>
         <source>Add meter</source>
         <translation>Sayaç ekle</translation>
@@ -7383,6 +8194,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <location filename="../../app/adapters/_quecpython_rules.py"/>
         <source>Ask who is there</source>
         <translation>Kimin olduğunu sor</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>At</source>
+        <translation>AT satırı gönder</translation>
     </message>
     <message>
         <location filename="../../resources/flows"/>
@@ -7824,6 +8640,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Saat farkı sınırı</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Close in order</source>
+        <translation>Düzgün kapat</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_quecpython_rules.py"/>
         <source>Close in order (FIN)</source>
         <translation>Düzenli kapat (FIN)</translation>
@@ -8097,6 +8918,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <location filename="../../app/adapters/_calin_rules.py"/>
         <source>Deliver a token</source>
         <translation>Jeton ilet</translation>
+    </message>
+    <message>
+        <location filename="../../adapter calin-lorawan"/>
+        <source>Deliver preexisting token</source>
+        <translation>Var olan jetonu ilet</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_calin_rules.py"/>
@@ -8993,6 +9819,16 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Coğrafi kod</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Get meter parameter</source>
+        <translation>Sayaç parametresini oku</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Get parameter</source>
+        <translation>Modül parametresini oku</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Give the password</source>
         <translation>Parola verilmesi</translation>
@@ -9496,6 +10332,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Ocak</translation>
     </message>
     <message>
+        <location filename="../../adapter calin-lorawan"/>
+        <source>Join network</source>
+        <translation>Ağa katıl</translation>
+    </message>
+    <message>
         <location filename="../../adapter lem-dcbm"/>
         <source>July</source>
         <translation>Temmuz</translation>
@@ -9709,6 +10550,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <location filename="../../app/protocols/ems.py"/>
         <source>Load peak demand</source>
         <translation>Yük en yüksek demantı</translation>
+    </message>
+    <message>
+        <location filename="../../adapter iec62056"/>
+        <source>Load profile</source>
+        <translation>Yük profili</translation>
     </message>
     <message>
         <location filename="../../app/protocols/obis.py"/>
@@ -10476,6 +11322,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Kendi eklentisi jeton üretmeyen sayaçlar için jeton üreten eklenti: nxt-sts.</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Poll serial</source>
+        <translation>Kimin orada olduğunu sor</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_dlms_rules.py"/>
         <source>Port</source>
         <translation>Port</translation>
@@ -10901,6 +11752,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Hız ve biçim</translation>
     </message>
     <message>
+        <location filename="../../adapter iec62056"/>
+        <source>Raw</source>
+        <translation>Oktet gönder</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_quecpython_rules.py"/>
         <source>Raw octets</source>
         <translation>Ham oktetler</translation>
@@ -10926,6 +11782,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Kimliğiyle geri okunur ve bir kez daha doğrulanır.</translation>
     </message>
     <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Read certificate</source>
+        <translation>Sertifikayı oku</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Read clock</source>
         <translation>Saati oku</translation>
@@ -10949,6 +11810,16 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Read events</source>
         <translation>Olayları oku</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Read legal</source>
+        <translation>İşlem belgesini oku</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Read live</source>
+        <translation>Anlık değerleri oku</translation>
     </message>
     <message>
         <location filename="../../adapter lem-dcbm"/>
@@ -10991,6 +11862,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Nesne listesini oku</translation>
     </message>
     <message>
+        <location filename="../../adapter dlms"/>
+        <source>Read objects</source>
+        <translation>Nesneleri oku</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_aviora_rules.py"/>
         <source>Read out</source>
         <translation>Readout al</translation>
@@ -11007,13 +11883,38 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
     </message>
     <message>
         <location filename="../../adapter dlms"/>
+        <source>Read profile info</source>
+        <translation>Yük profilinin yapısını oku</translation>
+    </message>
+    <message>
+        <location filename="../../adapter dlms"/>
         <source>Read profile layout</source>
         <translation>Profil düzenini oku</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Read record</source>
+        <translation>Kaydı oku</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Read register</source>
         <translation>Registeri oku</translation>
+    </message>
+    <message>
+        <location filename="../../adapter dlms"/>
+        <source>Read registers</source>
+        <translation>Tüm register&apos;ları oku</translation>
+    </message>
+    <message>
+        <location filename="../../adapter calin-lorawan"/>
+        <source>Read report</source>
+        <translation>Bildirimi oku</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Read serial</source>
+        <translation>Seri numarasını oku</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_quecpython_rules.py"/>
@@ -11061,7 +11962,7 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Okuma komutu</translation>
     </message>
     <message>
-        <location filename="../../resources/flows"/>
+        <location filename="../../adapter iec62056"/>
         <source>Readout</source>
         <translation>Readout</translation>
     </message>
@@ -11311,6 +12212,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Olay gönder</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Send frame</source>
+        <translation>Çerçeve gönder</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Send octets</source>
         <translation>Oktet gönder</translation>
@@ -11319,6 +12225,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <location filename="../../app/adapters/_iec62056_rules.py"/>
         <source>Send to {device}</source>
         <translation>Gönder: {device}</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Send transparent</source>
+        <translation>Saydam veri gönder</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_quecpython_rules.py"/>
@@ -11442,6 +12353,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
     </message>
     <message>
         <location filename="../../adapter lem-dcbm"/>
+        <source>Set dst</source>
+        <translation>Yaz saatini ayarla</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
         <source>Set identification type</source>
         <translation>Tanıtım türünü ayarla</translation>
     </message>
@@ -11456,9 +12372,24 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <translation>Bayrak 1: açık</translation>
     </message>
     <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Set meter parameter</source>
+        <translation>Sayaç parametresini yaz</translation>
+    </message>
+    <message>
         <location filename="../../app/adapters/_ems_rules.py"/>
         <source>Set mode</source>
         <translation>Modu ayarla</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Set ntp</source>
+        <translation>Zaman sunucularını ayarla</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Set parameter</source>
+        <translation>Modül parametresini yaz</translation>
     </message>
     <message>
         <location filename="../../app/adapters/_calin_rules.py"/>
@@ -11509,6 +12440,16 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <location filename="../../adapter lem-dcbm"/>
         <source>Set time zone</source>
         <translation>Saat dilimini ayarla</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Set timezone</source>
+        <translation>Saat dilimini ayarla</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Set tls</source>
+        <translation>TLS ayarla</translation>
     </message>
     <message>
         <location filename="../../adapter lem-dcbm"/>
@@ -11609,6 +12550,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <location filename="../../adapter lem-dcbm"/>
         <source>Start transaction</source>
         <translation>İşlemi başlat</translation>
+    </message>
+    <message>
+        <location filename="../../adapter quecpython"/>
+        <source>Start up</source>
+        <translation>Bir modülün açılışını oynat</translation>
     </message>
     <message>
         <location filename="../../resources/flows"/>
@@ -11749,6 +12695,11 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <location filename="../../app/adapters/_dlms_rules.py"/>
         <source>Switches the driver while sending.</source>
         <translation>Gönderirken sürücüyü anahtarlar.</translation>
+    </message>
+    <message>
+        <location filename="../../adapter lem-dcbm"/>
+        <source>Sync time</source>
+        <translation>Saati eşitle</translation>
     </message>
     <message>
         <location filename="../../adapter lem-dcbm"/>
@@ -13416,13 +14367,42 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
     <name>Objects</name>
     <message>
         <location filename="../../ui/models/objects.py"/>
+        <source>Active absolute</source>
+        <translation>Aktif mutlak</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Active export</source>
+        <translation>Aktif veriş</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Active import</source>
+        <translation>Aktif çekiş</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Active net</source>
+        <translation>Aktif net</translation>
+    </message>
+    <message>
         <source>Active {what}</source>
-        <translation>Aktif {what}</translation>
+        <translation type="vanished">Aktif {what}</translation>
     </message>
     <message>
         <location filename="../../ui/models/objects.py"/>
         <source>Angles</source>
         <translation>Açılar</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Apparent export</source>
+        <translation>Görünür veriş</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Apparent import</source>
+        <translation>Görünür çekiş</translation>
     </message>
     <message>
         <location filename="../../ui/models/objects.py"/>
@@ -13541,6 +14521,36 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
     </message>
     <message>
         <location filename="../../ui/models/objects.py"/>
+        <source>Reactive export</source>
+        <translation>Reaktif veriş</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive import</source>
+        <translation>Reaktif çekiş</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive quadrant I</source>
+        <translation>Reaktif kadran I</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive quadrant II</source>
+        <translation>Reaktif kadran II</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive quadrant III</source>
+        <translation>Reaktif kadran III</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
+        <source>Reactive quadrant IV</source>
+        <translation>Reaktif kadran IV</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/objects.py"/>
         <source>Register activation</source>
         <translation>Register etkinleştirme</translation>
     </message>
@@ -13599,10 +14609,12 @@ Bir sayaç bağlayıp komut gönderin veya birinin gönderdiği bir günlüğü 
         <source>Tariff calendar</source>
         <translation>Tarife takvimi</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/objects.py"/>
         <source>{count} entries</source>
-        <translation>{count} girdi</translation>
+        <translation>
+            <numerusform>{count} girdi</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/models/objects.py"/>
@@ -13759,10 +14771,12 @@ Nesnelerini görmek için soldaki ağaçtan bir sayaç seçin.</translation>
         <source>method {number}  {name}</source>
         <translation>metot {number}  {name}</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/panels/objects.py"/>
         <source>{count} objects, list of {time} {zone}</source>
-        <translation>{count} nesne, listenin zamanı {time} {zone}</translation>
+        <translation>
+            <numerusform>{count} nesne, {time} {zone} listesi</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/panels/objects.py"/>
@@ -14455,25 +15469,33 @@ Nesnelerini görmek için soldaki ağaçtan bir sayaç seçin.</translation>
         <source>incomplete</source>
         <translation>eksik</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/readings.py"/>
         <source>{count} attempts</source>
-        <translation>{count} deneme</translation>
+        <translation>
+            <numerusform>{count} deneme</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/readings.py"/>
         <source>{count} lines</source>
-        <translation>{count} satır</translation>
+        <translation>
+            <numerusform>{count} satır</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/readings.py"/>
         <source>{count} rows, {channels} channels</source>
-        <translation>{count} satır, {channels} kanal</translation>
+        <translation>
+            <numerusform>{count} satır, {channels} kanal</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/models/readings.py"/>
         <source>{count} values</source>
-        <translation>{count} değer</translation>
+        <translation>
+            <numerusform>{count} değer</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -15583,15 +16605,57 @@ Bir işlemi durdurun veya imzalayan bir sayaçtan kayıt okuyun.</translation>
         <source>{name} holds {curves} curves of {devices} devices.</source>
         <translation>{name} {devices} cihazın {curves} eğrisini içeriyor.</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/reference.py"/>
         <source>{name}: {count} samples over {duration} from {first}, {gaps}.</source>
-        <translation>{name}: {first} anından başlayarak {duration} içinde {count} örnek, {gaps}.</translation>
+        <translation>
+            <numerusform>{name}: {first} anından itibaren {duration} boyunca {count} örnek, {gaps}.</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/reference.py"/>
         <source>{name}: {count} samples over {duration}, {gaps}.</source>
-        <translation>{name}: {duration} içinde {count} örnek, {gaps}.</translation>
+        <translation>
+            <numerusform>{name}: {duration} boyunca {count} örnek, {gaps}.</numerusform>
+        </translation>
+    </message>
+</context>
+<context>
+    <name>Replaced</name>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>addresses</source>
+        <translation>adresler</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>customers</source>
+        <translation>müşteriler</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>keys</source>
+        <translation>anahtarlar</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>names</source>
+        <translation>adlar</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>places</source>
+        <translation>yerler</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>serial numbers</source>
+        <translation>seri numaraları</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>tokens</source>
+        <translation>jetonlar</translation>
     </message>
 </context>
 <context>
@@ -15907,6 +16971,104 @@ Bir işlemi durdurun veya imzalayan bir sayaçtan kayıt okuyun.</translation>
         <location filename="../../ui/routes.py"/>
         <source>{way} ({adapter})</source>
         <translation>{way} ({adapter})</translation>
+    </message>
+</context>
+<context>
+    <name>Rule</name>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>after an outage</source>
+        <translation>kesinti sonrası</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>all gateways down</source>
+        <translation>tüm ağ geçitleri devre dışı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>behind suspended</source>
+        <translation>duraklatılanın arkasında</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>capability</source>
+        <translation>yetenek</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>device busy</source>
+        <translation>cihaz meşgul</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>disconnected</source>
+        <translation>enerjisi kesik</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>expired</source>
+        <translation>süresi doldu</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>forbidden</source>
+        <translation>yasak</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>foreign write</source>
+        <translation>yabancı yazma</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>gateway down</source>
+        <translation>ağ geçidi devre dışı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>grid down</source>
+        <translation>şebeke enerjisiz</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>link down</source>
+        <translation>bağlantı kopuk</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>never seen</source>
+        <translation>hiç görülmedi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>never seen, commissioning</source>
+        <translation>hiç görülmedi, devreye alma</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>not seen recently</source>
+        <translation>yakın zamanda görülmedi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>planned</source>
+        <translation>planlandı</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>recovery grace</source>
+        <translation>toparlanma süresi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>retry of a commissioning</source>
+        <translation>devreye almanın yeni denemesi</translation>
+    </message>
+    <message>
+        <location filename="../../ui/record_words.py"/>
+        <source>unreachable</source>
+        <translation>ulaşılamaz</translation>
     </message>
 </context>
 <context>
@@ -16579,10 +17741,12 @@ Bir işlemi durdurun veya imzalayan bir sayaçtan kayıt okuyun.</translation>
         <source>The search is being stopped...</source>
         <translation>Arama durduruluyor...</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/wizard/search.py"/>
         <source>The search was stopped after {n} tries.</source>
-        <translation>Arama {n} denemeden sonra durduruldu.</translation>
+        <translation>
+            <numerusform>Arama {n} denemeden sonra durduruldu.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/wizard/search.py"/>
@@ -16922,6 +18086,11 @@ Program günlüğü ve çökme raporları: {logs}</translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
+        <source>From</source>
+        <translation>Başlangıç</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
         <source>How many interactions</source>
         <translation>Etkileşim sayısı</translation>
     </message>
@@ -16969,6 +18138,11 @@ Program günlüğü ve çökme raporları: {logs}</translation>
         <location filename="../../ui/dialogs/share.py"/>
         <source>One ZIP file that says how this installation stands: versions, the doctor&apos;s findings, settings, devices and the program&apos;s log, all without secrets.</source>
         <translation>Bu kurulumun durumunu anlatan tek bir ZIP dosyası: sürümler, doktorun bulguları, ayarlar, cihazlar ve programın günlüğü; hiçbiri gizli bilgi içermez.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>Onl&amp;y those of a time</source>
+        <translation>&amp;Yalnızca bir zaman aralığındakiler</translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
@@ -17027,6 +18201,11 @@ Program günlüğü ve çökme raporları: {logs}</translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
+        <source>Still needed: an end of the samples that is behind their beginning.</source>
+        <translation>Eksik: örneklerin başlangıcından sonra bir bitişi.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
         <source>Stop loo&amp;king</source>
         <translation>Ara&amp;mayı durdur</translation>
     </message>
@@ -17059,6 +18238,11 @@ Program günlüğü ve çökme raporları: {logs}</translation>
         <location filename="../../ui/dialogs/share.py"/>
         <source>This form holds no samples.</source>
         <translation>Bu biçim örnek içermez.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/dialogs/share.py"/>
+        <source>To before</source>
+        <translation>Şundan öncesine kadar</translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
@@ -17115,20 +18299,26 @@ Program günlüğü ve çökme raporları: {logs}</translation>
         <source>{name}, a part</source>
         <translation>{name}, bir bölümü</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/share.py"/>
         <source>{n} attachments were left out: what stands in a picture cannot be replaced.</source>
-        <translation>{n} ek dışarıda bırakıldı: bir resmin içindekiler değiştirilemez.</translation>
+        <translation>
+            <numerusform>{n} ek dışarıda bırakıldı: resmin içindekiler değiştirilemez.</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/share.py"/>
         <source>{n} frames were written to {file}.</source>
-        <translation>{file} dosyasına {n} çerçeve yazıldı.</translation>
+        <translation>
+            <numerusform>{n} çerçeve {file} dosyasına yazıldı.</numerusform>
+        </translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/dialogs/share.py"/>
         <source>{n} interactions were written to {file}.</source>
-        <translation>{file} dosyasına {n} etkileşim yazıldı.</translation>
+        <translation>
+            <numerusform>{n} etkileşim {file} dosyasına yazıldı.</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/dialogs/share.py"/>
@@ -17703,10 +18893,12 @@ Bu anda haber alınmadı.</translation>
         <source>, stopped</source>
         <translation>, durduruldu</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/status_bar.py"/>
         <source>, {n} failed</source>
-        <translation>, {n} başarısız</translation>
+        <translation>
+            <numerusform>, {n} başarısız</numerusform>
+        </translation>
     </message>
     <message>
         <location filename="../../ui/status_bar.py"/>
@@ -18210,10 +19402,12 @@ Ağaçtan bir batarya sistemi seçin: {names}.</translation>
         <source>up to date</source>
         <translation>güncel</translation>
     </message>
-    <message>
+    <message numerus="yes">
         <location filename="../../ui/team_state.py"/>
         <source>{count} waiting</source>
-        <translation>{count} bekliyor</translation>
+        <translation>
+            <numerusform>{count} bekliyor</numerusform>
+        </translation>
     </message>
 </context>
 <context>
@@ -18625,6 +19819,19 @@ Bu çalışma alanının adı ve onun için rastgele bir kimlik.</translation>
     </message>
 </context>
 <context>
+    <name>Value</name>
+    <message>
+        <location filename="../../ui/models/log_table.py"/>
+        <source>no</source>
+        <translation>hayır</translation>
+    </message>
+    <message>
+        <location filename="../../ui/models/log_table.py"/>
+        <source>yes</source>
+        <translation>evet</translation>
+    </message>
+</context>
+<context>
     <name>ValueTree</name>
     <message numerus="yes">
         <location filename="../../ui/panels/detail.py"/>
@@ -18700,6 +19907,24 @@ Bu çalışma alanının adı ve onun için rastgele bir kimlik.</translation>
         <location filename="../../ui/panels/ocmf.py"/>
         <source>not readable</source>
         <translation>okunamıyor</translation>
+    </message>
+</context>
+<context>
+    <name>ViewTabs</name>
+    <message>
+        <location filename="../../ui/views.py"/>
+        <source>More</source>
+        <translation>Daha</translation>
+    </message>
+    <message>
+        <location filename="../../ui/views.py"/>
+        <source>The other views. View &gt; Go to has all of them.</source>
+        <translation>Diğer görünümler. Görünüm &gt; Git hepsini gösterir.</translation>
+    </message>
+    <message>
+        <location filename="../../ui/views.py"/>
+        <source>Views</source>
+        <translation>Görünümler</translation>
     </message>
 </context>
 <context>

@@ -43,7 +43,7 @@ def send(run: Run, workspace: Path, command: str, *given: str, expect: int = 0) 
 
 @pytest.mark.parametrize("link", ["tcp", "pty"])
 def test_a_meter_on_an_optical_head(run: Run, site: Site, tmp_path: Path, link: str) -> None:
-    config = HeadConfig(model="three-phase", drift_s=40.0, speed=20.0, seed=3)
+    config = HeadConfig(model="three-phase", drift_s=40.0, speed=10.0, seed=3)
     with in_thread(lambda: Iec62056Meter(config, link=link)) as meter:
         workspace = site("iec62056", address=meter.address)
         read = send(run, workspace, "READOUT")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PySide6.QtWidgets import QApplication
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 
@@ -28,3 +30,12 @@ def artifacts() -> Path:
     folder = Path(os.environ.get("METERWRIGHT_ARTIFACTS", default)) / "screens"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def own_colours() -> Iterator[None]:
+    """No test leaves the next one dark, or light."""
+    yield
+    app = QApplication.instance()
+    if isinstance(app, QApplication):
+        app.styleHints().unsetColorScheme()

@@ -30,6 +30,7 @@ class FakeLogPanel(QWidget):
     interactionSelected = Signal(int)
     exportRequested = Signal(str)
     compareRequested = Signal(int)
+    followRequested = Signal(int)
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,6 +52,7 @@ class FakeDetailPanel(QWidget):
     interactionActivated = Signal(int)
     filterRequested = Signal(str)
     readingRequested = Signal(int)
+    followRequested = Signal(int)
     commandRequested = Signal(str, str, object)
 
     def __init__(self) -> None:

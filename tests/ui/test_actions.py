@@ -95,6 +95,7 @@ def test_every_action_reaches_the_host(qtbot: QtBot) -> None:
         (Need.WORKSPACE, Situation()),
         (Need.LIVE, Situation(is_replay=True)),
         (Need.LIVE, Situation(is_read_only=True)),
+        (Need.LOG, Situation(is_replay=True)),
         (Need.DEVICE, Situation()),
         (Need.ADDRESS, Situation(device=SITE)),
         (Need.LINK_DOWN, Situation(device=METER, link=LinkState.ONLINE)),

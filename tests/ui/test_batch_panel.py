@@ -131,11 +131,12 @@ def asker() -> Asker:
 
 
 def make(qtbot: QtBot, bench: Bench, theme: Theme, asker: Asker, reader: Reader | None = None) -> BatchPanel:
+    log = memory_log(reader or Reader())
     made = BatchPanel(
-        bench, memory_log(reader or Reader()), theme, confirm=asker, flows=lambda: FlowLibrary({FLOW.name: FLOW}),
+        bench, log, theme, confirm=asker, flows=lambda: FlowLibrary({FLOW.name: FLOW}),
         zone=UTC,
     )  # fmt: skip
-    qtbot.addWidget(made)
+    qtbot.addWidget(made, before_close_func=lambda _panel: log.close())
     made.resize(1000, 560)
     made.show()
     bench.feed.subscribe(lambda change: made.on_batch([change]))

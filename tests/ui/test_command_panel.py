@@ -259,12 +259,13 @@ def test_an_empty_required_field_is_missing(panel: CommandPanel) -> None:
 
 
 def test_a_long_name_takes_two_lines_of_the_button(panel: CommandPanel, workbench: FakeWorkbench) -> None:
-    name = "LEM & Söhne, bay 4711 on the left"
-    workbench.save_device(replace(workbench.device("lem-1"), name=name))
     panel.set_device("lem-1")
     panel.choose("READ_STATUS")
     low = panel.send.minimumHeight()
-    panel.resize(200, 700)
+    name = "LEM & Söhne, bay 4711 on the left"
+    workbench.save_device(replace(workbench.device("lem-1"), name=name))
+    panel.set_device("lem-1")
+    panel.resize(270, 700)
     assert panel.send.shown_text().replace("\n", " ") == f"Read status of {name}"
     assert panel.send.shown_text().count("\n") == 1
     assert panel.send.minimumHeight() > low

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 
 from ui.models.log_table import scalar_text, summary_text
-from ui.numbers import is_number, measured_decimals, measured_text
+from ui.numbers import is_number, measured_decimals, measured_text, short_value
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,19 @@ def test_results_keep_numbers_as_text() -> None:
 
 def test_what_is_a_number() -> None:
     assert [is_number(text) for text in ("1", "-1.5", "2e3", "1.", "1.2.3", "", "NaN")] == [True] * 3 + [False] * 4
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (Decimal("183235711"), "Wh", (Decimal("183235.711"), "kWh")),
+        (-20000.0, "varh", (Decimal(-20), "kvarh")),
+        (Decimal("9999.9"), "Wh", (Decimal("9999.9"), "Wh")),
+        (Decimal(50000), "W", (Decimal(50000), "W")),
+        (float("inf"), "Wh", (float("inf"), "Wh")),
+    ],
+)
+def test_large_counts_where_there_is_little_room(
+    value: Decimal | float, unit: str, shown: tuple[Decimal | float, str]
+) -> None:
+    assert short_value(value, unit) == shown

@@ -241,6 +241,7 @@ def test_an_export_and_a_damaged_one_say_so(
         assert bar is not None
         assert not bar.work.isVisible()
         assert bar.notes.isVisible()
+        assert bar.grab().save(str(artifacts / "banner-damaged-dark.png"))
         window.exportRequested.emit(str(tmp_path / "again.csv"), "device:lem-2")
         await until(lambda: "written to" in window.notice.text.text())
         assert len((tmp_path / "again.csv").read_text("utf-8").splitlines()) == COUNT // 2 + 1

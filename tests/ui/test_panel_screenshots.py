@@ -48,6 +48,7 @@ from tests.ui.test_readings_panel import (
 from tests.ui.test_records_panel import record_item
 from ui.dialogs.directive import DirectiveDialog
 from ui.log_access import LogAccess
+from ui.models.log_table import Column
 from ui.panels.command import CommandPanel
 from ui.panels.commissioning import CommissioningPanel
 from ui.panels.detail import DetailPanel, http_fields
@@ -142,6 +143,35 @@ def test_log_busy(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot) -
     qtbot.waitUntil(until(lambda: panel.model.id_at(4700) is not None))
     panel.table.selectRow(4705)
     shoot(panel, "log-busy", 1280, 480)
+
+
+def test_log_saved_filters_and_colours(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot) -> None:
+    reader = MemoryReader(interaction(n) for n in range(1, 41))
+    panel = LogPanel(FakeWorkbench(site()), open_log(reader), theme, zone=UTC)
+    panel.resize(1280, 480)
+    panel.show()
+    qtbot.waitUntil(until(lambda: panel.model.rowCount() == 40 and not panel.model.is_loading))
+    for text, role in (("status:FAILED", Role.BAD), ("device:lem-1", Role.VIOLET), ("id:25..30", Role.GOOD)):
+        panel.set_filter(text)
+        panel.colours.add_rule(role)
+        panel.saved.ask_name()
+        panel.saved.name.setText(f"Only {text}")
+        panel.saved.take.click()
+    panel.set_filter("")
+
+    def inks() -> set[str]:
+        brushes = [
+            panel.model.index(row, Column.COMMAND).data(Qt.ItemDataRole.ForegroundRole)
+            for row in range(panel.model.rowCount())
+        ]
+        return {brush.color().name() for brush in brushes if brush is not None}
+
+    qtbot.waitUntil(until(lambda: panel.model.rowCount() == 40 and len(inks()) >= 3))
+    shoot(panel, "log-colours", 1280, 480)
+    panel.saved.fill_menu()
+    panel.colours.fill_menu()
+    for name, menu in (("saved", panel.saved.menu), ("rules", panel.colours.rules_menu)):
+        shoot(menu, f"log-menu-{name}", menu.sizeHint().width(), menu.sizeHint().height())
 
 
 def test_log_wrong_filter(theme: Theme, shoot: Shoot, open_log: OpenLog, qtbot: QtBot) -> None:

@@ -8,6 +8,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from app.interaction_log.share import Form
 from app.ports import Snapshot
 from app.secrets import SessionSecrets
 from tests.ui.log_fakes import until
+from tests.unit.interaction_log.logs import START
 from tests.unit.interaction_log.planted import CUSTOMER, HOST, MAIL, OWNER, SECRETS, SERIAL, SITE, betrayals, plant
 from ui.dialogs import share as share_dialog
 from ui.dialogs.lab import Errand
-from ui.dialogs.share import HIDDEN, ShareDialog, What
+from ui.dialogs.share import HIDDEN, ShareDialog, What, kind_word
 from ui.theme import Theme, ThemeMode
+from ui.widgets.chart.curve import to_us
 
 COUNT = 4
 WIDE = QSize(1080, 640)
@@ -154,7 +157,7 @@ def test_what_was_seen_is_what_is_written(make: Make, qtbot: QtBot, out: Path) -
     assert dialog.counted.text() == f"All {COUNT} interactions."
     seen = rows(dialog)
     assert {SERIAL, OWNER, SITE, HOST, CUSTOMER, MAIL} <= seen.keys()
-    assert seen[SERIAL][0] == Kind.SERIALS
+    assert seen[SERIAL][0] == kind_word(Kind.SERIALS)
     assert not any(secret in text for row in seen.values() for text in row for secret in SECRETS)
     file = written(qtbot, dialog)
     assert file == out / "bench, a part.mwk"
@@ -219,6 +222,27 @@ def test_every_form(make: Make, qtbot: QtBot, form: Form) -> None:
     assert ("frames" if form is Form.PCAPNG else "1 interactions") in dialog.box.sentences.text()
     if form is Form.JSONL:
         assert '"samples"' in file.read_text("utf-8")
+
+
+def test_samples_of_a_time(make: Make, qtbot: QtBot) -> None:
+    """Of the two that are an hour apart the first one goes along."""
+    dialog = make(wanted="id:2")
+    assert dialog.ranged.isHidden()
+    dialog.samples.setChecked(True)
+    dialog.ranged.setChecked(True)
+    qtbot.waitUntil(until(lambda: dialog.since.t_us() > 0), timeout=20_000)
+    assert dialog.since.t_us() <= to_us(START)
+    dialog.since.set_us(to_us(START))
+    dialog.until.set_us(to_us(START))
+    dialog.until.edited.emit()
+    assert "behind their beginning" in dialog.missing.text()
+    assert not dialog.go.isEnabled()
+    dialog.until.set_us(to_us(START + timedelta(minutes=30)))
+    dialog.until.edited.emit()
+    with closing(LogReader(written(qtbot, dialog))) as shared:
+        (series,) = shared.series()
+        times, values = shared.samples(series.device, "voltage")
+        assert (list(values), len(times)) == ([230.0], 1)
 
 
 def test_the_filter_is_counted(make: Make, qtbot: QtBot) -> None:
@@ -527,9 +551,12 @@ def test_pictures(qtbot: QtBot, qapp: QApplication, make: Make, artifacts: Path,
     try:
         log, done, bundle = make(look=theme, wanted="id<4"), make(look=theme), make(look=theme, what=What.BUNDLE)
         bundle.with_log.click()
+        log.samples.click()
+        log.ranged.click()
         looked(qtbot, log)
         written(qtbot, done)
-        done.box.say("4 interactions were written to bench, a part.mwk. Replaced in it: 2 serials, 3 names.", True)
+        told = "4 interactions were written to bench, a part.mwk. Replaced in it: 2 serial numbers, 3 names."
+        done.box.say(told, True)
         qtbot.waitUntil(until(lambda: done.replaced.table.columnWidth(1) > done.replaced.table.columnWidth(0)))
         qtbot.waitUntil(until(lambda: done.box.icon.width() >= done.fontMetrics().height()))
         for name, dialog in {"log": log, "done": done, "bundle": bundle}.items():

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import itertools
 import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from PySide6.QtCore import QCoreApplication, QLocale, QSettings, Qt, QTranslator
+from PySide6.QtCore import QCoreApplication, QLocale, QModelIndex, QPoint, QSettings, Qt, QTranslator
 from PySide6.QtGui import QAction
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -40,13 +43,19 @@ from PySide6.QtWidgets import (
 )
 from pytestqt.qtbot import QtBot
 
+from app.adapters.registry import BUILT_IN, Registry
 from app.config import profile
 from app.crash_file import write_crash
+from app.finding.kinds import KINDS
+from app.finding.search import Candidate, Outcome, Tried, Waiting
+from app.flow_files import FlowLibrary
 from app.interaction_log.writer import LogWriter
 from app.lab.series import SeriesKey
 from app.lab.session import Note
 from app.model.command import ParamSpec
-from app.model.status import Status
+from app.model.interaction import Attempt, AttemptEnd, Direction, Frame, Origin, Step, StepEntry
+from app.model.status import Event, Status
+from app.pipeline.gatekeeper import RULES as GATEKEEPERS_RULES
 from app.text_redaction import TextRedactor
 from tests.ui.fakes import (
     DISCONNECT_RELAY,
@@ -61,15 +70,19 @@ from tests.ui.fakes import (
     site,
 )
 from tests.ui.flow_bench import DEFINITION, METER, FlowBench, asking, failed, passed, undecided
-from tests.ui.log_fakes import interaction
+from tests.ui.log_fakes import START, interaction, memory_log
+from tests.ui.test_batch_panel import Asker, Bench, Reader, member
 from ui import translations
+from ui.actions import ACTIONS
 from ui.dialogs.about import AboutDialog
 from ui.dialogs.confirm import CommandQuestion
 from ui.dialogs.connection import ConnectionDialog
 from ui.dialogs.crash import CrashDialog
+from ui.dialogs.derived import DerivedDialog
 from ui.dialogs.directive import DirectiveDialog
 from ui.dialogs.lab import CurveChoice
 from ui.dialogs.note import NoteDialog
+from ui.dialogs.outcome import OutcomeQuestion
 from ui.dialogs.reference import ReferenceDialog
 from ui.dialogs.settings import SettingsDialog
 from ui.dialogs.share import ShareDialog
@@ -79,9 +92,14 @@ from ui.dialogs.threshold import ThresholdDialog
 from ui.log_access import LogAccess
 from ui.main_window import MainWindow, Session
 from ui.model_words import model_text, shown_command, shown_param
+from ui.models.log_table import Column, make_row
+from ui.panels.batch import BatchPanel
+from ui.panels.log import LogPanel
 from ui.preferences import Language, Preferences
+from ui.record_words import ACTORS, EVENTS, RULES, actor_word, event_word, origin_word
 from ui.theme import Theme, ThemeMode
 from ui.translations import CLOSING, OPENING, PseudoTranslator, pseudo_text
+from ui.widgets import port_picker
 from ui.wizard.window import ConnectionWizard
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -133,12 +151,26 @@ def theme(pseudo: None, qapp: QApplication) -> Theme:
     return Theme(qapp, ThemeMode.LIGHT)
 
 
+#: A line of every sort, by everybody who may act.
+HISTORY = tuple(
+    StepEntry(interaction=1, at=START, step=Step(n % 14 + 1), event=event, actor=actor, status=Status.QUEUED)
+    for n, (event, actor) in enumerate(
+        itertools.zip_longest(
+            (*sorted(EVENTS), *Event, "phase 2 given up"), (*sorted(ACTORS), "flow 3"), fillvalue="app"
+        )
+    )
+)
+
+
 @pytest.fixture
 def window(qtbot: QtBot, theme: Theme, tmp_path: Path) -> Iterator[MainWindow]:
     """The window with its real panels on a real log, curves on the chart, flows, and an interaction in the dock."""
     path = tmp_path / "bench.mwk"
     writer = LogWriter(path)
-    writer.put(*(interaction(number, Status.SUCCESSFUL) for number in range(1, 6)))
+    writer.put(*(interaction(number, Status.SUCCESSFUL, origin=origin) for number, origin in enumerate(Origin, 1)))
+    writer.put(*HISTORY)
+    writer.put(Attempt(interaction=1, message=1, number=1, started=START, end=AttemptEnd.ANSWERED, ended=START))
+    writer.put(Frame(interaction=1, at=START, device="p-1", direction=Direction.OUT, data=b"~", link="p-1"))
     writer.close()
     log = LogAccess(path)
     bench = FlowBench(prepaid_site())
@@ -154,12 +186,16 @@ def window(qtbot: QtBot, theme: Theme, tmp_path: Path) -> Iterator[MainWindow]:
     for quantity in (VOLTAGE, POWER):
         made.add_curve("p-1", quantity)
     made.show_interaction(1)
+    assert made.detail is not None
+    steps = made.detail.steps_model
+    qtbot.waitUntil(lambda: steps.rowCount() == len(HISTORY))
     yield made
     made.detach()
     log.close()
 
 
 Seen = list[tuple[str, str]]  # where, the text
+ROWS = 40  # of one level of a table that are looked at
 
 
 def seen_in(top: QWidget) -> Seen:
@@ -207,6 +243,14 @@ def _of_view(view: QAbstractItemView) -> Iterator[tuple[str, str]]:
         for section in range(model.columnCount()):
             for role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.ToolTipRole):
                 yield f"header {section}", str(model.headerData(section, Qt.Orientation.Horizontal, role) or "")
+    if model is not None and isinstance(view, QTableView | QTreeView) and not isinstance(view, QTreeWidget):
+        waiting_below = [QModelIndex()]
+        while waiting_below:
+            parent = waiting_below.pop()
+            for row in range(min(model.rowCount(parent), ROWS)):
+                waiting_below.append(model.index(row, 0, parent))
+                for column in range(model.columnCount(parent)):
+                    yield f"cell {row}, {column}", str(model.index(row, column, parent).data() or "")
     if isinstance(view, QListWidget):
         for at in range(view.count()):
             yield f"line {at}", view.item(at).text()
@@ -238,14 +282,16 @@ DATA = {
     ),
     "a file of these tests": r"\S*(bench\.mwk|pytest-of-\S*)",
     "a moment": r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]?[0-9:.]*Z?|UTC[+-][0-9:]{5}|UTC",
-    "a unit": r"[\[(](kW|V|min)[\])]|\b[0-9.]+ (kW|kWh|V|A)\b|^min$",
+    "a unit": r"[\[(](kWh?|V|min)[\])]|\b[0-9.]+ (kW|kWh|V|A)\b|^(min|kWh?)$",
     "a command, as the log has it": r"\b[A-Z]+(_[A-Z]+)+\b",
+    "the first line of a certificate": "-----BEGIN …",
     "a key": r"\((Return|Del)\)",
     "file names in a list of forms": r"\(\*\.[a-z]+\)",
     "the name of the program": "Meterwright",
     "the name of an error of Python": "RuntimeError",
     "sentences of the core with values in them, which are English for now": (
-        r"Power is 0\.2 kW.*|Set the power limit: LEM.*|LEM 4711 refused.*|5 steps, 1 with a warning\."
+        r"Nothing held it up\.|The meter answered in 12 ms\.\nSerial number 4711\."
+        r"|Power is 0\.2 kW.*|Set the power limit: LEM.*|LEM 4711 refused.*|5 steps, 1 with a warning\."
         r"|400 V within 5 %|from 1 to 50 kW|at least 1 A"
     ),
 }
@@ -255,6 +301,10 @@ PLACES = {
     "names and licences of parts": r"^about\.parts .* column [02]",
     "words of a directive, as the gateway reads them": r"^QComboBox in .* in QTableWidget in directive",
     "a menu of pyqtgraph that is never shown": r"^action Export\.\.\.",
+    "the device of an interaction, by its id, and its answer": r"^LogView .* cell [0-9]+, [26]$",
+    "a list for a batch, and its faults": r"^batch\.preview .* (cell [0-9]+, [245]|header [34])$",
+    "names of devices of a batch": r"^batch\.members .* cell [0-9]+, 0$",
+    "the link that bytes went over": r"^LinesView in BytesTab .* cell [0-9]+, 4$",
 }
 
 
@@ -299,6 +349,55 @@ def test_every_text_of_a_flow_can_be_translated(window: MainWindow) -> None:
     assert not missed, "\n".join(missed)
 
 
+def test_every_menu_made_on_demand_can_be_translated(window: MainWindow, qtbot: QtBot) -> None:
+    window.add_curve("p-1", POWER)
+    found, missed = 0, []
+    for at in range(window.tabs.count()):
+        window.tabs.setCurrentIndex(at)
+        page = window.tabs.currentWidget()
+        for view in page.findChildren(QAbstractItemView):
+            if view.model() is not None and view.model().rowCount():
+                view.setCurrentIndex(view.model().index(0, 0))
+    for asked in window.findChildren(QWidget):
+        if asked.contextMenuPolicy() is Qt.ContextMenuPolicy.CustomContextMenu:
+            inner = asked.viewport() if isinstance(asked, QAbstractItemView) else asked
+            before = set(window.findChildren(QMenu))
+            asked.customContextMenuRequested.emit(QPoint(8, inner.fontMetrics().height() // 2))
+            for menu in set(window.findChildren(QMenu)) - before:
+                found += 1
+                missed += untranslated(menu)
+                menu.close()
+    log = window.findChild(LogPanel)
+    assert log is not None
+    row = make_row(interaction(1, Status.FAILED), None)
+    for column in Column:
+        missed += untranslated(log.cell_menu(row, column))
+    assert found > 3
+    assert not missed, "\n".join(missed)
+
+
+def test_every_text_of_a_batch_can_be_translated(theme: Theme, qtbot: QtBot) -> None:
+    bench, rows = Bench(), [member(1, "m-1", Status.FAILED), member(2, "m-2", Status.QUEUED)]
+    log = memory_log(Reader(rows))
+    panel = BatchPanel(bench, log, theme, confirm=Asker(), flows=lambda: FlowLibrary({}), zone=UTC)
+    qtbot.addWidget(panel)
+    panel.show()
+    bench.feed.subscribe(lambda change: panel.on_batch([change]))
+    panel.set_chosen(["m-1", "m-2"])
+    panel.take_chosen.click()
+    missed = untranslated(panel)
+    panel.what.setCurrentIndex(panel.what.count() - 1)
+    missed += untranslated(panel)
+    bench.new("4711", 2, command="SET_POWER_LIMIT")
+    panel.show_batch(1)
+    qtbot.waitUntil(lambda: bool(panel._members_model.rowCount() == 2))
+    bench.turn(1, failed=1, pending=0, processing=1)
+    missed += untranslated(panel)
+    panel.stop.click()
+    missed += untranslated(panel)
+    assert not missed, "\n".join(missed)
+
+
 def _crash(_window: MainWindow, theme: Theme, folder: Path) -> QDialog:
     dialog = CrashDialog(theme, write_crash(folder, RuntimeError("4711"), TextRedactor(), where="", facts={}), None)
     dialog.read.click()
@@ -333,6 +432,10 @@ def _question(spec: Any) -> Callable[[MainWindow, Theme, Path], QDialog]:
     return make
 
 
+def _derived(_window: MainWindow, theme: Theme, _folder: Path) -> QDialog:
+    return DerivedDialog(theme, CURVES, lambda _key: (np.empty(0, np.int64), np.empty(0)))
+
+
 CURVES = (CurveChoice(SeriesKey("p-1", "voltage", "V"), "4711", "4712"),)
 
 DIALOGS: dict[str, Callable[[MainWindow, Theme, Path], QDialog]] = {
@@ -350,6 +453,8 @@ DIALOGS: dict[str, Callable[[MainWindow, Theme, Path], QDialog]] = {
     "directive": lambda _window, theme, _folder: DirectiveDialog(theme),
     "threshold": lambda _window, theme, _folder: ThresholdDialog(theme, CURVES),
     "reference": lambda _window, theme, _folder: ReferenceDialog(theme, 0),
+    "derived": _derived,
+    "outcome": lambda window, theme, _folder: OutcomeQuestion(window, theme, "4711", pseudo_text("It may be done.")),
     "wizard": lambda _window, theme, _folder: ConnectionWizard(
         FakeWorkbench(prepaid_site()), theme, DirectRunner(), secrets=FakeSecrets()
     ),
@@ -366,8 +471,48 @@ def test_every_text_of_the_dialogs_can_be_translated(
         qtbot.addWidget(dialog)
         dialog.show()
         missed += [f"{name}: {one}" for one in untranslated(dialog)]
+        if isinstance(dialog, DerivedDialog):
+            missed += [words for _function, words in dialog._functions() if rest(words)]
         dialog.reject()
     assert not missed, "\n".join(missed)
+
+
+def test_every_page_of_the_wizard_can_be_translated(
+    theme: Theme, qtbot: QtBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(port_picker, "list_ports", tuple)
+    workbench = FakeWorkbench(prepaid_site())
+    monkeypatch.setattr(workbench, "adapter_types", lambda: Registry(BUILT_IN))
+    wizard = ConnectionWizard(workbench, theme, DirectRunner(), secrets=FakeSecrets())
+    wizard.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose, False)
+    qtbot.addWidget(wizard)
+    wizard.show()
+    missed = []
+    for name, kind in KINDS.items():
+        wizard.where.set_kind(kind)
+        missed += [f"{name}: {one}" for one in untranslated(wizard)]
+    candidate = Candidate(
+        at=START, title="4711", adapter="lem-dcbm", settings={"host": "4711"}, text=pseudo_text("It answered."),
+        serial="4711", fingerprint="01:02", gateways=(("4711", "4712"), ("4713", "4714")),
+    )  # fmt: skip
+    search = wizard.search
+    for outcome in Outcome:
+        search._take(Tried(at=START, where="4711", what="4711", text=pseudo_text("4711"), outcome=outcome))
+    waiting = Waiting(at=START, host="", port=1, url="", entries=(), qr="4711", text=pseudo_text("Waits."))
+    search._take(waiting)
+    search._take(candidate)
+    search._end("")
+    for page in (search, wizard.trial, wizard.saving, wizard.done_page):
+        if page is wizard.trial:
+            wizard.trial.set_candidate(candidate)
+        elif page is wizard.saving:
+            wizard.saving.set_candidate(candidate, {}, is_tested=False)
+        elif page is wizard.done_page:
+            wizard.done_page.set_devices(candidate.devices(()))
+        wizard._go_to(page)
+        missed += [f"{type(page).__name__}: {one}" for one in untranslated(wizard)]
+        missed += [text for text in (page.heading(), page.verb(), page.missing()) if rest(text)]
+    assert not missed, "\n".join(sorted(set(missed)))
 
 
 def test_what_cannot_be_translated_is_found(qtbot: QtBot, pseudo: None) -> None:
@@ -512,6 +657,18 @@ def test_what_is_translated_may_be_shown(language: str) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.parametrize("language", tool.LANGUAGES)
+def test_no_letter_is_marked_twice_in_a_menu(language: str) -> None:
+    entries = tool.read_ts(tool.ts_path(language))
+    marked: dict[tuple[str, str], list[str]] = {}
+    for spec in ACTIONS:
+        entry = entries.get(tool.Key("Actions", spec.text))
+        text = entry.forms[0] if entry is not None and entry.forms else spec.text
+        if (letter := re.search(r"&(\w)", text.replace("&&", ""))) is not None:
+            marked.setdefault((spec.menu, letter[1].lower()), []).append(text)
+    assert [texts for texts in marked.values() if len(texts) > 1] == []
+
+
 # --- the search for texts ---------------------------------------------------------------------------------------------
 
 CODE = """
@@ -583,6 +740,31 @@ def test_what_the_core_declares_is_shown_translated(pseudo: None) -> None:
     assert shown.params[0].parse("12") == SET_LIMIT.params[0].parse("12")
     assert (shown.name, shown.risk, shown.changed_param) == (SET_LIMIT.name, SET_LIMIT.risk, SET_LIMIT.changed_param)
     assert shown_param(ParamSpec(name="x", title="X", choices=((1, "one"),))).choices == ((1, pseudo_text("one")),)
+
+
+def test_the_words_of_the_log_are_known(pseudo: None) -> None:
+    written = {"transmitted"}
+    for path in (ROOT / "app").rglob("*.py"):
+        code = path.read_text("utf-8")
+        for node in ast.walk(ast.parse(code)) if re.search(r"\b(entry|Progress)\(", code) else ():
+            if not isinstance(node, ast.Call):
+                continue
+            name, at = getattr(node.func, "id", ""), {"entry": 3, "Progress": 1}
+            if name in at and len(node.args) > at[name]:
+                written |= {
+                    part.value
+                    for part in (node.args[at[name]], *getattr(node.args[at[name]], "__dict__", {}).values())
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str)
+                }
+    assert {"asked", "handed on", "late"} <= written
+    written |= {event.replace("_", " ").lower() for event in Event} | {"success", "failure", "unknown"}
+    assert written <= EVENTS
+    assert {rule.name for rule in GATEKEEPERS_RULES} | {"planned"} == RULES
+    assert all(origin_word(origin).startswith(OPENING) for origin in Origin)
+    assert event_word("LATE_SUCCESS") == pseudo_text("late success")
+    assert event_word("phase 2 given up") == pseudo_text("phase {phase} given up").format(phase=2)
+    assert actor_word("batch 12") == f"{pseudo_text('batch')} 12"
+    assert (actor_word("Ada"), event_word("HUMMED")) == ("Ada", "hummed")
 
 
 # --- the work of translators ------------------------------------------------------------------------------------------

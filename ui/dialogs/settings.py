@@ -235,7 +235,8 @@ class SettingsDialog(LabDialog):
         parts = [self.tr("A workspace keeps every interaction, byte and sample until its file is deleted.")]
         file = self._workspace
         if file is not None and file.exists():
-            size = self.locale().formattedDataSize(file.stat().st_size, 0)
+            files = (file, file.with_name(f"{file.name}-wal"))  # the second one: what was written last
+            size = self.locale().formattedDataSize(sum(one.stat().st_size for one in files if one.exists()), 0)
             parts.append(self.tr("{name} takes {size} now.").format(name=file.name, size=size))
         most = self.locale().formattedDataSize(BYTES * (BACKUPS + 1), 0)
         parts.append(self.tr("The program's own log takes {size} at most; the oldest lines go.").format(size=most))

@@ -43,17 +43,19 @@ from app.interaction_log.filters import Filter, parse
 from app.interaction_log.pseudonyms import ALL_KINDS, Kind, Redaction, Replacement
 from app.interaction_log.pseudonyms import TITLES as KIND_TITLES
 from app.interaction_log.reader import LogReader
+from app.interaction_log.replay import span as recorded_span
 from app.interaction_log.schema import explain
 from app.interaction_log.share import TITLES as FORM_TITLES
 from app.interaction_log.share import Form, Samples, preview, secrets_of, share
 from app.model.command import ParamSpec, ParamType
 from app.ports import Secrets
 from app.support_bundle import Part, bundle_name, write_bundle
-from ui.dialogs.lab import Errand, LabDialog
+from ui.dialogs.lab import Errand, LabDialog, TimeField
 from ui.model_words import model_text
 from ui.panels.command import ParamField
 from ui.panels.detail import LinesModel, LinesView
 from ui.theme import Role, Theme, space
+from ui.widgets.chart.curve import from_us, in_years, to_us
 from ui.widgets.filter_line import FilterLine
 from ui.widgets.result_box import ResultBox
 from ui.widgets.sentence_panel import SentencePanel, tint, words_label
@@ -211,12 +213,21 @@ class Job:
             self._is_final = True
 
 
-def count(source: Source, where: Filter | None, job: Job) -> tuple[int, int]:
-    """Interactions that match, and all."""
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Interactions that match, and all; the first and the last moment of the log, unless it is empty."""
+
+    matching: int
+    total: int
+    span: tuple[datetime, datetime] | None
+
+
+def count(source: Source, where: Filter | None, job: Job) -> Counted:
+    """How much there is."""
     with job.reading(source) as reader:
         assert reader is not None
         total = reader.count()
-        return total if where is None else reader.count(where), total
+        return Counted(total if where is None else reader.count(where), total, recorded_span(reader))
 
 
 def look(source: Source, choice: Choice, job: Job) -> Looked:
@@ -607,7 +618,21 @@ class ShareDialog(LabDialog):
         self.forms.currentIndexChanged.connect(self._on_what)
         self.samples = QCheckBox(self.tr("With the &samples of the devices"))
         self.samples.setObjectName("share.samples")
-        self.samples.toggled.connect(self._on_choice)
+        self.samples.toggled.connect(self._on_what)
+        self.ranged = QCheckBox(self.tr("Onl&y those of a time"))
+        self.ranged.setObjectName("share.ranged")
+        self.ranged.toggled.connect(self._on_what)
+        self.since = TimeField(self.tr("From"), 0, self._zone, self._theme)
+        self.until = TimeField(self.tr("To before"), 0, self._zone, self._theme)
+        self._is_ranged_by_hand = False
+        self.times = QWidget()
+        times = QVBoxLayout(self.times)
+        times.setContentsMargins(space(4), 0, 0, 0)
+        times.setSpacing(space(1))
+        for field in (self.since, self.until):
+            field.editor.setObjectName("share.since" if field is self.since else "share.until")
+            field.edited.connect(self._on_time)
+            times.addWidget(field)
         self.log_fields = QWidget()
         box = QVBoxLayout(self.log_fields)
         box.setContentsMargins(0, 0, 0, 0)
@@ -616,7 +641,7 @@ class ShareDialog(LabDialog):
         box.addWidget(self.filter)
         box.addWidget(self.counted)
         box.addSpacing(space(2))
-        for widget in (_heading(self.tr("F&orm"), self.forms), self.forms, self.samples):
+        for widget in (_heading(self.tr("F&orm"), self.forms), self.forms, self.samples, self.ranged, self.times):
             box.addWidget(widget)
         outer = QVBoxLayout()
         outer.addWidget(self.log_fields)
@@ -670,11 +695,20 @@ class ShareDialog(LabDialog):
         kinds = ALL_KINDS & {kind for kind, check in self.kinds.items() if check.isChecked()}
         if self.what() is What.LOG:
             takes = self.samples.isEnabled() and self.samples.isChecked()
-            samples = Samples() if takes else None
+            samples = self._wanted_samples() if takes else None
             return Choice(what=What.LOG, where=self._where, form=form, kinds=kinds, samples=samples)
         part = Part(where=self._where, form=form) if self.with_log.isChecked() else None
         about = str(self.about.raw() or "")
         return Choice(what=What.BUNDLE, where=None, form=form, kinds=kinds, part=part, about=about)
+
+    def _wanted_samples(self) -> Samples:
+        if not self.ranged.isChecked():
+            return Samples()
+        return Samples(from_us(in_years(self.since.t_us())), from_us(in_years(self.until.t_us())))
+
+    def _on_time(self) -> None:
+        self._is_ranged_by_hand = True
+        self._on_choice()
 
     def _has_log(self) -> bool:
         """Whether a part of the log goes along."""
@@ -689,6 +723,9 @@ class ShareDialog(LabDialog):
         self.samples.setVisible(not is_bundle)
         form = Form(self.forms.currentData())
         self.samples.setEnabled(form in WITH_SAMPLES)
+        takes_samples = not is_bundle and self.samples.isEnabled() and self.samples.isChecked()
+        self.ranged.setVisible(takes_samples)
+        self.times.setVisible(takes_samples and self.ranged.isChecked())
         self.samples.setToolTip("" if form in WITH_SAMPLES else self.tr("This form holds no samples."))
         if is_bundle:
             self.file.suffix, self.file.suffix_title = ".zip", self.tr("Support bundle (*.zip)")
@@ -755,6 +792,8 @@ class ShareDialog(LabDialog):
             needed = self.tr("Still needed: a filter that can be read.")
         elif self._has_log() and self._where is not None and self._matching == 0:
             needed = self.tr("Still needed: a filter that something matches.")
+        elif not self.times.isHidden() and self.since.t_us() >= self.until.t_us():
+            needed = self.tr("Still needed: an end of the samples that is behind their beginning.")
         elif fault := self.file.fault():
             needed = fault if self.file.raw() else self.tr("Still needed: a file.")
         else:
@@ -781,12 +820,16 @@ class ShareDialog(LabDialog):
         _end(self._count)
         self._count = None
 
-    def _on_count(self, counts: tuple[int, int]) -> None:
+    def _on_count(self, counts: Counted) -> None:
         self._count = None
-        self._matching = counts[0]
+        self._matching = counts.matching
+        if counts.span is not None and not self._is_ranged_by_hand:
+            first, last = map(to_us, counts.span)
+            self.since.set_us(first - first % 1_000)
+            self.until.set_us(last + 1_000)  # milliseconds are shown
         self._show_count(counts)
         self._check()
-        is_quick = counts[0] <= LOOKS_AT_ONCE and self.what() is What.LOG
+        is_quick = counts.matching <= LOOKS_AT_ONCE and self.what() is What.LOG
         if is_quick and self._looks_alone and self._looked is None and self._look is None:
             self._begin_look()
 
@@ -794,18 +837,18 @@ class ShareDialog(LabDialog):
         self._count = None
         self._say_count(str(fault), Role.BAD)
 
-    def _show_count(self, counts: tuple[int, int] | None = None) -> None:
+    def _show_count(self, counts: Counted | None = None) -> None:
         if self._filter_fault:
             self._say_count(self._filter_fault, Role.BAD)
         elif counts is None:
             self._say_count(self.tr("Counting…"), Role.DIMMED)
         elif self._where is None:
-            self._say_count(self.tr("All {n} interactions.").format(n=f"{counts[1]:,}"), Role.DIMMED)
-        elif not counts[0]:
-            self._say_count(self.tr("None of {all} interactions matches.").format(all=f"{counts[1]:,}"), Role.BAD)
+            self._say_count(self.tr("All {n} interactions.").format(n=f"{counts.total:,}"), Role.DIMMED)
+        elif not counts.matching:
+            self._say_count(self.tr("None of {all} interactions matches.").format(all=f"{counts.total:,}"), Role.BAD)
         else:
             text = self.tr("{n} of {all} interactions.")
-            self._say_count(text.format(n=f"{counts[0]:,}", all=f"{counts[1]:,}"), Role.DIMMED)
+            self._say_count(text.format(n=f"{counts.matching:,}", all=f"{counts.total:,}"), Role.DIMMED)
 
     def _say_count(self, text: str, role: Role) -> None:
         self._count_role = role

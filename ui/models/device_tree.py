@@ -50,7 +50,7 @@ from ui.field_state import (
     issue_text,
 )
 from ui.model_words import model_text
-from ui.numbers import measured_text
+from ui.numbers import measured_text, short_value
 from ui.routes import other_ways_text, reached_text
 from ui.theme import FIELD_LOOKS, HEARD_LOOKS, FieldState, Heard, Look, Role, Theme, link_word
 
@@ -880,8 +880,8 @@ def _reached(node: _Node) -> LinkState:
 
 
 def _value_text(reading: _Reading) -> str:
-    unit = reading.quantity.unit
-    return f"{measured_text(reading.value, unit)} {unit}".rstrip()
+    value, unit = short_value(reading.value, reading.quantity.unit)
+    return f"{measured_text(value, unit)} {unit}".rstrip()
 
 
 def _order(device: Device) -> _Order:

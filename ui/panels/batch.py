@@ -397,8 +397,11 @@ class BatchPanel(QWidget):
     def _fit_members(self) -> None:
         header = self.members.horizontalHeader()
         letter = self.fontMetrics().averageCharWidth()
-        for column, letters in zip(Column, (24, 20, 27, 36, 10, 12), strict=True):
+        for column, letters in zip(Column, (24, 20, 24, 36, 10, 10), strict=True):
             header.resizeSection(column, letter * letters)
+        model = self._members_model
+        commands = {model.index(row, Column.COMMAND).data() for row in range(model.rowCount())}
+        self.members.setColumnHidden(Column.COMMAND, len(commands) < 2)  # one for all stands in the title
         header.setSectionResizeMode(Column.NOTE, QHeaderView.ResizeMode.Stretch)
         header.setStretchLastSection(False)
 

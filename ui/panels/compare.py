@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from PySide6.QtCore import QModelIndex, QPoint, QSignalBlocker, QSize, Qt, QTimer, Signal
+from PySide6.QtCore import QLocale, QModelIndex, QPoint, QSignalBlocker, QSize, Qt, QTimer, Signal
 from PySide6.QtGui import QGuiApplication, QIntValidator, QShowEvent
 from PySide6.QtWidgets import (
     QAbstractItemView,
@@ -257,12 +257,14 @@ class ComparePanel(QWidget):
             grid.addWidget(side.file, row, 1)
             grid.addWidget(side.device, row, 2, 1, 2)
             numbers = QHBoxLayout()
+            numbers.setSpacing(space(2))
             numbers.addWidget(side.number)
             numbers.addWidget(side.said, 1)
             grid.addLayout(numbers, row, 2, 1, 2)
             side.device.currentTextChanged.connect(self._check)
             side.number.textChanged.connect(self._on_number)
         files = QHBoxLayout()
+        files.setSpacing(space(2))
         files.addWidget(self.choose)
         files.addWidget(self.same)
         self.take_current = QPushButton(self.tr("Take the row chosen in the log"))
@@ -279,6 +281,7 @@ class ComparePanel(QWidget):
     def _build_verbs(self) -> QHBoxLayout:
         self.slower = QDoubleSpinBox()
         self.slower.setObjectName("compare.slower")
+        self.slower.setLocale(QLocale.c())
         self.slower.setRange(0.0, 86_400.0)
         self.slower.setDecimals(1)
         self.slower.setValue(Tolerance().seconds)
@@ -301,9 +304,8 @@ class ComparePanel(QWidget):
         self.progress.setMaximumHeight(space(2))
         self.progress.setAccessibleName(self.tr("Comparing"))
         self.progress.hide()
-        self.reason = QLabel()
+        self.reason = ClippedLabel()
         self.reason.setObjectName("compare.reason")
-        self.reason.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         row = QHBoxLayout()
         row.setSpacing(space(2))
         row.addWidget(self.go)
@@ -312,7 +314,7 @@ class ComparePanel(QWidget):
         row.addWidget(self.slower)
         row.addWidget(self.progress, 1)
         row.addWidget(self.reason, 2)
-        row.addStretch(1)
+        row.addStretch()  # while there is no reason
         return row
 
     def _build_filter(self) -> QHBoxLayout:

@@ -408,6 +408,8 @@ def find_value(data: bytes, key: str, value: Any) -> tuple[int, int] | None:
 class BytesTab(QWidget):
     """Frames on the left, the chosen one as bytes or text in the middle, the decoded answer on the right."""
 
+    followRequested = Signal()  # all bytes of the link, in their order
+
     def __init__(self, theme: Theme, zone: tzinfo | None, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._theme = theme
@@ -438,6 +440,11 @@ class BytesTab(QWidget):
         self.as_text = QCheckBox(self.tr("As text"))
         self.as_text.toggled.connect(self._show_kind)
         bar.addWidget(self.as_text)
+        self.follow = QPushButton(self.tr("&Follow"))
+        self.follow.setObjectName("bytes.follow")
+        self.follow.setToolTip(self.tr("All bytes of this link before and behind these, in their order."))
+        self.follow.clicked.connect(self.followRequested)
+        bar.addWidget(self.follow)
         column.addLayout(bar)
         self._pages = QStackedWidget()
         self.hex = HexView(theme)
@@ -508,6 +515,7 @@ class BytesTab(QWidget):
             self.text.clear()
             self.caption.clear()
             self.as_text.setEnabled(False)
+            self.follow.setEnabled(False)
         elif self._chosen < 0:
             self.list.selectRow(0)
 
@@ -538,6 +546,7 @@ class BytesTab(QWidget):
             caption = self.tr("{text}, cut off: the log keeps the first part").format(text=caption)
         self.caption.setText(caption)
         self.as_text.setEnabled(True)
+        self.follow.setEnabled(True)
         if first_look:
             self.as_text.setChecked(is_text(frame.data))
 
@@ -591,6 +600,7 @@ class DetailPanel(QWidget):
     interactionActivated = Signal(int)  # a related one was chosen
     filterRequested = Signal(str)  # a filter text for the log
     readingRequested = Signal(int)  # show its answer among the readings
+    followRequested = Signal(int)  # show the bytes of its link in their order
     commandRequested = Signal(str, str, object)  # device, command, parameters: fill in the form
 
     def __init__(
@@ -745,6 +755,7 @@ class DetailPanel(QWidget):
         self.tabs.addTab(self._with_hint(self.request, "request"), self.tr("Request"))
         self.tabs.addTab(self._with_hint(self._build_answer(), "answer"), self.tr("Answer"))
         self.bytes = BytesTab(self._theme, self._zone)
+        self.bytes.followRequested.connect(self._follow)
         self.tabs.addTab(self.bytes, self.tr("Bytes"))
         self.related_model = LinesModel(
             [self.tr("Id"), time, self.tr("Device"), self.tr("Command"), self.tr("Status"), self.tr("What")],
@@ -1238,6 +1249,10 @@ class DetailPanel(QWidget):
     def _on_related(self, index: QModelIndex) -> None:
         if 0 <= index.row() < len(self._related):
             self.interactionActivated.emit(self._related[index.row()].id)
+
+    def _follow(self) -> None:
+        if self._id is not None:
+            self.followRequested.emit(self._id)
 
     def _open_reading(self) -> None:
         if self._id is not None:

@@ -61,7 +61,16 @@ NARROW: Final = 110  # letters
 MOST_ROWS: Final = 8  # of the table of checks without scrolling
 _ROLE: Final = int(Qt.ItemDataRole.UserRole)
 _NUMBER, _TITLE, _STATE, _TOOK = range(4)
+_NARROW_STEPS: Final = 60  # letters
 _WHAT, _FOUND, _WANTED, _VERDICT = range(4)
+
+
+class _Steps(QTreeWidget):
+    """Where there is little room the titles come before the times; each step's time stands beside it too."""
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        self.setColumnHidden(_TOOK, event.size().width() < _NARROW_STEPS * self.fontMetrics().averageCharWidth())
+        super().resizeEvent(event)
 
 
 class Ask(Protocol):
@@ -167,7 +176,7 @@ class RunPage(QWidget):
         return head
 
     def _build_steps(self) -> QTreeWidget:
-        self.steps = QTreeWidget()
+        self.steps = _Steps()
         self.steps.setObjectName("flow.steps")
         self.steps.setAccessibleName(self.tr("Steps of the flow"))
         self.steps.setHeaderLabels([self.tr("No."), self.tr("Step"), self.tr("State"), self.tr("Time")])

@@ -149,6 +149,7 @@ class LogPanel(QWidget):
     interactionSelected = Signal(int)
     exportRequested = Signal(str)  # the filter in force
     compareRequested = Signal(int)  # put this interaction beside another one
+    followRequested = Signal(int)  # show the bytes of its link in their order
 
     def __init__(
         self,
@@ -763,6 +764,8 @@ class LogPanel(QWidget):
         menu.addAction(show, partial(self.interactionActivated.emit, row.id))
         compare = self.tr("Compare interaction {id} with another…").format(id=row.id)
         menu.addAction(compare, partial(self.compareRequested.emit, row.id))
+        follow = self.tr("Follow the bytes around interaction {id}").format(id=row.id)
+        menu.addAction(follow, partial(self.followRequested.emit, row.id))
         menu.addSeparator()
         term = cell_term(row, column)
         shown = term if len(term) <= 40 else f"{term[:39]}…"

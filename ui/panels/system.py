@@ -99,6 +99,11 @@ class SystemPanel(QWidget):
         """True while the workspace has a battery system."""
         return bool(self._systems)
 
+    @property
+    def has_chosen(self) -> bool:
+        """True while the chosen device is a battery system."""
+        return self.device in self._systems
+
     def set_device(self, device: str | None) -> None:
         """Show ``device``."""
         try:

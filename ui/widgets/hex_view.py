@@ -244,6 +244,7 @@ class HexView(QAbstractScrollArea):
             box = self.viewport().rect().adjusted(space(4), space(2), -space(4), -space(2))
             painter.drawText(box, Qt.AlignmentFlag.AlignCenter | Qt.TextFlag.TextWordWrap, self._placeholder)
             return
+        painter.setLayoutDirection(Qt.LayoutDirection.LeftToRight)  # octets run to the right everywhere
         shift = self.horizontalScrollBar().value()
         painter.translate(-shift, 0)
         first = event.rect().top() // self._line

@@ -213,6 +213,7 @@ class LiveChart(MarkedTimeline):
         if needed != list(self.panes):
             self.panes = {axis: self.panes.get(axis) or self._new_pane(axis) for axis in needed}
             self.canvas.stack(list(self.panes.values()))
+            self._fit_tabs()
         for pane in self.panes.values():
             pane.take([curve for curve in self.by_key.values() if curve.axis == pane.axis])
         self._limits.arrange(self.by_key.values(), self.thresholds)
@@ -774,7 +775,7 @@ class LiveChart(MarkedTimeline):
         self._legend_timer.setInterval(LEGEND_MS)
         self._legend_timer.timeout.connect(self.tabs.refresh)
 
-        upper = QWidget()
+        self._upper = upper = QWidget()
         upper_box = QVBoxLayout(upper)
         upper_box.setContentsMargins(0, 0, 0, 0)
         upper_box.setSpacing(0)
@@ -845,11 +846,16 @@ class LiveChart(MarkedTimeline):
         self.tabs.refresh()
 
     def _fit_tabs(self) -> None:
-        """The lower half gets as many rows as it needs, up to half of the height, until a person moves the split."""
+        """The lower half gets as many rows as it needs, up to half of the height, until a person moves the split.
+
+        Where there is little room the panes of the plot come first.
+        """
         self.tabs.fit_columns()
         total = sum(self._splitter.sizes())
         if total > 0 and not self._is_split_by_hand:
-            wanted = min(self.tabs.wanted_height(), total // 2)
+            below = self._upper.minimumSizeHint().height() - self.canvas.minimumHeight()  # band and foot
+            room = max(self.tabs.minimumHeight(), total - self.canvas.wanted_height - below)
+            wanted = min(self.tabs.wanted_height(), total // 2, room)
             self._splitter.setSizes([total - wanted, wanted])
 
     def _on_split(self, _place: int, _index: int) -> None:

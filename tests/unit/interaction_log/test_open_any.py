@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -198,3 +199,25 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         open_for_reading(tmp_path / "nothing.mwk")
     with pytest.raises(StoreError, match="folder"):
         open_for_reading(tmp_path)
+
+
+@pytest.mark.parametrize("size", [16, 300, 4096])
+def test_a_workspace_without_its_beginning_is_recovered(kept_log: Path, tmp_path: Path, size: int) -> None:
+    path = _sent(kept_log, tmp_path)
+    path.write_bytes(bytes(size) + path.read_bytes()[size:])
+    before = _traces(path)
+    opened, notes = open_for_reading(path)
+    with opened, LogReader(kept_log) as whole:
+        assert opened.count() == whole.count()
+    assert "is damaged" in notes[0]
+    assert "was lost" in notes[2]
+    assert _traces(path) == before
+
+
+def test_any_bytes_are_refused_in_words(tmp_path: Path) -> None:
+    rng = random.Random(4)
+    for number in range(40):
+        path = tmp_path / f"{number}.{('mwk', 'csv', 'bin')[number % 3]}"
+        path.write_bytes(rng.randbytes(rng.choice((3, 200, 9_000, 70_000))))
+        with pytest.raises(StoreError, match=str(number)):
+            open_for_reading(path)

@@ -21,7 +21,7 @@ from app.interaction_log.filters import parse
 from app.interaction_log.reader import LogReader, QueryCancelled
 from app.interaction_log.writer import LogWriter
 from app.model.interaction import Direction, Frame, Interaction, Origin
-from app.model.reading import Quantity, SampleSet
+from app.model.reading import Finding, Quantity, SampleSet, Severity
 from app.model.status import Event, Status
 from tests.unit.interaction_log import logs
 from tests.unit.interaction_log.logs import START, VOLTAGE, fresh, queued
@@ -350,3 +350,27 @@ def test_rows_that_cannot_be_are_an_error_in_words(tmp_path: Path) -> None:
         db.close()
         with LogReader(path) as reader, pytest.raises(StoreError, match=said):
             list(reader.page())
+
+
+def test_interactions_of_a_finding_come_once_and_in_order(tmp_path: Path) -> None:
+    """Also where one has the finding twice, another code as well, or no interaction at all."""
+    path = tmp_path / "findings.mwk"
+    with LogWriter(path) as writer:
+        for number in range(1, 61):
+            writer.put(logs.queued(number, device=f"m-{number % 3}"))
+        of_code = {"CLOCK": (50, 3, 3, 17, None, 50, 31), "CLOSED": (3, 8)}
+        for code, numbers in of_code.items():
+            for whose in numbers:
+                found = Finding(at=START, device="m-1", severity=Severity.BAD, code=code, text="x", interaction=whose)
+                writer.put(found)
+    with LogReader(path) as reader:
+        clock = parse("finding:CLOCK", START)
+        assert list(reader.page(where=clock).ids) == [3, 17, 31, 50]
+        assert list(reader.page(where=clock, before=31, limit=1).ids) == [17]
+        assert list(reader.page(where=clock, after=3, limit=2).ids) == [17, 31]
+        assert reader.count(clock) == 4
+        assert list(reader.anchors(clock, every=2)) == [3, 31]
+        assert list(reader.page(where=parse("finding:CLO*", START)).ids) == [3, 8, 17, 31, 50]
+        assert list(reader.page(where=parse("finding:CLOCK device:m-2", START)).ids) == [17, 50]
+        assert list(reader.page(where=parse("finding:CLOCK or id:2", START)).ids) == [2, 3, 17, 31, 50]
+        assert list(reader.page(where=parse("finding:CLOCK id:10..40", START)).ids) == [17, 31]

@@ -24,7 +24,8 @@ _STEPS_S: Final = (
     *(31536000.0 * years for years in (2, 5, 10, 25, 50, 100)),
 )
 _LABEL_PX: Final = 110
-_PANE_PX: Final = 56  # at least
+_PANE_PX: Final = 56  # at least, while there are few
+_PANES_KEPT: Final = 2  # more of them share the height of so many, or a small window would grow off its screen
 
 
 class TimeAxis(pg.AxisItem):  # type: ignore[misc]  # pyqtgraph has no types
@@ -129,6 +130,7 @@ class Canvas(pg.GraphicsLayoutWidget):  # type: ignore[misc]
 
     hovered = Signal(QPointF)
     left = Signal()
+    wanted_height = 0  # so that every pane can be read
 
     def mouseMoveEvent(self, ev: Any) -> None:
         super().mouseMoveEvent(ev)
@@ -146,7 +148,8 @@ class Canvas(pg.GraphicsLayoutWidget):  # type: ignore[misc]
             is_last = row == len(panes) - 1
             pane.time_axis.setStyle(showValues=is_last, tickLength=4 if is_last else 0)
             pane.time_axis.setHeight(None if is_last else 1)
-        self.setMinimumHeight(len(panes) * _PANE_PX)
+        self.wanted_height = len(panes) * _PANE_PX
+        self.setMinimumHeight(min(len(panes), _PANES_KEPT) * _PANE_PX)
 
 
 class Traces(pg.GraphicsObject):  # type: ignore[misc]
