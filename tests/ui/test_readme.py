@@ -8,12 +8,17 @@ from pathlib import Path
 import pytest
 
 from app.adapters.registry import Registry
-from app.model.device import NodeKind
+from app.flow_files import parse_text
+from app.model.command import check_params
+from app.model.device import Device, NodeKind
 from app.site_file import read_site
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-SITES = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+FILES = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+METER = Device(id="m", name="M", adapter="dlms")
+FLOWS = [text for text in FILES if "[[steps]]" in text]
+SITES = [text for text in FILES if text not in FLOWS]
 
 
 @pytest.mark.parametrize("site", SITES, ids=[re.findall(r'adapter = "(.+?)"', site)[-1] for site in SITES])
@@ -35,3 +40,12 @@ def test_every_calin_adapter_has_an_example() -> None:
 def test_every_picture_is_there() -> None:
     shown = re.findall(r"\]\((resources/.+?)\)", TEXT)
     assert sorted(ROOT / name for name in shown) == sorted((ROOT / "resources" / "screens").glob("*.png"))
+
+
+@pytest.mark.parametrize("text", FLOWS)
+def test_every_flow_can_be_run(text: str) -> None:
+    flow = parse_text(text, "the README")
+    offered = {spec.name: spec for key in flow.adapters for spec in Registry()[key].commands(METER, {})}
+    for step in flow.steps:
+        if step.command:
+            check_params(offered[step.command].params, step.params, step.name)
