@@ -11,16 +11,20 @@ import gc
 import itertools
 import warnings
 
+import pytest
 from hypothesis import HealthCheck, settings
 
-EVERYTHING_EVERY = 50  # tests
+EVERYTHING_EVERY = 200  # tests
+FEW, MANY = 50, 100  # examples of a property that says nothing else: in the usual run, and with the slow tests
 
 _ended = itertools.count(1)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     gc.disable()
-    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    examples = FEW if config.getoption("markexpr") == "not slow" else MANY
+    slow_is_fine = [HealthCheck.too_slow]
+    settings.register_profile("busy", deadline=None, suppress_health_check=slow_is_fine, max_examples=examples)
     settings.load_profile("busy")
 
 

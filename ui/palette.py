@@ -33,7 +33,7 @@ from ui.actions import Actions
 from ui.model_words import model_text
 from ui.theme import Role, Theme, space
 
-SHOWN: Final = 60  # results; who needs more types another letter
+SHOWN: Final = 100  # results; who needs more types another letter
 ROWS: Final = 12  # visible at once
 DEVICES_TRIED: Final = 20  # whose commands are looked at
 

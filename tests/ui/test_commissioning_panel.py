@@ -245,7 +245,8 @@ def test_done_with_something_to_look_at(panel: CommissioningPanel, workbench: Fa
     noted = panel.steps.topLevelItem(3)
     assert noted is not None
     assert not noted.icon(5).isNull()
-    assert noted.foreground(5).color() == Theme(cast("QApplication", QApplication.instance())).colour(Role.WARNING)
+    light = Theme(cast("QApplication", QApplication.instance()), ThemeMode.LIGHT)
+    assert noted.foreground(5).color() == light.colour(Role.WARNING)
     whole_way(workbench, METER)
     assert panel.sentence.text() == "Commissioned in 00:01:12."
     assert noted.icon(5).isNull()
