@@ -7,6 +7,7 @@ import platform
 import re
 import sqlite3
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from app.doctor import APPLICATION, installed_version, required_packages
@@ -15,6 +16,7 @@ OWN_LICENCE: Final = "Apache-2.0"
 _LICENCE_FILE: Final = re.compile(r"(?:^|/)(?:licen[cs]e|copying|notice)[^/]*$", re.IGNORECASE)
 _LONGEST: Final = 60  # characters; some put the whole text where a name belongs
 _TEXT_BYTES: Final = 1 << 20
+_CHECKOUT: Final = Path(__file__).parents[1] / "LICENSE"  # a program that runs from source is not installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,22 @@ def parts() -> tuple[Part, ...]:
 
 
 def licence_text(distribution: str) -> str:
-    """The texts of the licence that came with a part; empty where none did."""
+    """The texts of the licence that came with a part; our own is that of the checkout where none is installed. Empty
+    where there is none.
+    """
     if not distribution:
         return ""
+    texts = _installed_texts(distribution)
+    if not texts and distribution == APPLICATION and _CHECKOUT.is_file():
+        texts = [_CHECKOUT.read_text("utf-8").strip("\n").rstrip()]
+    return "\n\n\n".join(dict.fromkeys(texts))
+
+
+def _installed_texts(distribution: str) -> list[str]:
     try:
         files = importlib.metadata.files(distribution) or []
     except importlib.metadata.PackageNotFoundError:
-        return ""
+        return []
     texts = []
     for file in files:
         if _LICENCE_FILE.search(str(file)):
@@ -61,7 +72,7 @@ def licence_text(distribution: str) -> str:
                 texts.append(file.read_text("utf-8")[:_TEXT_BYTES].strip("\n").rstrip())
             except (OSError, UnicodeDecodeError):
                 continue
-    return "\n\n\n".join(dict.fromkeys(texts))
+    return texts
 
 
 def _licence(name: str) -> str:
