@@ -264,7 +264,8 @@ class Planner:
         column = f.WORD_FIELDS.get(node.field, "device_w")
         found = self._word_ids(node)
         if wanted:
-            return self._words_lead(column, found, can_lead=node.field != "adapter")
+            is_used = node.field in f.TREE_FIELDS  # devices of the tree: to ask which have entries costs more
+            return self._words_lead(column, found, can_lead=node.field != "adapter", is_used=is_used)
         choices = frozenset(f.CHOICES.get(node.field, ()))
         if choices:  # "not" over a short list is the rest of the list
             others = [n for n, text in self._words.items() if text in choices and n not in set(found)]
@@ -299,9 +300,9 @@ class Planner:
         return (self._words.that_begin if node.is_prefix else self._words.that_are)(node.value)
 
     def _words_lead(
-        self, column: str, found: list[int], *, can_lead: bool = True
+        self, column: str, found: list[int], *, can_lead: bool = True, is_used: bool = False
     ) -> tuple[str, list[Any], Lead | None]:
-        if can_lead and len(found) > MAX_WORDS:
+        if can_lead and not is_used and len(found) > MAX_WORDS:
             found = sorted({number for (number,) in self._run(_USED.format(column=column), ())}.intersection(found))
         if not found:
             return "0", [], None
@@ -309,6 +310,8 @@ class Planner:
         if can_lead and len(found) <= MAX_WORDS:
             # A word of another field may be among them; an index range without entries costs nothing.
             lead = Lead(tuple((f"interaction.{column} = {number}", ()) for number in found))
+        elif can_lead:  # one branch for all of them: SQLite leaves each word's range where the newest page is full
+            lead = Lead(((f"interaction.{column} IN ({_listed(found)})", ()),), is_listed=True)
         return f"+interaction.{column} IN ({_listed(found)})", [], lead
 
     def _rarest(self, leads: list[Lead], plan: Conjunction) -> Lead:
